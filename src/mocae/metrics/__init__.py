@@ -1,0 +1,89 @@
+"""Metrics: pure functions on arrays and lists. Rates are fractions, and each metric says which way is better."""
+
+from __future__ import annotations
+
+from mocae.metrics.agreement import accuracy, auroc, balanced_accuracy, cohens_kappa
+from mocae.metrics.alignment import (
+    REFUSAL_LABELS,
+    OverRefusal,
+    WinRate,
+    average_alignment_score,
+    over_refusal,
+    truthful_and_informative,
+    truthful_informative,
+    unsafe_rate,
+    unsafe_rate_by_category,
+    win_rate,
+    wins_from_preferences,
+    wins_from_scores,
+)
+from mocae.metrics.calibration import (
+    Binning,
+    ReliabilityBin,
+    RiskCoverage,
+    brier_score,
+    classwise_calibration_error,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability_bins,
+    risk_coverage,
+)
+from mocae.metrics.catalogue import METRICS, MetricInfo
+from mocae.metrics.collapse import ForgettingMatrix, forgetting_matrix, linear_cka, principal_angles
+from mocae.metrics.intervals import (
+    Table,
+    bootstrap_mean,
+    bootstrap_statistic,
+    bootstrap_tables,
+    estimate_rate,
+    paired_bootstrap_difference,
+)
+from mocae.metrics.routing import TopConfidence, misrouted, regret, routing_entropy, top_confidence
+from mocae.metrics.truthfulqa import MultipleChoiceScores, multiple_choice_scores
+
+__all__ = [
+    "METRICS",
+    "REFUSAL_LABELS",
+    "Binning",
+    "ForgettingMatrix",
+    "MetricInfo",
+    "MultipleChoiceScores",
+    "OverRefusal",
+    "ReliabilityBin",
+    "RiskCoverage",
+    "Table",
+    "TopConfidence",
+    "WinRate",
+    "accuracy",
+    "auroc",
+    "average_alignment_score",
+    "balanced_accuracy",
+    "bootstrap_mean",
+    "bootstrap_statistic",
+    "bootstrap_tables",
+    "brier_score",
+    "classwise_calibration_error",
+    "cohens_kappa",
+    "estimate_rate",
+    "expected_calibration_error",
+    "forgetting_matrix",
+    "linear_cka",
+    "misrouted",
+    "multiple_choice_scores",
+    "negative_log_likelihood",
+    "over_refusal",
+    "paired_bootstrap_difference",
+    "principal_angles",
+    "regret",
+    "reliability_bins",
+    "risk_coverage",
+    "routing_entropy",
+    "top_confidence",
+    "truthful_and_informative",
+    "truthful_informative",
+    "unsafe_rate",
+    "unsafe_rate_by_category",
+    "win_rate",
+    "wins_from_preferences",
+    "wins_from_scores",
+]
