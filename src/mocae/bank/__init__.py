@@ -1,0 +1,16 @@
+"""The bank: LoRA experts stacked on one base model, mixed by weights that may differ for every row and token."""
+
+from mocae.bank.adapters import LoraPair, LoraWeights, load_peft, save_peft
+from mocae.bank.bank import ExpertBank
+from mocae.bank.combine import Truncated, combine, truncate
+
+__all__ = [
+    "ExpertBank",
+    "LoraPair",
+    "LoraWeights",
+    "Truncated",
+    "combine",
+    "load_peft",
+    "save_peft",
+    "truncate",
+]

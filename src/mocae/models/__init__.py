@@ -1,0 +1,16 @@
+"""Base models: loading them, the number format they run in, and where a layer sits in the Transformer."""
+
+from mocae.models.layers import decoder_layers, layer_index, linear_groups
+from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base
+from mocae.models.precision import pick_dtype
+
+__all__ = [
+    "BASE_MODELS",
+    "LoadedBase",
+    "base_fingerprint",
+    "decoder_layers",
+    "layer_index",
+    "linear_groups",
+    "load_base",
+    "pick_dtype",
+]
