@@ -1,0 +1,23 @@
+"""Draws a finished run: `report.html` for readers and `README.md`, the model card, from `report.json`."""
+
+from mocae.report.card import card_text, write_card
+from mocae.report.findings import Finding, Findings, find
+from mocae.report.html import html_page
+from mocae.report.schema import SCHEMA, check_report
+from mocae.report.tables import Table, format_estimate, systems_table
+from mocae.report.writing import write_report
+
+__all__ = [
+    "SCHEMA",
+    "Finding",
+    "Findings",
+    "Table",
+    "card_text",
+    "check_report",
+    "find",
+    "format_estimate",
+    "html_page",
+    "systems_table",
+    "write_card",
+    "write_report",
+]

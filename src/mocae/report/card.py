@@ -1,0 +1,67 @@
+"""The model card: `README.md` of an artifact folder, in the form that model hubs read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mocae.report.files import write_text
+from mocae.report.findings import find
+from mocae.report.judges import judge_rows
+from mocae.report.schema import axis_names, check_report, sorted_systems
+from mocae.report.tables import DASH, systems_table
+from mocae.report.templating import templates
+from mocae.report.vocabulary import describe_system
+
+__all__ = ["card_text", "write_card"]
+
+
+def write_card(report: Mapping[str, Any], folder: Path) -> Path:
+    """Return the path of the `README.md` written to `folder`.
+
+    Raises:
+        ArtifactError: the report cannot be drawn, or `folder` is not a folder.
+    """
+    return write_text(Path(folder) / "README.md", card_text(report))
+
+
+def card_text(report: Mapping[str, Any]) -> str:
+    """Return the model card: front matter, result, how to load, limits.
+
+    Raises:
+        ArtifactError: `report` is of another version or lacks what every report needs.
+    """
+    check_report(report)
+    axes = axis_names(report)
+    front = {
+        "base_model": report["recipe"]["base"]["model"],
+        "library_name": "mocae",
+        "pipeline_tag": "text-generation",
+        "tags": ["mocae", "lora", "mixture-of-experts", "alignment", *(_tag(axis) for axis in axes)],
+    }
+    return (
+        templates()
+        .get_template("card.md.j2")
+        .render(
+            front_matter=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
+            recipe=report["recipe"],
+            axes=report["recipe"]["axes"],
+            notes=[str(note) for note in report.get("notes") or ()],
+            findings=find(report),
+            table=systems_table(report),
+            glossary=[(s, describe_system(s)) for s in sorted_systems(report)],
+            judges=judge_rows(report),
+            environment=report.get("environment") or {},
+            dash=DASH,
+            routed=bool(report.get("routing")),
+        )
+    )
+
+
+def _tag(axis: str) -> str:
+    """Return the axis as a tag that hubs accept: lower case, hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", axis.lower()).strip("-") or "axis"

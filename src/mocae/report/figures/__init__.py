@@ -1,0 +1,20 @@
+"""The figures of a report: each function returns a `Plate`, drawn from the numbers or with the reason why not."""
+
+from mocae.report.figures.canvas import Panel, Plate
+from mocae.report.figures.cost import draw_cost
+from mocae.report.figures.forgetting import draw_forgetting
+from mocae.report.figures.refusal import draw_refusal
+from mocae.report.figures.reliability import draw_reliability
+from mocae.report.figures.routing import draw_routing
+from mocae.report.figures.systems import draw_systems
+
+__all__ = [
+    "Panel",
+    "Plate",
+    "draw_cost",
+    "draw_forgetting",
+    "draw_refusal",
+    "draw_reliability",
+    "draw_routing",
+    "draw_systems",
+]

@@ -1,0 +1,179 @@
+"""The page: one file that holds its style, its figures and its few lines of script, and asks for nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from mocae.errors import ConfigError
+from mocae.report.colours import THEME, axis_colour, css_colours
+from mocae.report.findings import find
+from mocae.report.judges import judge_rows
+from mocae.report.schema import axis_names, check_report, is_upper_bound, lookup, read_estimate, sorted_systems
+from mocae.report.tables import (
+    DASH,
+    MINUS,
+    forgetting_rows,
+    format_bytes,
+    format_count,
+    kinds_table,
+    routing_table,
+    systems_table,
+)
+from mocae.report.templating import templates
+from mocae.report.vocabulary import METRICS, describe_system
+
+__all__ = ["html_page"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """One expert's part of a mixture: `width` in percent of the bar, `colour` a CSS value."""
+
+    axis: str
+    weight: str
+    width: str
+    colour: str
+
+
+def html_page(report: Mapping[str, Any]) -> str:
+    """Return the whole page for a report; the same report gives the same bytes.
+
+    Raises:
+        ArtifactError: `report` is of another version or lacks what every report needs.
+    """
+    check_report(report)
+    axes = axis_names(report)
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            recipe=report["recipe"],
+            axes=[
+                (a, lookup(dict(spec), "injection"), _axis_css(a, axes))
+                for a, spec in zip(axes, report["recipe"]["axes"], strict=True)
+            ],
+            notes=[str(note) for note in report.get("notes") or ()],
+            findings=find(report),
+            table=systems_table(report),
+            glossary=[(s, describe_system(s)) for s in sorted_systems(report)],
+            metrics=METRICS,
+            plates=_plates(report),
+            forgetting=forgetting_rows(report),
+            routing=routing_table(report),
+            kinds=kinds_table(report),
+            costs=_costs(report),
+            judges=judge_rows(report),
+            examples=[_example(example, axes) for example in report.get("examples") or ()],
+            counts=_counts(report.get("counts") or {}),
+            lost=_lost(report.get("counts") or {}),
+            recipe_yaml=_yaml(report["recipe"]),
+            environment={str(k): str(v) for k, v in (report.get("environment") or {}).items()},
+            light=css_colours(dark=False),
+            dark=css_colours(dark=True),
+            dash=DASH,
+        )
+    )
+
+
+def _axis_css(axis: str, axes: list[str]) -> str:
+    """Return the CSS colour of an axis, the same one that the figures use."""
+    return THEME[axis_colour(axis, axes)]
+
+
+def _plates(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures by name; matplotlib is slow to import and needed nowhere else.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        from mocae.report import figures
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"report.html: {error.name} is not installed; run: pip install 'mocae[eval]'") from error
+    return {
+        "systems": figures.draw_systems(report),
+        "forgetting": figures.draw_forgetting(report),
+        "refusal": figures.draw_refusal(report),
+        "reliability": figures.draw_reliability(report),
+        "routing": figures.draw_routing(report),
+        "cost": figures.draw_cost(report),
+    }
+
+
+def _costs(report: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return the measured cost of each system as printed cells, no rows when nothing was measured."""
+    rows = []
+    for system in sorted_systems(report):
+        cost = lookup(report["systems"][system], "cost") or {}
+        if cost:
+            speed, seconds = (read_estimate(cost.get(key)).value for key in ("tokens_per_second", "seconds"))
+            cells = [
+                DASH if seconds is None else f"{seconds:.1f} s",
+                format_count(speed),
+                format_bytes(cost.get("peak_memory_bytes")),
+                format_count(cost.get("parameters")),
+                format_count(cost.get("trained_parameters")),
+            ]
+            rows.append((system, cells))
+    return rows
+
+
+def _example(example: Mapping[str, Any], axes: list[str]) -> dict[str, Any]:
+    answers = [
+        {
+            "system": system,
+            "upper_bound": is_upper_bound(system),
+            "text": str(answer.get("text") or ""),
+            "acceptable": answer.get("acceptable"),
+            "shares": _shares(answer.get("weights") or {}, axes),
+        }
+        for system, answer in (example.get("answers") or {}).items()
+    ]
+    axis = str(example.get("axis") or "")
+    return {
+        "prompt": str(example["prompt"]),
+        "axis": axis,
+        "probe": str(example.get("probe") or ""),
+        "colour": _axis_css(axis, axes),
+        "answers": answers,
+    }
+
+
+def _shares(weights: Mapping[str, Any], axes: list[str]) -> list[_Share]:
+    """Return the pieces of one weights bar; a negative weight has no length and shows as its number."""
+    values = {axis: read_estimate(w).value or 0.0 for axis, w in weights.items()}
+    total = max(1.0, sum(max(v, 0.0) for v in values.values()))
+    return [
+        _Share(axis, f"{v:.2f}".replace("-", MINUS), f"{100 * max(v, 0.0) / total:.1f}", _axis_css(axis, axes))
+        for axis, v in values.items()
+    ]
+
+
+def _counts(counts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (split, "helpfulness 500, harmlessness 480") for every split that was counted."""
+    rows = []
+    for split, by_axis in counts.items():
+        if isinstance(by_axis, Mapping):
+            rows.append((split, ", ".join(f"{axis} {format_count(n)}" for axis, n in by_axis.items())))
+    return rows
+
+
+def _lost(counts: Mapping[str, Any]) -> str:
+    """Return a sentence on what could not be counted, "" when nothing was lost or nobody counted."""
+    parts = []
+    if counts.get("unscored"):
+        parts.append(f"{format_count(counts['unscored'])} verdicts could not be read and count for no side")
+    if counts.get("skipped"):
+        parts.append(f"{format_count(counts['skipped'])} rows of data were skipped")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _yaml(recipe: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(recipe, default=str))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,56 @@
+"""How far each judge can be trusted, in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mocae.report.schema import read_estimate
+from mocae.report.tables import format_count, format_estimate
+
+__all__ = ["JudgeRow", "judge_rows"]
+
+_UNCHECKED = "not checked against labelled answers"
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRow:
+    """One judge as it is printed; `short` is its quality in half a sentence, for the places where it is cited."""
+
+    name: str
+    judgements: tuple[str, ...]
+    verdicts: str
+    unscored: str
+    n: str
+    accuracy: str
+    balanced: str
+    auroc: str
+    note: str
+    short: str
+
+
+def judge_rows(report: Mapping[str, Any]) -> list[JudgeRow]:
+    """Return a row for each judge; one that was never tested on labelled answers says so."""
+    return [_row(judge) for judge in report.get("judges") or ()]
+
+
+def _row(judge: Mapping[str, Any]) -> JudgeRow:
+    quality = judge.get("quality") or {}
+    accuracy, balanced, auroc = (read_estimate(quality.get(k)) for k in ("accuracy", "balanced_accuracy", "auroc"))
+    n = format_count(quality.get("n"))
+    told = str(quality.get("note") or "")
+    note = told or ("tested on labelled answers" if quality else _UNCHECKED)
+    measured = f"balanced accuracy {format_estimate(balanced)} on {n} labelled answers"
+    return JudgeRow(
+        name=str(judge["name"]),
+        judgements=tuple(judge.get("judgements") or ()),
+        verdicts=format_count(judge.get("n_verdicts")),
+        unscored=format_count(judge.get("n_unscored")),
+        n=n,
+        accuracy=format_estimate(accuracy),
+        balanced=format_estimate(balanced),
+        auroc=format_estimate(auroc, "number"),
+        note=note,
+        short=note if balanced.value is None else measured,
+    )

@@ -1,0 +1,248 @@
+"""Numbers as text, and the table of systems. Rates are fractions everywhere else; percent is made only here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mocae.report.schema import axis_names, is_upper_bound, lookup, read_estimate, sorted_systems
+from mocae.report.vocabulary import Unit, metric
+from mocae.types import Estimate
+
+__all__ = [
+    "DASH",
+    "MINUS",
+    "Cell",
+    "Column",
+    "Row",
+    "Table",
+    "forgetting_rows",
+    "format_bytes",
+    "format_count",
+    "format_estimate",
+    "kinds_table",
+    "routing_table",
+    "systems_table",
+]
+
+DASH = "\u2013"  # stands where nothing was measured
+MINUS = "\u2212"  # a hyphen is too short to be seen in front of a digit
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: `group` is the heading above (an axis, or ""), `arrow` is "↑", "↓" or ""."""
+
+    group: str
+    label: str
+    meaning: str
+    arrow: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One printed number; `value` is the fraction behind it (for sorting), None when it was not measured."""
+
+    text: str
+    interval: str
+    value: float | None
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system with its cells, in the order of the table's columns."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    upper_bound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns and rows, ready to be printed."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Return the headings above the columns with the number of columns under each."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and spans[-1][0] == column.group:
+                spans[-1] = (column.group, spans[-1][1] + 1)
+            else:
+                spans.append((column.group, 1))
+        return spans
+
+
+def format_estimate(estimate: Estimate, unit: Unit = "percent") -> str:
+    """Return the value with its interval, a dash when there is no value.
+
+    >>> format_estimate(Estimate(0.942, 0.918, 0.961, n=500))
+    '94.2 % [91.8, 96.1]'
+    >>> format_estimate(Estimate(0.03, 0.01, 0.05), "difference")
+    '+3.0 points [+1.0, +5.0]'
+    """
+    interval = _interval(estimate, unit)
+    return f"{_value(estimate, unit)} {interval}" if interval else _value(estimate, unit)
+
+
+def _value(estimate: Estimate, unit: Unit) -> str:
+    if estimate.value is None:
+        return DASH
+    suffix = {"percent": " %", "points": " points", "difference": " points", "number": ""}[unit]
+    return _digits(estimate.value, unit) + suffix
+
+
+def _interval(estimate: Estimate, unit: Unit) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{_digits(estimate.low, unit)}, {_digits(estimate.high, unit)}]"
+
+
+def _digits(value: float, unit: Unit) -> str:
+    text = f"{value:.3f}" if unit == "number" else f"{100 * value:.1f}"
+    if not text.strip("-0."):  # -0.0 and 0.0 are the same thing on paper
+        return text.removeprefix("-")
+    sign = "+" if unit == "difference" and value > 0 else ""
+    return sign + text.replace("-", MINUS)
+
+
+def format_count(value: int | float | None) -> str:
+    """Return a whole number with thin groups of three digits, a dash for None.
+
+    >>> format_count(980), format_count(None) == DASH
+    ('980', True)
+    """
+    return DASH if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def format_bytes(value: int | float | None) -> str:
+    """Return a size in the nearest decimal unit, a dash for None.
+
+    >>> format_bytes(1_530_000_000)
+    '1.53 GB'
+    """
+    if value is None:
+        return DASH
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
+def systems_table(report: Mapping[str, Any]) -> Table:
+    """Return the systems, best mean first, with the mean, each axis's score and each measured rate.
+
+    A column stands only where at least one system has a value. The best value of a column is marked; upper bounds
+    take no part in that.
+    """
+    paths = _metric_paths(report)
+    systems = sorted_systems(report)
+    columns = []
+    cells: list[list[Cell]] = [[] for _ in systems]
+    for group, name, path in paths:
+        found = metric(name)
+        estimates = [read_estimate(lookup(report["systems"][system], *path)) for system in systems]
+        if all(e.value is None for e in estimates):
+            continue
+        columns.append(Column(group, found.label, found.meaning, _arrow(found.higher_is_better)))
+        rivals = [not is_upper_bound(system) for system in systems]
+        for row, cell in zip(cells, _column(estimates, name, rivals), strict=True):
+            row.append(cell)
+    rows = tuple(Row(s, tuple(row), is_upper_bound(s)) for s, row in zip(systems, cells, strict=True))
+    return Table(tuple(columns), rows)
+
+
+def _metric_paths(report: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return (group, metric, path) for every number a system may have; the order of first appearance is kept."""
+    paths: list[tuple[str, str, tuple[str, ...]]] = [("all axes", "mean_axis_score", ("mean_axis_score",))]
+    for axis in axis_names(report):
+        paths.append((axis, "axis_score", ("axis_scores", axis)))
+        names: dict[str, None] = {}
+        for system in report["systems"].values():
+            names |= dict.fromkeys(lookup(system, axis) or ())
+        paths += [(axis, name, (axis, name)) for name in names if not _repeats_score(report, axis, name)]
+    return [*paths, ("papers", "average_alignment_score", ("average_alignment_score",))]
+
+
+def _repeats_score(report: Mapping[str, Any], axis: str, name: str) -> bool:
+    """Return whether a metric is the axis score itself, number by number: one column is enough then."""
+    systems = report["systems"].values()
+    return all(
+        read_estimate(lookup(system, axis, name)).value == read_estimate(lookup(system, "axis_scores", axis)).value
+        for system in systems
+    )
+
+
+def _arrow(higher_is_better: bool | None) -> str:
+    return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
+
+
+def _column(estimates: Sequence[Estimate], name: str, rivals: Sequence[bool]) -> list[Cell]:
+    """Return the cells of one column, the best of the rivals marked (all of them when equal)."""
+    found = metric(name)
+    values = [e.value for e, rival in zip(estimates, rivals, strict=True) if rival and e.value is not None]
+    best = None
+    if found.higher_is_better is not None and len(values) > 1:
+        best = max(values) if found.higher_is_better else min(values)
+    return [
+        Cell(
+            _value(e, found.unit),
+            _interval(e, found.unit),
+            e.value,
+            best=rival and best is not None and e.value is not None and abs(e.value - best) < 1e-9,
+        )
+        for e, rival in zip(estimates, rivals, strict=True)
+    ]
+
+
+def routing_table(report: Mapping[str, Any]) -> Table | None:
+    """Return how well each router knows its experts (ECE, Brier, ...), None when no router was measured."""
+    routing = report.get("routing") or {}
+    systems = [name for name in sorted_systems(report) if name in routing]
+    systems += [name for name in routing if name not in systems]
+    columns: list[Column] = []
+    cells: list[list[Cell]] = [[] for _ in systems]
+    for name in ("ece", "brier", "misrouted_rate", "regret", "entropy"):
+        estimates = [read_estimate(lookup(routing[system], name)) for system in systems]
+        if all(e.value is None for e in estimates):
+            continue
+        found = metric(name)
+        columns.append(Column("", found.label, found.meaning, _arrow(found.higher_is_better)))
+        rivals = [not is_upper_bound(system) for system in systems]
+        for row, cell in zip(cells, _column(estimates, name, rivals), strict=True):
+            row.append(cell)
+    if not columns:
+        return None
+    return Table(
+        tuple(columns), tuple(Row(s, tuple(c), is_upper_bound(s)) for s, c in zip(systems, cells, strict=True))
+    )
+
+
+def kinds_table(report: Mapping[str, Any]) -> Table | None:
+    """Return the pass rate of every system on every kind of prompt, None when none was counted by kind."""
+    systems = sorted_systems(report)
+    kinds: dict[str, None] = {}
+    for system in systems:
+        kinds |= dict.fromkeys(lookup(report["systems"][system], "kinds") or ())
+    if not kinds:
+        return None
+    found = metric("pass_rate")
+    rivals = [not is_upper_bound(system) for system in systems]
+    cells: list[list[Cell]] = [[] for _ in systems]
+    for kind in kinds:
+        estimates = [read_estimate(lookup(report["systems"][s], "kinds", kind, "pass_rate")) for s in systems]
+        for row, cell in zip(cells, _column(estimates, "pass_rate", rivals), strict=True):
+            row.append(cell)
+    columns = tuple(Column("", kind.replace("_", " "), found.meaning, "↑") for kind in kinds)
+    return Table(columns, tuple(Row(s, tuple(c), is_upper_bound(s)) for s, c in zip(systems, cells, strict=True)))
+
+
+def forgetting_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (axis, loss in points with its interval) for every axis whose forgetting was measured."""
+    losses = lookup(report, "forgetting", "forgetting") or {}
+    estimates = [(axis, read_estimate(raw)) for axis, raw in losses.items()]
+    return [(axis, format_estimate(e, "points")) for axis, e in estimates if e.value is not None]

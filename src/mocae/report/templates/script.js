@@ -1,0 +1,28 @@
+"use strict";
+// Sorting: a value that was not measured stays at the bottom, whichever way the column is sorted.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") === "descending";
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const body = table.tBodies[0];
+    const key = (row) => column ? row.cells[column].dataset.value : row.cells[0].textContent.trim();
+    const rows = [...body.rows].sort((a, b) => {
+      const x = key(a), y = key(b);
+      if (x === "" || y === "") return (x === "") - (y === "");
+      const order = column ? Number(x) - Number(y) : y.localeCompare(x);
+      return up ? order : -order;
+    });
+    body.append(...rows);
+  }));
+}
+const filter = document.querySelector(".filter");
+if (filter) {
+  filter.hidden = false;
+  filter.addEventListener("change", (event) => {
+    for (const example of document.querySelectorAll(".example")) {
+      example.hidden = event.target.value !== "" && example.dataset.axis !== event.target.value;
+    }
+  });
+}

@@ -1,0 +1,30 @@
+"""Report in, two files out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mocae.report.card import card_text
+from mocae.report.files import write_text
+from mocae.report.html import html_page
+
+__all__ = ["write_report"]
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> Path:
+    """Return the path of `report.html`, written to `folder` beside the model card `README.md`.
+
+    Both texts are made before the first file is touched: a report that cannot be drawn leaves the folder as it was.
+
+    Args:
+        report: the content of `report.json`, schema version 1.
+        folder: an existing artifact folder.
+
+    Raises:
+        ArtifactError: another schema version, a missing key, or no such folder.
+    """
+    page, card = html_page(report), card_text(report)
+    write_text(Path(folder) / "README.md", card)
+    return write_text(Path(folder) / "report.html", page)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mocae.report.colours import AXIS_COLOURS, MUTED, axis_colour
+from mocae.report.figures import (
+    Plate,
+    draw_cost,
+    draw_forgetting,
+    draw_refusal,
+    draw_reliability,
+    draw_routing,
+    draw_systems,
+)
+from mocae.report.figures.canvas import canvas, shorten, to_panel
+from mocae.report.figures.labels import place_labels
+from report_for_tests import make_report
+
+DRAW = [draw_systems, draw_forgetting, draw_refusal, draw_reliability, draw_routing, draw_cost]
+
+
+def _texts(plate: Plate) -> list[str]:
+    return ["".join(text.itertext()) for panel in plate.panels for text in ET.fromstring(panel.svg).iter("text")]
+
+
+@pytest.mark.parametrize("draw", DRAW)
+def test_a_figure_without_data_says_why(draw: Callable[..., Plate]) -> None:
+    bare = {"recipe": {"axes": [{"name": "honesty"}]}, "systems": {"base": {}}}
+    plate = draw(bare)
+    assert plate.panels == ()
+    assert plate.absent.endswith(".")
+
+
+@pytest.mark.parametrize("draw", DRAW)
+def test_a_figure_is_well_formed_named_and_asks_for_nothing(draw: Callable[..., Plate], report: dict[str, Any]) -> None:
+    plate = draw(report)
+    assert plate.panels
+    for panel in plate.panels:
+        root = ET.fromstring(panel.svg)
+        assert root.attrib["aria-label"]
+        assert not re.search(r"https?:|data:|<image|<style|font-family", panel.svg)
+        ids = [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
+        assert len(ids) == len(set(ids))
+        targets = {e.attrib["href"].removeprefix("#") for e in root.iter() if "href" in e.attrib}
+        assert targets <= set(ids)
+
+
+def test_there_is_a_panel_for_the_mean_and_one_an_axis() -> None:
+    assert len(draw_systems(make_report(["a", "b", "c", "d"])).panels) == 5
+    assert len(draw_systems(make_report(["a"])).panels) == 1
+
+
+def test_a_system_without_a_score_keeps_its_row(report: dict[str, Any]) -> None:
+    report["systems"]["base"]["axis_scores"]["honesty"] = None
+    plate = draw_systems(report)
+    assert _texts(plate).count("base") == 4
+    assert _texts(plate).count("\u2013") == 1
+
+
+def test_names_are_drawn_as_text_not_as_mathematics_or_markup(report: dict[str, Any]) -> None:
+    report["systems"] = {"$x^2$ <b>&": report["systems"]["base"], "\x00\u4f60": report["systems"]["joint"]}
+    texts = _texts(draw_systems(report))
+    assert "$x^2$ <b>&" in texts
+    assert "\ufffd\u4f60" in texts
+
+
+def test_the_heat_map_shows_every_rate_and_a_dash_for_none(report: dict[str, Any]) -> None:
+    report["forgetting"]["matrix"][0][0] = None
+    texts = _texts(draw_forgetting(report))
+    assert (texts.count("90.0 %"), texts.count("20.0 %"), texts.count("\u2013")) == (3, 8, 1)
+
+
+def test_the_reliability_diagram_counts_its_bins_and_skips_empty_ones(report: dict[str, Any]) -> None:
+    texts = _texts(draw_reliability(report))
+    assert "alignx: ECE 10.0 %" in texts
+    assert "1.2k" in texts
+    assert "0" not in texts
+
+
+def test_negative_and_large_weights_are_drawn(report: dict[str, Any]) -> None:
+    report["routing"]["alignx"]["weights_by_kind"] = {"task": {"helpfulness": 1.5, "harmlessness": -0.5, "new": 0.2}}
+    texts = _texts(draw_routing(report))
+    assert {"150", "-50", "20"} <= set(texts)
+
+
+def test_speed_is_relative_to_the_base_model(report: dict[str, Any]) -> None:
+    report["systems"]["base"]["cost"]["tokens_per_second"] = 100.0
+    report["systems"]["joint"]["cost"]["tokens_per_second"] = 85.0
+    assert "0.85\u00d7" in _texts(draw_cost(report))
+    report["systems"]["base"]["cost"] = {"tokens_per_second": 0.0}
+    assert draw_cost(report).panels == ()
+
+
+def test_every_system_is_named_in_the_scatter(report: dict[str, Any]) -> None:
+    assert set(report["systems"]) <= set(_texts(draw_refusal(report)))
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    names = ["trinityx", "alignx", "linear", "joint", "sequential"]
+    points = [(50.0, 50.0), (52.0, 50.0), (50.0, 53.0), (54.0, 52.0), (51.0, 49.0)]
+    labels = place_labels(names, points, inside=(0.0, 0.0, 400.0, 400.0), size=12.0)
+    boxes = [(la.x, la.y - 6, la.x + 0.6 * 12 * len(n), la.y + 6) for la, n in zip(labels, names, strict=True)]
+    overlaps = [
+        (a, b)
+        for i, a in enumerate(boxes)
+        for b in boxes[i + 1 :]
+        if min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
+    ]
+    assert overlaps == []
+
+
+def test_an_axis_keeps_its_colour_and_an_unknown_one_is_grey() -> None:
+    axes = [f"axis{i}" for i in range(9)]
+    assert [axis_colour(a, axes) for a in axes] == [*AXIS_COLOURS, AXIS_COLOURS[0]]
+    assert axis_colour("other", axes) == MUTED
+
+
+def test_colours_become_variables_of_the_page() -> None:
+    with canvas(200, 100) as figure:
+        figure.subplots().plot([0, 1], [0, 1], color=AXIS_COLOURS[1])
+        svg = to_panel(figure, key="a b", description="x").svg
+    assert "stroke: var(--axis-1)" in svg
+    assert 'id="ax20b-' in svg
+
+
+def test_long_names_are_shortened() -> None:
+    assert shorten("x" * 30, 10) == "x" * 9 + "…"

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from mocae.errors import ArtifactError
+from mocae.report import html_page
+from report_for_tests import make_report
+
+VOID = {"meta", "link", "input", "wbr", "br", "hr", "img"}
+HOSTILE = "</p><script>alert(1)</script>\"'>&lt;"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; `unbalanced` lists end tags that close nothing."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.unbalanced: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_asks_for_nothing(page: str) -> None:
+    read = Page(page)
+    assert read.unbalanced == []
+    assert read.open == []
+    fetched = [v for _, attrs in read.tags for k, v in attrs.items() if k in ("src", "href", "srcset", "action") and v]
+    assert [v for v in fetched if not v.startswith(("#", "data:"))] == []
+    assert not re.search(r"https?://|@import|url\((?!#)", page)
+    ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = {v[1:] for tag, attrs in read.tags if tag == "a" and (v := attrs["href"])}
+    assert links <= set(ids)
+
+
+def test_the_same_report_gives_the_same_page(page: str) -> None:
+    assert html_page(make_report(["helpfulness", "harmlessness", "honesty"])) == page
+
+
+def test_notes_stand_beside_the_headline_and_the_table(page: str) -> None:
+    finding, table = page.index('id="finding"'), page.index('class="sortable"')
+    notes = [found.start() for found in re.finditer("<li>synthetic, tiny model</li>", page)]
+    assert len(notes) == 2
+    assert finding < notes[0] < page.index('id="primer"') < notes[1] < table
+    assert page.count("3 verdicts could not be read") == 2
+
+
+def test_judges_are_named_beside_the_figures_they_decide(page: str) -> None:
+    refusal = page[page.index('id="refusal"') : page.index('id="routing"')]
+    assert "verifier (correct, unsafe): balanced accuracy 98.0\u00a0% on 600 labelled answers" in refusal
+    assert "words (refusal): not checked against labelled answers" in refusal
+
+
+def test_all_text_from_models_and_files_is_escaped(report: dict[str, Any]) -> None:
+    plain = len([tag for tag, _ in Page(html_page(report)).tags if tag == "script"])
+    report["recipe"]["name"] = HOSTILE
+    report["recipe"]["base"]["model"] = HOSTILE
+    report["recipe"]["axes"][0]["injection"] = HOSTILE
+    report["notes"] = [HOSTILE]
+    report["environment"] = {HOSTILE: HOSTILE}
+    report["judges"][0] |= {"name": HOSTILE, "quality": {"n": 1, "note": HOSTILE}}
+    report["systems"][HOSTILE] = report["systems"]["base"]
+    report["routing"][HOSTILE] = report["routing"]["alignx"]
+    report["examples"][0] |= {"prompt": HOSTILE, "axis": HOSTILE, "probe": HOSTILE}
+    report["examples"][0]["answers"][HOSTILE] = {"text": HOSTILE, "weights": {HOSTILE: 0.5}, "acceptable": None}
+    page = html_page(report)
+    read = Page(page)
+    assert "<script>alert" not in page
+    assert len([tag for tag, _ in read.tags if tag == "script"]) == plain == 1
+    assert (read.unbalanced, read.open) == ([], [])
+    assert HOSTILE in "".join(read.words)
+
+
+@pytest.mark.parametrize("axes", [["honesty"], ["helpfulness", "harmlessness", "honesty", "courage & $wit$"]])
+def test_any_number_of_axes(axes: list[str]) -> None:
+    read = Page(html_page(make_report(axes)))
+    radios = [attrs["value"] for tag, attrs in read.tags if tag == "input"]
+    assert radios == ["", *axes]
+    assert [attrs["data-axis"] for tag, attrs in read.tags if "data-axis" in attrs] == axes[:1]
+
+
+def test_what_is_absent_is_left_out_with_a_reason() -> None:
+    whole = make_report(["honesty"])
+    bare = {key: whole[key] for key in ("schema", "recipe")} | {"systems": {"base": {}, "joint": None}}
+    page = html_page(bare)
+    assert page.count("Not drawn. ") == 6
+    assert "The report holds no example answers." in page
+    assert "The report names no judges" in page
+    assert "<svg" not in page
+
+
+def test_missing_values_are_dashes_that_sort_last(report: dict[str, Any]) -> None:
+    report["systems"]["base"]["mean_axis_score"] = {"value": None, "low": None, "high": None, "n": 0}
+    row = html_page(report).split('<th scope="row">base</th>')[1]
+    assert re.search(r'<td data-value=""[^>]*>\u2013</td>', row[:200])
+
+
+def test_weights_bars_have_the_length_of_the_weight(report: dict[str, Any]) -> None:
+    report["examples"][0]["answers"] = {
+        "alignx": {"text": "four", "weights": {"helpfulness": 0.75, "honesty": 0.25}, "acceptable": True}
+    }
+    page = html_page(report)
+    assert 'style="width:75.0%;background:var(--axis-0)"' in page
+    assert 'style="width:25.0%;background:var(--axis-2)"' in page
+
+
+def test_another_version_is_refused(report: dict[str, Any]) -> None:
+    report["schema"] = 3
+    with pytest.raises(ArtifactError, match="schema: got 3"):
+        html_page(report)
