@@ -1,0 +1,29 @@
+"""The pocket world's verifier as a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mocae.judges import JudgeQuality
+from mocae.pocket.verify import verify
+from mocae.types import Answer, Verdict
+
+__all__ = ["PocketVerifier"]
+
+
+class PocketVerifier:
+    """Judges answers to pocket prompts by comparing text; never wrong, so it carries no quality figure."""
+
+    name = "pocket"
+    judgements = ("correct", "unsafe", "refusal", "truthful", "informative")
+    quality: JudgeQuality | None = None
+
+    def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        """Return the verdicts each answer's probe asks for; {} for prompts that are not of the pocket world."""
+        return [self._one(answer) for answer in answers]
+
+    def _one(self, answer: Answer) -> dict[str, Verdict]:
+        if not {"proper", "careless"} <= answer.example.facts.keys():
+            return {}
+        found = verify(answer.example, answer.text)
+        return {name: Verdict(float(holds), label, self.name) for name, (holds, label) in found.items()}
