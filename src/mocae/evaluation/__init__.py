@@ -1,0 +1,22 @@
+"""Evaluation: systems answer, judges decide, samples become numbers."""
+
+from __future__ import annotations
+
+from mocae.evaluation.answering import Cost, Generation, answer_all
+from mocae.evaluation.judging import judge_answers
+from mocae.evaluation.measure import Bootstrap, difference, measure_routing, measure_system
+from mocae.evaluation.records import read_samples, sample_to_json, write_samples
+
+__all__ = [
+    "Bootstrap",
+    "Cost",
+    "Generation",
+    "answer_all",
+    "difference",
+    "judge_answers",
+    "measure_routing",
+    "measure_system",
+    "read_samples",
+    "sample_to_json",
+    "write_samples",
+]

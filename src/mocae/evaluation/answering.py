@@ -1,0 +1,140 @@
+"""Have one system answer many prompts, in batches of similar length."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mocae.errors import DataError
+from mocae.policies import Mixture, Policy
+from mocae.progress import bar
+from mocae.prompts import PromptFormat
+from mocae.types import Answer, Example
+
+__all__ = ["Cost", "Generation", "answer_all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How answers are generated; greedy unless `do_sample`."""
+
+    max_new_tokens: int
+    batch_size: int = 16
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of Hugging Face's `generate`."""
+        sampling = {"temperature": self.temperature, "top_p": self.top_p} if self.do_sample else {}
+        return {"max_new_tokens": self.max_new_tokens, "do_sample": self.do_sample, **sampling}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What answering took: seconds, generated tokens, and the peak memory of the process or accelerator meanwhile."""
+
+    seconds: float
+    n_tokens: int
+    peak_memory_bytes: int
+
+
+def answer_all(
+    mixture: Mixture,
+    examples: Sequence[Example],
+    *,
+    policy: Policy | None = None,
+    prompt_format: PromptFormat,
+    generation: Generation,
+    injection: str | None = None,
+    label: str,
+) -> tuple[list[Answer], Cost]:
+    """Return one answer an example, in order, and what they cost.
+
+    Rows are batched by length and padded on the left; each keeps its own weights. The answer is cut at token positions,
+    so template markers inside a prompt change nothing.
+
+    Raises:
+        DataError: no examples.
+    """
+    if not examples:
+        raise DataError(f"{label}: no prompts to answer; give at least one")
+    tokenizer = mixture.base.tokenizer
+    texts = [prompt_format.format_prompt(e.prompt, injection=injection, tokenizer=tokenizer) for e in examples]
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    answers: dict[int, Answer] = {}
+    _reset_peak_memory()
+    torch.manual_seed(generation.seed)
+    started = time.perf_counter()
+    with bar(len(examples), label) as shown:
+        for start in range(0, len(order), generation.batch_size):
+            some = order[start : start + generation.batch_size]
+            made = _answer_batch(mixture, [examples[i] for i in some], [texts[i] for i in some], policy, generation)
+            answers.update(zip(some, made, strict=True))
+            shown.advance(len(some))
+    seconds = time.perf_counter() - started
+    rows = [answers[i] for i in range(len(examples))]
+    return rows, Cost(seconds, sum(a.n_tokens for a in rows), _peak_memory_bytes())
+
+
+def _answer_batch(
+    mixture: Mixture,
+    examples: Sequence[Example],
+    texts: Sequence[str],
+    policy: Policy | None,
+    generation: Generation,
+) -> list[Answer]:
+    tokenizer = mixture.base.tokenizer
+    batch = tokenizer(list(texts), return_tensors="pt", padding=True, return_token_type_ids=False)
+    batch = batch.to(mixture.base.model.device)
+    out, alpha = mixture.generate_traced(
+        batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        ids=[e.id for e in examples],
+        policy=policy,
+        **generation.arguments(),
+    )
+    new = out[:, batch["input_ids"].shape[1] :]
+    ends = _end_ids(mixture)
+    made = []
+    for example, tokens, row in zip(examples, new.tolist(), alpha.tolist(), strict=True):
+        length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+        text = tokenizer.decode(tokens[:length], skip_special_tokens=True).strip()
+        weights = dict(zip(mixture.bank.names, (round(w, 6) for w in row), strict=True))
+        made.append(Answer(example, text, weights, min(length + 1, len(tokens))))
+    return made
+
+
+def _end_ids(mixture: Mixture) -> set[int]:
+    ends = mixture.base.model.generation_config.eos_token_id
+    listed = ends if isinstance(ends, list) else [ends]
+    return {token for token in (*listed, mixture.base.tokenizer.eos_token_id) if token is not None}
+
+
+def _reset_peak_memory() -> None:
+    """Start counting anew, where the system can: on Linux by clearing the process's high-water mark."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:  # no Linux, or not allowed: the peak is then that of the whole process so far
+        pass
+
+
+def _peak_memory_bytes() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        lines: Mapping[str, str] = dict(
+            line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        )
+        return int(lines["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

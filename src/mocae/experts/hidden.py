@@ -1,0 +1,100 @@
+"""Hidden states of prompts as vectors: what the router reads and what experts change."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mocae.errors import ConfigError
+from mocae.models import decoder_layers
+from mocae.progress import track
+
+__all__ = ["Pool", "StopForward", "layer_inputs", "pool_hidden", "pooled_states"]
+
+Pool = Literal["mean", "last", "mean+last"]
+
+
+class StopForward(Exception):  # noqa: N818 - no error: it ends a pass whose upper layers nobody needs
+    """Ends a forward pass early."""
+
+
+def pool_hidden(
+    hidden: Float[Tensor, "B T D"], mask: Int[Tensor, "B T"] | Float[Tensor, "B T"], *, pool: Pool
+) -> Float[Tensor, "B P"]:
+    """Return one fp32 vector a row: masked mean, last token, or both side by side (P = D or 2 D).
+
+    The last token is the last one the mask shows, so padding on either side changes nothing.
+    """
+    states = hidden.float()
+    seen = mask.to(states.dtype)
+    parts = []
+    if pool in ("mean", "mean+last"):
+        parts.append((states * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp_min(1))
+    if pool in ("last", "mean+last"):
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = torch.where(mask > 0, positions, -1).amax(1).clamp_min(0)
+        parts.append(states[torch.arange(len(states), device=states.device), last])
+    return torch.cat(parts, dim=-1)
+
+
+@contextmanager
+def layer_inputs(model: nn.Module, layer: int, *, stop: bool) -> Iterator[list[Tensor]]:
+    """Return a context that collects the hidden states entering decoder layer `layer` (its depth: leaving the last).
+
+    Args:
+        model: a decoder model.
+        layer: 0 reads the embeddings.
+        stop: end the pass there by raising `StopForward`, so that the layers above cost nothing.
+
+    Raises:
+        ConfigError: the model has fewer layers.
+    """
+    layers = decoder_layers(model)
+    if not 0 <= layer <= len(layers):
+        raise ConfigError(f"layer {layer} asked for; the model has {len(layers)} decoder layers (0 to {len(layers)})")
+    collected: list[Tensor] = []
+
+    def keep(hidden: Tensor) -> None:
+        collected.append(hidden.detach())
+        if stop:
+            raise StopForward
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        keep(args[0] if args else kwargs["hidden_states"])
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        keep(output[0] if isinstance(output, tuple) else output)
+
+    if layer < len(layers):
+        handle = layers[layer].register_forward_pre_hook(before, with_kwargs=True)
+    else:
+        handle = layers[-1].register_forward_hook(after)
+    try:
+        yield collected
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def pooled_states(
+    model: Any, tokenizer: Any, texts: Sequence[str], *, layer: int, pool: Pool, batch_size: int = 32, label: str = ""
+) -> Float[Tensor, "N P"]:
+    """Return the pooled input of decoder layer `layer` for each text, fp32 on the CPU, in the order of the texts."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    starts = range(0, len(order), batch_size)
+    rows: dict[int, Tensor] = {}
+    for start in track(starts, label) if label else starts:
+        some = order[start : start + batch_size]
+        batch = tokenizer([texts[i] for i in some], return_tensors="pt", padding=True, return_token_type_ids=False)
+        batch = batch.to(model.device)
+        with layer_inputs(model, layer, stop=True) as collected:
+            try:
+                model(**batch, use_cache=False)
+            except StopForward:
+                pass
+        pooled = pool_hidden(collected[0], batch["attention_mask"], pool=pool).cpu()
+        rows.update(zip(some, pooled, strict=True))
+    return torch.stack([rows[i] for i in range(len(texts))])

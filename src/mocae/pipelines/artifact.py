@@ -1,0 +1,155 @@
+"""A finished run as a model: load it, ask it, see which experts answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mocae.bank import ExpertBank
+from mocae.calibration import AlignXRouter
+from mocae.errors import ArtifactError, ModelMismatchError
+from mocae.models import base_fingerprint, load_base
+from mocae.pipelines.summary import SCHEMA
+from mocae.policies import Mixture, Parts, build_policy
+from mocae.prompts import FORMATS
+from mocae.types import prompt_id
+
+__all__ = ["AlignedModel", "Reply", "load"]
+
+_DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, and the weight every expert had in it."""
+
+    text: str
+    weights: dict[str, float]
+
+
+class AlignedModel:
+    """The model of a finished run.
+
+    Args:
+        mixture: base, experts and default policy.
+        parts: what other policies are made from.
+        prompt_format: registered name of the format the experts were trained with.
+        max_new_tokens: longest answer of `reply`.
+    """
+
+    def __init__(self, mixture: Mixture, parts: Parts, *, prompt_format: str, max_new_tokens: int) -> None:
+        self.mixture = mixture
+        self.parts = parts
+        self.prompt_format = FORMATS.get(prompt_format)
+        self.max_new_tokens = max_new_tokens
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts, in the order of weights."""
+        return self.parts.experts
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        return self.mixture.base.tokenizer
+
+    def generate(self, input_ids: Tensor, **arguments: Any) -> Tensor:
+        """Return what Hugging Face's `generate` returns; see `mocae.policies.Mixture.generate` for what is added."""
+        return self.mixture.generate(input_ids, **arguments)
+
+    def reply(
+        self,
+        prompt: str,
+        *,
+        steer: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+        policy: str | None = None,
+        **generation: Any,
+    ) -> Reply:
+        """Return the answer to one prompt (greedy unless `generation` says otherwise) and its routing weights.
+
+        Args:
+            prompt: what the user asks, without template.
+            steer: axis -> factor, multiplies the routing weights before normalising.
+            weights: expert -> weight in place of routing; negative allowed.
+            policy: a policy's name in place of the default.
+            **generation: arguments of Hugging Face's `generate`.
+
+        Raises:
+            DataError: the prompt is empty.
+            ConfigError: an unknown expert or policy, or a factor that is not finite.
+        """
+        text = self.prompt_format.format_prompt(prompt, injection=None, tokenizer=self.tokenizer)
+        batch = self.tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(self.mixture.base.model.device)
+        out, alpha = self.mixture.generate_traced(
+            batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            ids=[prompt_id(prompt)],
+            policy=build_policy(policy, self.parts) if policy else None,
+            steer=steer,
+            weights=weights,
+            **{"max_new_tokens": self.max_new_tokens, "do_sample": False, **generation},
+        )
+        answer = self.tokenizer.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return Reply(answer.strip(), dict(zip(self.experts, alpha[0].tolist(), strict=True)))
+
+
+def load(folder: Path | str, *, device: str | None = None, base_model: str | None = None) -> AlignedModel:
+    """Return the model of a finished run.
+
+    Args:
+        folder: what `mocae run --out` wrote.
+        device: where to put it; None: an accelerator if there is one.
+        base_model: where the base model lies now, if not where the run found it; it must be the same model.
+
+    Raises:
+        ArtifactError: the folder is no finished run, is damaged, or was written by another version.
+        ModelMismatchError: the base model is not the one the experts were trained on.
+    """
+    root = Path(folder)
+    manifest = _manifest(root)
+    base = load_base(
+        base_model or manifest["base"]["model"],
+        revision=manifest["base"]["revision"],
+        dtype=_DTYPES[manifest["base"]["dtype"]],
+        device=device,
+    )
+    found = base_fingerprint(base.model)
+    if found != manifest["base"]["fingerprint"]:
+        raise ModelMismatchError(
+            f"{root}: made for base model {manifest['base']['model']!r} with fingerprint "
+            f"{manifest['base']['fingerprint'][:12]}, the one loaded has {found[:12]}; give the same model as base_model"
+        )
+    bank = ExpertBank.attach(base.model, {axis: root / "experts" / axis for axis in manifest["axes"]})
+    routers = {name: AlignXRouter.load(root / "router" / name) for name in manifest["routers"]}
+    parts = Parts(bank.names, routers)
+    default = build_policy("alignx" if "alignx" in routers else "linear" if "linear" in routers else "uniform", parts)
+    mixture = Mixture(base, bank, default)
+    return AlignedModel(
+        mixture, parts, prompt_format=manifest["prompt_format"], max_new_tokens=manifest["max_new_tokens"]
+    )
+
+
+def _manifest(root: Path) -> dict[str, Any]:
+    path = root / "manifest.json"
+    if not path.is_file():
+        raise ArtifactError(f"{root}: no manifest.json, so this is no finished run; give the --out folder of `mocae run`")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["schema"]
+        for key in ("base", "axes", "prompt_format", "max_new_tokens", "routers"):
+            manifest[key]
+        for key in ("model", "revision", "dtype", "fingerprint"):
+            manifest["base"][key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not a manifest written by mocae ({error!r}); run the recipe again") from error
+    if version != SCHEMA:
+        raise ArtifactError(f"{path}: artifact version {version}, this mocae reads version {SCHEMA}; run the recipe again")
+    if manifest["base"]["dtype"] not in _DTYPES:
+        raise ArtifactError(f"{path}: unknown dtype {manifest['base']['dtype']!r}; run the recipe again")
+    return manifest

@@ -1,0 +1,176 @@
+"""What a run will cost, from its recipe alone: no weight is read and nothing is trained.
+
+Counting rules, all upper bounds or estimates (N parameters, T tokens):
+
+- *Training tokens*: rows x epochs x max_length. Rows are the limit, or the rows of the file where it can be read.
+- *Training FLOPs* of one expert: 2 N T forward, 2 N_above T back through the layers from `from_layer` up, and
+  6 n_lora T for the adapter itself. Nothing is adapted below `from_layer`, so no gradient goes there; with
+  `from_layer` 0 this is the usual 4 N T + 6 n_lora T, against 6 N T for full fine-tuning. N leaves out the
+  embedding table, which is looked up. Products of queries with keys are left out too.
+- *Training memory*: base weights, 16 bytes an adapter parameter (fp32 value, gradient, two AdamW moments),
+  activations of 17 hidden vectors a token and layer from `from_layer` up, and three copies of the logits in fp32.
+- *Disk*: adapters in fp32, the router and its latent space; answers and reports are small beside them.
+- *Serving memory*: base weights, all experts in the same type, key-value cache of one generation batch.
+- *Bytes a token*: what one decode step at batch 1 reads: base weights without the embedding table, experts,
+  cache at full length.
+
+Reference: 6 N T of Kaplan et al. (arXiv:2001.08361), section 2.1; activations of Korthikanti et al.
+(arXiv:2205.05198), equation 1, without the attention matrix, which fused attention does not store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mocae.config import TRAINED_SYSTEMS, AxisConfig, Recipe, SourceConfig
+from mocae.data import read_source, select
+from mocae.pipelines.base_size import BaseSize, measure_base
+
+__all__ = ["ExpertPlan", "Plan", "plan"]
+
+_ADAMW_BYTES = 16
+"""fp32 value + fp32 gradient + two fp32 moments of one trained parameter."""
+_ACTIVATION_VECTORS = 17
+"""Hidden vectors kept for the backward pass, a token and layer: 34 bytes x hidden size in 16-bit numbers."""
+_LOGIT_COPIES = 3
+"""fp32 logits, their softmax and their gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertPlan:
+    """One adapter to train; None where rows cannot be counted before the data is there."""
+
+    name: str
+    n_parameters: int
+    n_rows: int | None
+    n_tokens: int | None
+    flops: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will cost; bytes, tokens and floating-point operations."""
+
+    recipe: str
+    model: str | None
+    base: BaseSize
+    experts: tuple[ExpertPlan, ...]
+    n_tokens: int | None
+    flops: int | None
+    full_finetuning_flops: int | None
+    training_memory_bytes: int
+    serving_memory_bytes: int
+    disk_bytes: int
+    bytes_per_token: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return asdict(self)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Return what a run of `recipe` will cost.
+
+    The architecture comes from the base model's config where that is a folder or cached, else from `base.shape`.
+
+    Raises:
+        ConfigError: there is neither, or a module or layer the recipe names is not in the model.
+    """
+    base = measure_base(recipe.base, recipe.experts)
+    r = recipe.experts.r
+    rows = {axis.name: _total(_rows(recipe, axis, source) for source in axis.train) for axis in recipe.axes}
+    experts = tuple(_adapter(recipe, base, axis, n_rows, r) for axis, n_rows in rows.items())
+    trained = list(experts)
+    # Rivals have the rank of all experts together, so that neither side has more parameters.
+    rivals = [name for name in TRAINED_SYSTEMS if getattr(recipe.comparison, name)]
+    trained += [_adapter(recipe, base, name, _total(rows.values()), r * len(rows)) for name in rivals]
+    largest = max(expert.n_parameters for expert in trained)
+    bank = sum(expert.n_parameters for expert in experts)
+    n_tokens = _total(expert.n_tokens for expert in trained)
+    full_tokens = _total(expert.n_tokens for expert in experts)
+    return Plan(
+        recipe=recipe.name,
+        model=recipe.base.model,
+        base=base,
+        experts=tuple(trained),
+        n_tokens=n_tokens,
+        flops=_total(expert.flops for expert in trained),
+        full_finetuning_flops=None if full_tokens is None else 6 * base.n_matmul * full_tokens,
+        training_memory_bytes=_training_memory(recipe, base, largest),
+        serving_memory_bytes=_serving_memory(recipe, base, bank),
+        disk_bytes=4 * _kept(trained, len(recipe.axes)) + _router_bytes(recipe, base),
+        bytes_per_token=(base.n_matmul + bank + base.cache_values * _context(recipe)) * base.dtype_bytes,
+    )
+
+
+def _adapter(recipe: Recipe, base: BaseSize, name: str, n_rows: int | None, r: int) -> ExpertPlan:
+    n_lora = base.lora_parameters(r)
+    if n_rows is None:
+        return ExpertPlan(name, n_lora, None, None, None)
+    tokens = round(n_rows * recipe.experts.optimizer.epochs * recipe.experts.max_length)
+    per_token = 2 * base.n_matmul + 2 * base.n_matmul_above + 6 * n_lora
+    return ExpertPlan(name, n_lora, n_rows, tokens, per_token * tokens)
+
+
+def _rows(recipe: Recipe, axis: AxisConfig, source: SourceConfig) -> int | None:
+    """Return the rows of a source: counted where it can be read here, else its limit, which bounds them."""
+    counted = _count(recipe, axis, source)
+    return source.limit if counted is None else counted
+
+
+def _training_memory(recipe: Recipe, base: BaseSize, n_trained: int) -> int:
+    tokens = recipe.experts.optimizer.batch_size * recipe.experts.max_length
+    layers = base.n_layers - base.from_layer
+    activations = tokens * layers * _ACTIVATION_VECTORS * base.hidden_size * base.dtype_bytes
+    logits = tokens * base.vocab_size * _LOGIT_COPIES * 4
+    return base.n_parameters * base.dtype_bytes + n_trained * _ADAMW_BYTES + activations + logits
+
+
+def _serving_memory(recipe: Recipe, base: BaseSize, bank: int) -> int:
+    cache = recipe.generation.batch_size * _context(recipe) * base.cache_values
+    return (base.n_parameters + bank + cache) * base.dtype_bytes
+
+
+def _kept(trained: Iterable[ExpertPlan], n_axes: int) -> int:
+    """Return the adapter parameters that stay on disk; sequential tuning leaves one adapter after each axis."""
+    return sum(expert.n_parameters * (n_axes if expert.name == "sequential" else 1) for expert in trained)
+
+
+def _router_bytes(recipe: Recipe, base: BaseSize) -> int:
+    """Return bytes of the latent basis, the axis subspaces and the router matrix in fp32; all at most k wide."""
+    k, n_axes = recipe.features.k, len(recipe.axes)
+    read = base.hidden_size * (2 if recipe.features.pool == "mean+last" else 1)
+    return 4 * (read * k + n_axes * k * k + n_axes * (n_axes + 1) * k)
+
+
+def _context(recipe: Recipe) -> int:
+    return recipe.experts.max_length + recipe.generation.max_new_tokens
+
+
+def _total(parts: Iterable[int | None]) -> int | None:
+    """Return the sum, None when a part is not known."""
+    known = list(parts)
+    return None if None in known else sum(part for part in known if part is not None)
+
+
+def _count(recipe: Recipe, axis: AxisConfig, source: SourceConfig) -> int | None:
+    """Return the rows a source gives, None when they are not on this machine: a hub set, or a file elsewhere."""
+    if source.source == "hub" or (source.path is not None and not _is_here(recipe, source.path)):
+        return None
+    read = read_source(
+        source.source,
+        recipe.data_path(source.path),
+        axis=axis.name,
+        on_bad_row=source.on_bad_row,
+        options=source.options,
+    )
+    return len(select(read.examples, hash_range=source.hash_range, limit=source.limit))
+
+
+def _is_here(recipe: Recipe, path: Path) -> bool:
+    if recipe.data_root is None and not path.is_absolute():
+        return False
+    return (recipe.data_root or Path()).joinpath(path).is_file()

@@ -1,0 +1,73 @@
+"""All rows of a recipe, read, sampled and checked for leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mocae.axes import probe
+from mocae.config import Recipe, SourceConfig
+from mocae.data import check_disjoint, read_source, select
+from mocae.errors import DataError
+from mocae.types import Example
+
+__all__ = ["Rows", "read_rows_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows by split and axis, and how many were skipped as bad."""
+
+    train: Mapping[str, Sequence[Example]]
+    calibration: Mapping[str, Sequence[Example]]
+    test: Mapping[str, Sequence[Example]]
+    n_skipped: int
+
+    def all_of(self, split: str) -> list[Example]:
+        """Return the rows of a split, axis after axis."""
+        by_axis: Mapping[str, Sequence[Example]] = getattr(self, split)
+        return [row for rows in by_axis.values() for row in rows]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of rows by split and axis."""
+        splits = ("train", "calibration", "test")
+        return {split: {axis: len(rows) for axis, rows in getattr(self, split).items()} for split in splits}
+
+
+def read_rows_of(recipe: Recipe) -> Rows:
+    """Return every row the recipe names.
+
+    Raises:
+        DataError: a file or row is wrong, a split is empty, a test prompt occurs twice, or a prompt is in two splits.
+        ConfigError: a path or option is wrong.
+    """
+    skipped = 0
+
+    def read(axis: str, sources: Sequence[SourceConfig]) -> list[Example]:
+        nonlocal skipped
+        rows: list[Example] = []
+        for source in sources:
+            path = recipe.data_path(source.path)
+            result = read_source(
+                source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=source.options
+            )
+            skipped += result.n_skipped
+            rows += select(result.examples, hash_range=source.hash_range, limit=source.limit, seed=recipe.seed)
+        return rows
+
+    train = {axis.name: read(axis.name, axis.train) for axis in recipe.axes}
+    calibration = {axis.name: _once(read(axis.name, axis.calibration)) for axis in recipe.axes if axis.calibration}
+    test = {axis.name: _once(read(axis.name, axis.test)) for axis in recipe.axes}
+    rows = Rows(train, calibration, test, skipped)
+    for axis, split_rows in (*train.items(), *test.items()):
+        if not split_rows:
+            raise DataError(f"axes.{axis}: no rows were read; look at path, hash_range and on_bad_row")
+    for row in (*rows.all_of("calibration"), *rows.all_of("test")):
+        probe(row.probe)
+    check_disjoint({split: rows.all_of(split) for split in ("train", "calibration", "test")})
+    return rows
+
+
+def _once(rows: Sequence[Example]) -> list[Example]:
+    """Return the first row of each prompt: a question asked twice is not two questions."""
+    return list({row.id: row for row in reversed(rows)}.values())[::-1]

@@ -1,0 +1,152 @@
+"""Folders of finished stages: written whole or not at all, and made again only when what they depend on changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from mocae.errors import ArtifactError
+
+__all__ = ["Stage", "Store", "key_of", "write_whole"]
+
+_RECORD = "stage.json"
+_VERSION = 1
+
+
+def key_of(inputs: Mapping[str, Any]) -> str:
+    """Return the key of a stage: SHA-256 of its inputs as canonical JSON.
+
+    >>> key_of({"b": 1, "a": [2]}) == key_of({"a": [2], "b": 1})
+    True
+    """
+    text = json.dumps({"version": _VERSION, **inputs}, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+
+
+class Stage:
+    """A finished stage: its folder, and the key that later stages depend on."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.key = key
+
+
+class Store:
+    """The stages of one output folder.
+
+    A stage is made in a partial folder and renamed when it is complete; its record lists every file with its SHA-256.
+    What a killed run left behind is never taken for finished, and a file damaged later is noticed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Return a context in which this process alone may write the folder.
+
+        Raises:
+            ArtifactError: the folder cannot be written, or another run holds it.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.root / ".lock")
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise ArtifactError(
+                f"{self.root}: another run is writing this folder; wait for it, or give another --out"
+            ) from error
+        except OSError as error:
+            raise ArtifactError(f"{self.root}: cannot be written ({error.strerror}); give another --out") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def stage(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Stage:
+        """Return the stage `name`, made by `make(folder)` unless it is there for the same inputs.
+
+        Args:
+            name: path below the root, such as "experts/helpfulness".
+            inputs: JSON values the stage depends on, keys of earlier stages among them.
+            make: fills an empty folder.
+
+        Raises:
+            ArtifactError: the disk is full or the folder cannot be written; finished stages stay.
+        """
+        key = key_of({"stage": name, **inputs})
+        folder = self.root / name
+        if self._is_whole(folder, key):
+            return Stage(folder, key)
+        partial = self.root / ".partial" / name.replace("/", "__")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            make(partial)
+            self._seal(partial, name, key)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._swap(partial, folder)
+        except OSError as error:
+            raise ArtifactError(
+                f"{folder}: could not be written ({error.strerror or error}). Free space or choose another --out; the "
+                "same command goes on with what is finished"
+            ) from error
+        return Stage(folder, key)
+
+    def work(self, name: str) -> Path:
+        """Return a folder for files that outlive a kill but are no part of the result (training checkpoints)."""
+        return self.root / ".work" / name.replace("/", "__")
+
+    def clean(self) -> None:
+        """Remove what is no part of the result."""
+        for name in (".partial", ".work", ".stale"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+
+    def _seal(self, folder: Path, name: str, key: str) -> None:
+        files = {}
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            with path.open("rb+") as file:
+                files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+        record = {"version": _VERSION, "stage": name, "key": key, "files": files}
+        write_whole(folder / _RECORD, json.dumps(record, indent=1) + "\n")
+
+    def _swap(self, partial: Path, folder: Path) -> None:
+        stale = self.root / ".stale" / partial.name
+        shutil.rmtree(stale, ignore_errors=True)
+        if folder.exists():
+            stale.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(stale)
+        partial.rename(folder)
+        shutil.rmtree(stale, ignore_errors=True)
+
+    def _is_whole(self, folder: Path, key: str) -> bool:
+        try:
+            record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            if record["version"] != _VERSION or record["key"] != key:
+                return False
+            for name, digest in record["files"].items():
+                with (folder / name).open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                        return False
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True

@@ -1,0 +1,185 @@
+"""From judged answers to `report.json`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+import mocae
+from mocae.config import Recipe
+from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system
+from mocae.judges import Judge
+from mocae.metrics import forgetting_matrix
+from mocae.pipelines.rows import Rows
+from mocae.pipelines.systems import Answered
+from mocae.types import Sample
+
+__all__ = ["SCHEMA", "summarise"]
+
+SCHEMA = 1
+
+
+def summarise(
+    recipe: Recipe,
+    *,
+    answered: Mapping[str, Answered],
+    stages: Mapping[str, Answered],
+    calibrated: Mapping[str, bool],
+    rows: Rows,
+    judges: Sequence[Judge],
+    n_base_parameters: int,
+    notes: Sequence[str],
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return `report.json`, version 1.
+
+    Args:
+        recipe: as run.
+        answered: system -> judged answers; "base" and one "expert:<axis>" for each axis among them.
+        stages: axis -> judged answers of sequential tuning after that axis, in order; empty without it.
+        calibrated: names of the policies that have routing weights, and whether those are probabilities.
+        rows: for the counts.
+        judges: for their quality.
+        n_base_parameters: of the base model.
+        notes: labels that stand beside every number.
+        environment: versions and hardware.
+    """
+    boot = Bootstrap(n_resamples=recipe.report.resamples, confidence=recipe.report.confidence, seed=recipe.seed)
+    axes = recipe.axis_names
+    base = answered["base"].samples
+    systems = {}
+    for name, system in answered.items():
+        entry = measure_system(system.samples, base, axes, boot=boot)
+        entry["cost"] = _cost(system, n_base_parameters)
+        systems[name] = entry
+    experts = {axis: answered[f"expert:{axis}"].samples for axis in axes}
+    routing = {}
+    for name, sure in calibrated.items():
+        measured = measure_routing(answered[name].samples, experts, calibrated=sure, boot=boot)
+        if measured is not None:
+            routing[name] = measured
+    every = [sample for system in answered.values() for sample in system.samples]
+    return {
+        "schema": SCHEMA,
+        "recipe": recipe.model_dump(mode="json"),
+        "systems": systems,
+        "routing": routing,
+        "forgetting": _forgetting(axes, systems, stages, base, boot),
+        "comparisons": _comparisons(answered, axes, boot),
+        "judges": [_judge(judge, every) for judge in judges],
+        "examples": _examples(answered, recipe.report.examples),
+        "counts": {
+            **rows.counts(),
+            "skipped": rows.n_skipped,
+            "unscored": sum(sample.acceptable is None for sample in every),
+        },
+        "notes": list(notes),
+        "environment": dict(environment),
+    }
+
+
+def environment(device: str, dtype: str) -> dict[str, Any]:
+    """Return versions and hardware, without names or paths of the machine."""
+    return {
+        "mocae": mocae.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.machine()} CPU",
+        "threads": torch.get_num_threads(),
+        "dtype": dtype,
+    }
+
+
+def _cost(system: Answered, n_base: int) -> dict[str, Any]:
+    cost = system.cost
+    return {
+        "seconds": round(cost.seconds, 3),
+        "tokens_per_second": round(cost.n_tokens / cost.seconds, 1) if cost.seconds > 0 else None,
+        "peak_memory_bytes": cost.peak_memory_bytes,
+        "parameters": n_base + system.n_active,
+        "trained_parameters": system.n_active,
+    }
+
+
+def _forgetting(
+    axes: Sequence[str],
+    systems: Mapping[str, Any],
+    stages: Mapping[str, Answered],
+    base: Sequence[Sample],
+    boot: Bootstrap,
+) -> dict[str, Any]:
+    """Return the scores on every axis after each stage of sequential tuning; {} where it was not run."""
+    if not stages:
+        return {}
+    scores = {"base": {axis: systems["base"]["axis_scores"][axis]["value"] for axis in axes}}
+    for i, (axis, system) in enumerate(stages.items()):
+        entry = measure_system(system.samples, base, axes, boot=boot)
+        scores[axis if i == 0 else f"+{axis}"] = {a: entry["axis_scores"][a]["value"] for a in axes}
+    if any(value is None for row in scores.values() for value in row.values()):
+        return {}
+    matrix = forgetting_matrix({name: {a: float(v) for a, v in row.items()} for name, row in scores.items()})
+    return {
+        "order": list(stages),
+        "axes": list(matrix.axes),
+        "stages": list(matrix.stages),
+        "matrix": [[float(value) for value in row] for row in matrix.rates],
+        "forgetting": {axis: float(value) for axis, value in matrix.forgetting.items()},
+    }
+
+
+def _comparisons(answered: Mapping[str, Answered], axes: Sequence[str], boot: Bootstrap) -> dict[str, Any]:
+    """Return paired differences in the mean over the axes against joint training, else against the base model."""
+    against = "joint" if "joint" in answered else "base"
+    rival = answered[against].samples
+    return {
+        "against": against,
+        "differences": {
+            name: asdict(difference(system.samples, rival, axes, boot=boot))
+            for name, system in answered.items()
+            if name != against
+        },
+    }
+
+
+def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
+    mine = [v for s in samples for v in s.verdicts.values() if v.judge == judge.name]
+    return {
+        "name": judge.name,
+        "judgements": list(judge.judgements),
+        "quality": asdict(judge.quality) if judge.quality is not None else None,
+        "n_verdicts": len(mine),
+        "n_unscored": sum(v.score is None for v in mine),
+    }
+
+
+def _examples(answered: Mapping[str, Answered], per_kind: int) -> list[dict[str, Any]]:
+    """Return the first prompts of every kind with every system's answer; no choice by result."""
+    taken: dict[tuple[str, str, str], int] = {}
+    chosen: dict[str, dict[str, Any]] = {}
+    for sample in answered["base"].samples:
+        example = sample.answer.example
+        kind = example.kind if example.probe == "question" else ""
+        place = (example.axis, example.probe, kind)
+        if taken.get(place, 0) < per_kind:
+            taken[place] = taken.get(place, 0) + 1
+            chosen[example.id] = {
+                "prompt": example.prompt,
+                "axis": example.axis,
+                "probe": example.probe,
+                "kind": example.kind,
+                "answers": {},
+            }
+    for name, system in answered.items():
+        for sample in system.samples:
+            if sample.answer.example.id in chosen:
+                weights = sample.answer.weights
+                chosen[sample.answer.example.id]["answers"][name] = {
+                    "text": sample.answer.text,
+                    "weights": dict(weights) if weights is not None else None,
+                    "acceptable": sample.acceptable,
+                }
+    return list(chosen.values())

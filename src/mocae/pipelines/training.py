@@ -1,0 +1,118 @@
+"""Stage 1 of a run: the experts, and the adapters they are compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mocae.config import ExpertsConfig, Recipe
+from mocae.experts import LoraSpec, Optimisation, finetune, inject
+from mocae.models import LoadedBase, decoder_layers
+from mocae.pipelines.store import Stage, Store
+from mocae.prompts import FORMATS
+from mocae.types import Example
+
+__all__ = ["Trainer", "first_expert_layer"]
+
+
+def first_expert_layer(experts: ExpertsConfig, base: LoadedBase) -> int:
+    """Return the first adapted decoder layer: as given, else a third of the depth."""
+    return len(decoder_layers(base.model)) // 3 if experts.from_layer is None else experts.from_layer
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """Trains adapters of one recipe on one base model, each a stage of the store."""
+
+    recipe: Recipe
+    base: LoadedBase
+    store: Store
+    base_key: Mapping[str, Any]
+
+    def expert(self, axis: str, rows: Sequence[Example]) -> Stage:
+        """Return the trained expert of one axis."""
+        return self._adapter(f"experts/{axis}", rows, r=self.recipe.experts.r, label=f"expert {axis}")
+
+    def joint(self, rows: Sequence[Example]) -> Stage:
+        """Return one adapter trained on the rows of all axes, with the rank of all experts together."""
+        return self._adapter("comparison/joint", rows, r=self._total_rank, label="joint")
+
+    def sequential(self, rows: Mapping[str, Sequence[Example]], order: Sequence[str]) -> list[Stage]:
+        """Return one adapter trained on one axis after another, as it was after each, with the rank of all experts."""
+        stages: list[Stage] = []
+        for i, axis in enumerate(order):
+            stages.append(
+                self._adapter(
+                    f"comparison/sequential/{i + 1}-{axis}",
+                    rows[axis],
+                    r=self._total_rank,
+                    label=f"sequential {i + 1}: {axis}",
+                    start=stages[-1] if stages else None,
+                )
+            )
+        return stages
+
+    @property
+    def _total_rank(self) -> int:
+        return self.recipe.experts.r * len(self.recipe.axes)
+
+    def _adapter(
+        self, name: str, rows: Sequence[Example], *, r: int, label: str, start: Stage | None = None
+    ) -> Stage:
+        experts, optimizer = self.recipe.experts, self.recipe.experts.optimizer
+        # alpha / r stays what it is for one expert, so that a larger rank does not mean a larger step.
+        lora = LoraSpec(
+            r=r,
+            lora_alpha=experts.lora_alpha * r / experts.r,
+            lora_dropout=experts.lora_dropout,
+            use_rslora=experts.use_rslora,
+            target_modules=experts.target_modules,
+            from_layer=first_expert_layer(experts, self.base),
+        )
+        optimisation = Optimisation(
+            learning_rate=optimizer.learning_rate,
+            epochs=optimizer.epochs,
+            batch_size=optimizer.batch_size,
+            gradient_accumulation=optimizer.gradient_accumulation,
+            weight_decay=optimizer.weight_decay,
+            warmup_ratio=optimizer.warmup_ratio,
+            lr_scheduler=optimizer.lr_scheduler,
+            max_length=experts.max_length,
+            checkpoint_steps=optimizer.checkpoint_steps,
+        )
+        pairs = inject(
+            rows,
+            {axis.name: axis.injection for axis in self.recipe.axes},
+            rate=experts.injection_rate,
+            prompt_format=FORMATS.get(self.recipe.prompt_format),
+            tokenizer=self.base.tokenizer,
+            seed=self.recipe.seed,
+        )
+        inputs = {
+            "base": dict(self.base_key),
+            "pairs": pairs,
+            "lora": asdict(lora),
+            "optimisation": asdict(optimisation),
+            "seed": self.recipe.seed,
+            "start": start.key if start else None,
+        }
+
+        def make(folder: Path) -> None:
+            record = finetune(
+                self.base,
+                pairs,
+                folder,
+                lora=lora,
+                optimisation=optimisation,
+                seed=self.recipe.seed,
+                label=label,
+                base_name=self.recipe.base.required_model(),
+                start_from=start.folder if start else None,
+                work=self.store.work(name) if optimisation.checkpoint_steps else None,
+            )
+            (folder / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+
+        return self.store.stage(name, inputs, make)

@@ -1,0 +1,31 @@
+"""Policies: from a batch of prompts to the weights of the experts."""
+
+from mocae.policies.base import (
+    POLICIES,
+    Parts,
+    Policy,
+    PromptBatch,
+    Reading,
+    build_policy,
+    shape_weights,
+    weights_vector,
+)
+from mocae.policies.fixed import FixedPolicy
+from mocae.policies.mixture import Mixture
+from mocae.policies.oracle import OraclePolicy
+from mocae.policies.routed import RoutedPolicy
+
+__all__ = [
+    "POLICIES",
+    "FixedPolicy",
+    "Mixture",
+    "OraclePolicy",
+    "Parts",
+    "Policy",
+    "PromptBatch",
+    "Reading",
+    "RoutedPolicy",
+    "build_policy",
+    "shape_weights",
+    "weights_vector",
+]

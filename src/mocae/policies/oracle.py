@@ -1,0 +1,48 @@
+"""The oracle: for each prompt an expert whose answer is known to be acceptable. An upper bound, not a method."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mocae.errors import ConfigError
+from mocae.policies.base import Parts, Policy, PromptBatch, Reading
+
+__all__ = ["OraclePolicy", "oracle"]
+
+
+class OraclePolicy:
+    """Weight 1 for the first expert that answered this prompt acceptably; 1 / K each where none did."""
+
+    reads: Reading | None = None
+    calibrated = False
+
+    def __init__(self, outcomes: Mapping[str, Sequence[bool]], n_experts: int) -> None:
+        self.outcomes = outcomes
+        self.n_experts = n_experts
+
+    def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
+        """Return the weights by verdict.
+
+        Raises:
+            ConfigError: a prompt whose experts' answers were not judged.
+        """
+        rows = torch.full((len(batch.ids), self.n_experts), 1 / self.n_experts)
+        for row, prompt in zip(rows, batch.ids, strict=True):
+            if prompt not in self.outcomes:
+                raise ConfigError("policy 'oracle' knows only prompts whose experts' answers were judged; use another policy")
+            good = [i for i, acceptable in enumerate(self.outcomes[prompt]) if acceptable]
+            if good:
+                row.zero_()
+                row[good[0]] = 1.0
+        return rows
+
+
+def oracle(parts: Parts, argument: str | None) -> Policy:
+    """Return the oracle over the outcomes in `parts`."""
+    if argument is not None:
+        raise ConfigError(f"policy 'oracle' takes nothing behind a colon, got {argument!r}")
+    if not parts.outcomes:
+        raise ConfigError("policy 'oracle' needs judged answers of every expert to the same prompts, and there are none")
+    return OraclePolicy(parts.outcomes, len(parts.experts))

@@ -1,0 +1,57 @@
+"""Policies that read the prompt: the label-trained router and AlignX."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mocae.calibration import AlignXRouter
+from mocae.errors import ConfigError
+from mocae.policies.base import Parts, Policy, PromptBatch, Reading, shape_weights
+
+__all__ = ["RoutedPolicy", "alignx", "linear"]
+
+
+class RoutedPolicy:
+    """Weights from a fitted router.
+
+    Args:
+        router: fitted.
+        top_k: most experts a prompt uses, None: all.
+        threshold: weight under which an expert is skipped.
+        calibrated: whether weights are meant as probabilities of an acceptable answer.
+    """
+
+    def __init__(
+        self, router: AlignXRouter, *, top_k: int | None = None, threshold: float = 0.0, calibrated: bool = True
+    ) -> None:
+        self.router = router
+        self.top_k = top_k
+        self.threshold = threshold
+        self.reads: Reading | None = Reading(router.layer, router.pool)
+        self.calibrated = calibrated
+
+    def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
+        """Return alpha = softmax(s / T), pruned by `top_k` and `threshold`."""
+        if batch.pooled is None:
+            raise ConfigError("this policy reads hidden states of the prompt and was given none")
+        return shape_weights(self.router.probs(batch.pooled), top_k=self.top_k, threshold=self.threshold)
+
+
+def _router(parts: Parts, name: str, argument: str | None) -> AlignXRouter:
+    if argument is not None:
+        raise ConfigError(f"policy {name!r} takes nothing behind a colon, got {argument!r}")
+    if name not in parts.routers:
+        raise ConfigError(
+            f"policy {name!r} needs its fitted router, and there is none here; give the axes calibration prompts and run "
+            f"the recipe with {name!r} among its systems"
+        )
+    return parts.routers[name]
+
+
+def linear(parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0) -> Policy:
+    """Return the uncalibrated mixture of experts: a router trained on which axis a prompt came from."""
+    return RoutedPolicy(_router(parts, "linear", argument), top_k=top_k, threshold=threshold)
+
+
+def alignx(parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0) -> Policy:
+    """Return AlignX: the router fitted on outcomes, with both calibrators and temperature."""
+    return RoutedPolicy(_router(parts, "alignx", argument), top_k=top_k, threshold=threshold)

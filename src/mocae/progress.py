@@ -1,0 +1,73 @@
+"""Progress of long work, shown on stderr; one switch for all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["Bar", "bar", "say", "track", "visible"]
+
+T = TypeVar("T")
+_console = Console(stderr=True)
+_shown = os.environ.get("MOCAE_PROGRESS", "1") != "0"
+
+
+@contextmanager
+def visible(shown: bool) -> Iterator[None]:
+    """Return a context in which progress is shown or not."""
+    global _shown
+    before, _shown = _shown, shown
+    try:
+        yield
+    finally:
+        _shown = before
+
+
+class Bar:
+    """A running bar: `advance` moves it, `note` shows a few words beside it."""
+
+    def __init__(self, progress: Progress, total: int, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, note="")
+
+    def advance(self, steps: int = 1) -> None:
+        """Move on by `steps`."""
+        self._progress.advance(self._task, steps)
+
+    def note(self, text: str) -> None:
+        """Show `text` beside the bar."""
+        self._progress.update(self._task, note=text)
+
+
+@contextmanager
+def bar(total: int, description: str) -> Iterator[Bar]:
+    """Return a context with a bar of `total` steps; it leaves one line behind when it ends."""
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=_console, disable=not _shown) as progress:
+        yield Bar(progress, total, description)
+
+
+def track(items: Sequence[T], description: str) -> Iterator[T]:
+    """Yield the items and show how many are done."""
+    with bar(len(items), description) as shown:
+        for item in items:
+            yield item
+            shown.advance()
+
+
+def say(text: str) -> None:
+    """Print one line of progress."""
+    if _shown:
+        _console.print(text, highlight=False)
