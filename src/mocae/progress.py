@@ -48,12 +48,12 @@ class Bar:
 def bar(total: int, description: str) -> Iterator[Bar]:
     """Return a context with a bar of `total` steps; it leaves one line behind when it ends."""
     columns = (
-        TextColumn("{task.description:<34}"),
+        TextColumn("{task.description:<34}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=_console, disable=not _shown) as progress:
         yield Bar(progress, total, description)
@@ -68,6 +68,6 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
 
 
 def say(text: str) -> None:
-    """Print one line of progress."""
+    """Print one line of progress, as it stands."""
     if _shown:
-        _console.print(text, highlight=False)
+        _console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -176,6 +176,15 @@ def test_groups_given_by_name_compute_the_same(folders: dict[str, Path]) -> None
         close(logits(traced, ids), logits(named, ids))
 
 
+def test_a_product_made_in_a_context_does_not_outlive_it(bank: ExpertBank, model: LlamaForCausalLM) -> None:
+    attention, x = model.model.layers[0].self_attn, torch.randn(1, 3, 32)
+    with torch.no_grad(), bank.weights(ALPHA):
+        expected = attention.v_proj(x)
+        with bank.weights(-ALPHA):
+            attention.q_proj(x)
+        assert torch.equal(attention.v_proj(x), expected)
+
+
 # --- weights set in the middle of a pass, and gradients ------------------------------------------------------------
 
 

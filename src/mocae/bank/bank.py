@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mocae.bank.adapters import LoraWeights, load_peft
 from mocae.bank.build import bank_linears, stacks
-from mocae.bank.linear import BankLinear, Gates, Stack
+from mocae.bank.gates import Gates
+from mocae.bank.linear import BankLinear, Stack
 from mocae.errors import ConfigError, ModelMismatchError
 from mocae.models.layers import decoder_layers, linear_groups
 
@@ -84,7 +85,7 @@ class ExpertBank:
         groups = linear_groups(model, names={m.name for m in linears}, families=families) if fused else []
         bank = cls(model, list(loaded), gates=gates, linears=linears, stacks=[])
         try:
-            for stack in stacks(linears, groups):
+            for stack in stacks(linears, groups, gates=gates):
                 bank._stacks.append(stack)
             for member in linears:
                 member.linear.forward = member  # type: ignore[method-assign]
@@ -128,9 +129,7 @@ class ExpertBank:
             self._refuse_bad(alpha, dims=(1, 2, 3))
             if self._merged:
                 raise ConfigError("weights cannot be set inside merged(): they are in the base weights; leave it first")
-        for stack in self._stacks:
-            stack.forget()
-        self._gates.set(alpha)
+        self._put(alpha)
 
     @property
     def alpha(self) -> Tensor | None:
@@ -150,7 +149,7 @@ class ExpertBank:
             yield self
         finally:
             if self._attached:
-                self._gates.set(before)
+                self._put(before)
 
     @contextmanager
     def off(self) -> Iterator["ExpertBank"]:
@@ -199,9 +198,13 @@ class ExpertBank:
             ModelMismatchError: the decoder layers are not found.
         """
         layers = decoder_layers(self.model)
-        adapted = {member.linear for member in self._linears}
-        with_experts = (i for i, layer in enumerate(layers) if any(m in adapted for m in layer.modules()))
+        with_experts = (i for i, layer in enumerate(layers) if any(m in self.adapted for m in layer.modules()))
         return next(with_experts, len(layers))
+
+    @property
+    def adapted(self) -> frozenset[nn.Module]:
+        """The linears of the model that carry experts."""
+        return frozenset(member.linear for member in self._linears)
 
     @property
     def n_parameters(self) -> int:
@@ -212,6 +215,16 @@ class ExpertBank:
     def n_bytes(self) -> int:
         """Memory the experts add to the base model."""
         return sum(t.numel() * t.element_size() for member in self._linears for t in (member.A, member.B))
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield the stacked factors of all experts; fused, those of A share memory with the base weights."""
+        for member in self._linears:
+            yield from (member.A, member.B)
+
+    def _put(self, alpha: Tensor | None) -> None:
+        for stack in self._stacks:
+            stack.forget()  # a product that was made under other weights
+        self._gates.set(alpha)
 
     def _refuse_detached(self) -> None:
         if not self._attached:

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from mocae.bank.adapters import LoraWeights
-from mocae.bank.linear import BankLinear, Gates, Layout, Stack
+from mocae.bank.gates import Gates, Layout
+from mocae.bank.linear import BankLinear, Stack
 from mocae.errors import ModelMismatchError
 
 __all__ = ["bank_linears", "stacks"]
@@ -28,7 +29,7 @@ def bank_linears(model: nn.Module, experts: Mapping[str, LoraWeights], *, gates:
     ]
 
 
-def stacks(linears: Sequence[BankLinear], groups: Iterable[Sequence[str]]) -> Iterator[Stack]:
+def stacks(linears: Sequence[BankLinear], groups: Iterable[Sequence[str]], *, gates: Gates) -> Iterator[Stack]:
     """Stack each group of linears, split where dtype, device or input size differ, and yield each once in force."""
     by_name = {member.name: member for member in linears}
     for group in groups:
@@ -37,10 +38,7 @@ def stacks(linears: Sequence[BankLinear], groups: Iterable[Sequence[str]]) -> It
             weight = member.linear.weight
             alike.setdefault((weight.dtype, weight.device, member.linear.in_features), []).append(member)
         for members in alike.values():
-            stack = Stack([m.linear for m in members], [m.A for m in members])
-            for index, member in enumerate(members):
-                member.join(stack, index)
-            yield stack
+            yield Stack(members, gates)
 
 
 def _refuse_misfit(model: nn.Module, expert_name: str, expert: LoraWeights) -> None:

@@ -3,198 +3,21 @@
 A is (sum of ranks, in), B is (out, sum of ranks), g repeats alpha_k * scaling_k over the ranks of expert k.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mocae.errors import ConfigError, ModelMismatchError
+from mocae.bank.gates import Gates, Layout
+from mocae.errors import ModelMismatchError
 
-__all__ = ["BankLinear", "Gates", "Layout", "Stack"]
+__all__ = ["BankLinear", "Stack"]
 
 _ALIGNMENT_BYTES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How one linear's stacked ranks belong to experts; linears with equal layouts share their g.
-
-    Attributes:
-        experts: index of the expert of each segment of ranks.
-        ranks: number of ranks in each segment.
-        scalings: scaling of each segment.
-        device: where the linear is.
-        dtype: format the linear computes in.
-    """
-
-    experts: tuple[int, ...]
-    ranks: tuple[int, ...]
-    scalings: tuple[float, ...]
-    device: torch.device
-    dtype: torch.dtype
-
-    def columns(self) -> tuple[Tensor, Float[Tensor, " R"]]:
-        """Return for each stacked rank the index of its expert and its scaling."""
-        repeats = torch.tensor(self.ranks)
-        experts = torch.tensor(self.experts).repeat_interleave(repeats)
-        scalings = torch.tensor(self.scalings, dtype=torch.float32).repeat_interleave(repeats)
-        return experts.to(self.device), scalings.to(self.device)
-
-
-class Gates:
-    """The weights in force, shared by all linears of a bank: g of every layout, made once per `set`.
-
-    Attributes:
-        n_experts: K.
-        alpha: weights as they were set, None = base model.
-        g: one tensor a layout, (R,), (B, 1, R) or (B, T, R); None = base model.
-    """
-
-    def __init__(self, n_experts: int) -> None:
-        self.n_experts = n_experts
-        self.alpha: Tensor | None = None
-        self.g: list[Tensor] | None = None
-        self._layouts: list[Layout] = []
-        self._columns: list[tuple[Tensor, Tensor]] = []
-
-    def slot(self, layout: Layout) -> int:
-        """Return the index of a layout's g, a new one for a new layout."""
-        if layout not in self._layouts:
-            self._layouts.append(layout)
-            self._columns.append(layout.columns())
-        return self._layouts.index(layout)
-
-    def set(self, alpha: Tensor | None) -> None:
-        """Put checked weights in force; weights that are all 0 run the base model, bit for bit.
-
-        Zeros that ask for a gradient do not: the path to them must exist.
-        """
-        self.alpha = alpha
-        if alpha is None or not (alpha.requires_grad or bool(alpha.any())):
-            self.g = None
-        else:
-            self.g = [self.expand(alpha, slot).to(layout.dtype) for slot, layout in enumerate(self._layouts)]
-
-    def expand(self, alpha: Float[Tensor, "*rows K"], slot: int) -> Float[Tensor, "..."]:
-        """Return alpha times scaling for each stacked rank of a layout, in fp32; one row a prompt becomes (B, 1, R)."""
-        experts, scalings = self._columns[slot]
-        g = alpha.to(scalings.device, torch.float32)[..., experts] * scalings
-        return g.unsqueeze(1) if g.dim() == 2 else g
-
-    def refuse_misfit(self, x: Tensor) -> None:
-        """Raise unless the weights in force have the rows (and tokens) of this input.
-
-        Raises:
-            ConfigError: naming both sizes.
-        """
-        alpha = self.alpha
-        if alpha is None or alpha.dim() == 1:
-            return
-        if x.dim() != 3 or x.shape[0] != alpha.shape[0]:
-            raise ConfigError(
-                f"weights have {alpha.shape[0]} rows, the model's input is {tuple(x.shape)} (batch, tokens, features); "
-                "set one row a prompt, or a single vector of weights for all rows"
-            )
-        if alpha.dim() == 3 and x.shape[1] != alpha.shape[1]:
-            raise ConfigError(
-                f"weights are given for {alpha.shape[1]} tokens, the model's input has {x.shape[1]}; per-token "
-                "weights fit one forward pass: set them again before the next, or use one row a prompt"
-            )
-
-
-class Stack:
-    """Linears that read the same input: their W and A in one matrix, so that one product serves them all.
-
-    The matrix is stored once. `weight` and `bias` of the linears become views of it and their Parameters stay the
-    same objects, so a state dict sees nothing of it. `release` gives each linear a tensor of its own again.
-
-    Args:
-        linears: plain `nn.Linear`s with equal input size, dtype and device.
-        factors: the stacked A of each, (R, in).
-    """
-
-    def __init__(self, linears: Sequence[nn.Linear], factors: Sequence[Float[Tensor, "_ in_features"]]) -> None:
-        self._linears = list(linears)
-        self._sizes = [size for m, a in zip(linears, factors, strict=True) for size in (m.out_features, a.shape[0])]
-        with torch.no_grad():
-            blocks = [t for m, a in zip(linears, factors, strict=True) for t in (m.weight, a)]
-            self._matrix = torch.cat([block.detach() for block in blocks])
-            self._bias = self._stacked_bias()
-        views = self._matrix.split_with_sizes(self._sizes)
-        self.factors = views[1::2]
-        for linear, weight in zip(linears, views[::2], strict=True):
-            linear.weight.data = weight
-        if self._bias is not None:
-            for linear, bias in zip(linears, self._bias.split_with_sizes(self._sizes)[::2], strict=True):
-                if linear.bias is not None:
-                    linear.bias.data = bias
-        self._places = [linear.weight.data_ptr() for linear in linears]
-        self._input: Tensor | None = None
-        self._version = 0
-        self._parts: list[tuple[Tensor, Tensor] | None] = [None] * len(linears)
-
-    @staticmethod
-    def accepts(linear: nn.Linear) -> bool:
-        """Return whether a linear can join a stack: not quantised, not wrapped, rows on a 64-byte boundary.
-
-        A row slice then starts where a tensor of its own would, and the base product is bit-equal to the original.
-        """
-        weight = linear.weight
-        plain = type(linear) is nn.Linear and type(weight) is nn.Parameter and "forward" not in vars(linear)
-        return (
-            plain and weight.is_floating_point() and linear.in_features * weight.element_size() % _ALIGNMENT_BYTES == 0
-        )
-
-    def take(self, x: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """Return (W x + bias, A x) of one linear, both views of the shared product.
-
-        The product is made when the first linear asks and dropped when the last has taken its part. A part is handed
-        out once: asked again, or for another or a changed input, the product is made anew. No gradient.
-        """
-        version = 0 if x.is_inference() else x._version
-        part = self._parts[index] if x is self._input and version == self._version else None
-        if part is None:
-            self._refuse_moved()
-            cut = F.linear(x, self._matrix, self._bias).split_with_sizes(self._sizes, -1)
-            parts = list(zip(cut[::2], cut[1::2], strict=True))
-            self._input, self._version, self._parts = x, version, [*parts]
-            part = parts[index]
-        self._parts[index] = None
-        if not any(self._parts):
-            self.forget()
-        return part
-
-    def forget(self) -> None:
-        """Drop a product that not every linear has taken from."""
-        self._input, self._parts = None, [None] * len(self._linears)
-
-    def release(self) -> None:
-        """Give each linear tensors of its own again, with the values they have now."""
-        self.forget()
-        for linear in self._linears:
-            linear.weight.data = linear.weight.data.clone()
-            if linear.bias is not None:
-                linear.bias.data = linear.bias.data.clone()
-
-    def _stacked_bias(self) -> Tensor | None:
-        if all(linear.bias is None for linear in self._linears):
-            return None
-        bias = self._matrix.new_zeros(self._matrix.shape[0])
-        for linear, part in zip(self._linears, bias.split_with_sizes(self._sizes)[::2], strict=True):
-            if linear.bias is not None:
-                part.copy_(linear.bias)
-        return bias
-
-    def _refuse_moved(self) -> None:
-        for linear, place in zip(self._linears, self._places, strict=True):
-            if linear.weight.data_ptr() != place:
-                raise ModelMismatchError(
-                    "the base model's weights were moved or replaced while a bank is attached "
-                    "(model.to, model.half, ...); detach the bank, change the model, attach again"
-                )
 
 
 class BankLinear:
@@ -214,15 +37,16 @@ class BankLinear:
         self.name = name
         self.linear = linear
         self.original: Callable[[Tensor], Tensor] = linear.forward
+        self.layout = layout
         self.A, self.B = factors
         self.slot = gates.slot(layout)
-        self.stack: Stack | None = None
-        self.index = 0
         self._gates = gates
+        self._stack: Stack | None = None
+        self._index = 0
 
-    def join(self, stack: Stack, index: int) -> None:
-        """Read W x and A x from a shared product from now on; A becomes a view of the stack's matrix."""
-        self.stack, self.index, self.A = stack, index, stack.factors[index]
+    def join(self, stack: "Stack", index: int, *, factors: tuple[Tensor, Tensor]) -> None:
+        """Let a stack compute from now on; A and B become views of what it holds."""
+        self._stack, self._index, (self.A, self.B) = stack, index, factors
 
     def __call__(self, input: Tensor) -> Tensor:  # torch's own name: callers may use the keyword
         """Return the linear's output with the weights in force; a result without experts is the base model's own.
@@ -231,20 +55,193 @@ class BankLinear:
             ConfigError: the weights have other rows or tokens than the input.
             ModelMismatchError: the model was moved or replaced since the bank was attached.
         """
-        gates = self._gates
-        if gates.g is None:
+        if not self._gates.on:
             return self.original(input)
-        gates.refuse_misfit(input)
-        g = gates.g[self.slot]
-        if self.stack is None or torch.is_grad_enabled():
-            return self.original(input) + F.linear(F.linear(input, self.A) * g, self.B)
-        base, low_rank = self.stack.take(input, self.index)
-        # addmm adds while it multiplies and its result is contiguous, so no view of the shared product leaves.
-        mixed = torch.addmm(base.flatten(0, -2), (low_rank * g).flatten(0, -2), self.B.t())
-        return mixed.view(base.shape)
+        if self._stack is None or torch.is_grad_enabled():
+            return self._alone(input)
+        return self._stack.take(input, self._index)
 
     def merged(self, alpha: Float[Tensor, " K"]) -> Float[Tensor, "out_features in_features"]:
         """Return the linear's weight with constant expert weights merged in: summed in fp32, then cast."""
         g = self._gates.expand(alpha, self.slot)
         delta = self.B.float() @ (g[:, None] * self.A.float())
         return (self.linear.weight.detach().float() + delta).to(self.linear.weight.dtype)
+
+    def _alone(self, x: Tensor) -> Tensor:
+        self._gates.refuse_misfit(x)
+        base = self.original(x)
+        if self._gates.span(self.slot) == (0, 0):
+            return base
+        return base + F.linear(F.linear(x, self.A) * self._gates.g(self.slot), self.B)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbours in a stack of equal output size and ranks: their B side by side, multiplied in one call.
+
+    Attributes:
+        slot: layout of each of them.
+        factors: their B transposed, (linears, R, out); rows of an expert not in use can be left out.
+        first_column: where the run begins in the product.
+        first_rank: where the run begins among the ranks of the stack.
+    """
+
+    slot: int
+    factors: Float[Tensor, "run R out_features"]
+    first_column: int
+    first_rank: int
+
+    def add(self, product: Tensor, gated: Tensor, ranks: tuple[int, int]) -> None:
+        """Add B (g * (A x)) to the run's part of the product, in place; both tensors are contiguous and whole."""
+        factors, (start, stop) = self.factors, ranks
+        linears, r, out = factors.shape
+        if stop - start < r:
+            factors = factors[:, start:stop]
+        width, n_ranks, first = product.shape[-1], gated.shape[-1], self.first_rank + start
+        rows = product.numel() // width
+        # Strides in place of views: each view costs a call, and calls are what a decoding step is made of.
+        if linears == 1:
+            target = product.as_strided((rows, out), (width, 1), self.first_column)
+            low = gated.as_strided((rows, stop - start), (n_ranks, 1), first)
+            target.addmm_(low, factors[0])
+        else:
+            target = product.as_strided((linears, rows, out), (out, width, 1), self.first_column)
+            low = gated.as_strided((linears, rows, stop - start), (r, n_ranks, 1), first)
+            target.baddbmm_(low, factors)
+
+
+class Stack:
+    """Linears that read the same input: their W and A in one matrix, so that one product serves them all.
+
+    The matrix is stored once. `weight` and `bias` of the linears become views of it and their Parameters stay the
+    same objects, so a state dict sees nothing of it. `release` gives each linear a tensor of its own again. What the
+    experts say is added to the product in place, for neighbours of equal shape in one call: q, k and v with their
+    experts take one product, one multiplication and one batched product.
+
+    Args:
+        members: linears with equal input size, dtype and device that are in no stack; this stack computes for them
+            from now on.
+        gates: the weights in force.
+    """
+
+    def __init__(self, members: Sequence[BankLinear], gates: Gates) -> None:
+        self._gates = gates
+        self._slot = gates.slot(Layout.joined([member.layout for member in members]))
+        self._originals = [member.original for member in members]
+        self._linears = [member.linear for member in members]
+        sizes, ranks = [linear.out_features for linear in self._linears], [member.A.shape[0] for member in members]
+        self._cuts = [*sizes, sum(ranks)]
+        with torch.no_grad():
+            self._matrix = torch.cat([*(m.linear.weight.detach() for m in members), *(m.A for m in members)])
+            self._bias = self._stacked_bias()
+        *weights, factors = self._matrix.split_with_sizes(self._cuts)
+        for linear, weight in zip(self._linears, weights, strict=True):
+            linear.weight.data = weight
+        if self._bias is not None:
+            for linear, bias in zip(self._linears, self._bias.split_with_sizes(self._cuts), strict=False):
+                if linear.bias is not None:
+                    linear.bias.data = bias
+        self._runs = list(_runs(members))
+        transposed = [b.t() for run in self._runs for b in run.factors]
+        for index, pair in enumerate(zip(factors.split_with_sizes(ranks), transposed, strict=True)):
+            members[index].join(self, index, factors=pair)
+        self._places = [linear.weight.data_ptr() for linear in self._linears]
+        self._input: Tensor | None = None
+        self._version = 0
+        self._parts: list[Tensor | None] = []
+        self._n_left = 0
+
+    @staticmethod
+    def accepts(linear: nn.Linear) -> bool:
+        """Return whether a linear can join a stack: not quantised, not wrapped, rows on a 64-byte boundary.
+
+        A row slice then starts where a tensor of its own would, and the base product is bit-equal to the original.
+        """
+        weight = linear.weight
+        plain = type(linear) is nn.Linear and type(weight) is nn.Parameter and "forward" not in vars(linear)
+        return (
+            plain and weight.is_floating_point() and linear.in_features * weight.element_size() % _ALIGNMENT_BYTES == 0
+        )
+
+    def take(self, x: Tensor, index: int) -> Tensor:
+        """Return one linear's output with the weights in force, a view of the shared product. No gradient.
+
+        The product is made when the first linear asks and dropped when the last has taken its part. A part is handed
+        out once: asked again, or for another or a changed input, the product is made anew.
+
+        Raises:
+            ConfigError: the weights have other rows or tokens than the input.
+            ModelMismatchError: the model was moved or replaced since the bank was attached.
+        """
+        version = 0 if x.is_inference() else x._version
+        part = self._parts[index] if x is self._input and version == self._version else None
+        if part is None:
+            self._refuse_moved()
+            self._gates.refuse_misfit(x)
+            if self._gates.span(self._slot) == (0, 0):
+                return self._originals[index](x)
+            parts = self._mixed(x)
+            self._input, self._version, self._parts, self._n_left = x, version, [*parts], len(parts)
+            part = parts[index]
+        self._parts[index] = None
+        self._n_left -= 1
+        if not self._n_left:
+            self.forget()
+        return part
+
+    def forget(self) -> None:
+        """Drop a product that not every linear has taken from."""
+        self._input, self._parts = None, []
+
+    def release(self) -> None:
+        """Give each linear tensors of its own again, with the values they have now."""
+        self.forget()
+        for linear in self._linears:
+            linear.weight.data = linear.weight.data.clone()
+            if linear.bias is not None:
+                linear.bias.data = linear.bias.data.clone()
+
+    def _mixed(self, x: Tensor) -> Sequence[Tensor]:
+        product = F.linear(x, self._matrix, self._bias)
+        *outputs, low = product.split_with_sizes(self._cuts, -1)
+        gated = low * self._gates.g(self._slot)
+        if gated.dtype != product.dtype or not gated.is_contiguous():  # under autocast
+            gated = gated.to(product.dtype).contiguous()
+        for run in self._runs:
+            ranks = self._gates.span(run.slot)
+            if ranks[1]:
+                run.add(product, gated, ranks)
+        return outputs
+
+    def _stacked_bias(self) -> Tensor | None:
+        if all(linear.bias is None for linear in self._linears):
+            return None
+        bias = self._matrix.new_zeros(self._matrix.shape[0])
+        for linear, part in zip(self._linears, bias.split_with_sizes(self._cuts), strict=False):
+            if linear.bias is not None:
+                part.copy_(linear.bias)
+        return bias
+
+    def _refuse_moved(self) -> None:
+        for linear, place in zip(self._linears, self._places, strict=True):
+            weight = linear._parameters["weight"]  # `linear.weight` goes through nn.Module's slow lookup
+            if weight is None or weight.data_ptr() != place:
+                raise ModelMismatchError(
+                    "the base model's weights were moved or replaced while a bank is attached "
+                    "(model.to, model.half, ...); detach the bank, change the model, attach again"
+                )
+
+
+def _runs(members: Sequence[BankLinear]) -> Iterator[_Run]:
+    """Yield the runs of a stack: neighbours whose B have one shape and whose ranks belong to the same experts."""
+
+    def alike(member: BankLinear) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+        return (member.linear.out_features, member.layout.experts, member.layout.ranks)
+
+    column = rank = 0
+    for (out, _, ranks), neighbours in groupby(members, key=alike):
+        run = list(neighbours)
+        factors = torch.stack([member.B.t() for member in run])
+        yield _Run(run[0].slot, factors, first_column=column, first_rank=rank)
+        column += len(run) * out
+        rank += len(run) * sum(ranks)

@@ -17,7 +17,7 @@ class LatentSpace(NamedTuple):
     Attributes:
         mean: (P,), subtracted first.
         basis: (k, P), rows orthonormal in the scaled space.
-        scale: (P,), each input coordinate is divided by it.
+        scale: (P,), each input coordinate is divided by it; infinite where prompts do not vary, so it says nothing.
         subspaces: (K, m, k), orthonormal rows U_i spanning where expert i moves hidden states.
 
     Reference: AlignX (arXiv 2602.07381), stage 1: task-feature matrices, latent size 256.
@@ -54,7 +54,7 @@ class LatentSpace(NamedTuple):
 
 def fit_latent_space(
     states: Float[Tensor, "N P"],
-    task_features: list[Float[Tensor, "n P"]],
+    task_features: list[Float[Tensor, "_ P"]],
     *,
     k: int,
     subspace_rank: int = 8,
@@ -71,12 +71,24 @@ def fit_latent_space(
         subspace_rank: leading singular vectors kept of each T_i.
 
     Raises:
-        DataError: fewer than two prompts.
+        DataError: fewer than two prompts, states that are not finite, or prompts that cannot be told apart.
     """
     if len(states) < 2:
-        raise DataError(f"the latent space needs at least two prompts, got {len(states)}; raise features.probes_per_axis")
-    mean = states.mean(0)
-    scale = states.std(0).clamp_min(1e-6)
+        raise DataError(
+            f"the latent space needs at least two prompts, got {len(states)}; raise features.probes_per_axis"
+        )
+    if not all(block.isfinite().all() for block in (states, *task_features)):
+        raise DataError(
+            "hidden states are not finite, so nothing can be fitted to them; set base.dtype to bf16 or fp32"
+        )
+    mean, spread = states.mean(0), states.std(0)
+    # Relative: the mean of equal values is off by a rounding error, which must not be scaled up to a signal.
+    varies = spread > 1e-5 * states.abs().amax(0)
+    if not varies.any():
+        raise DataError(
+            f"all {len(states)} prompts have the same hidden states where the router reads; raise features.layer"
+        )
+    scale = torch.where(varies, spread, torch.inf)
     centred = (states - mean) / scale
     moved = [t / scale for t in task_features]
     blocks = [block / block.norm(dim=1).mean().clamp_min(1e-12) for block in (centred, *moved)]

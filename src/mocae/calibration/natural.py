@@ -34,7 +34,7 @@ class NaturalCalibrator(NamedTuple):
         return -0.5 * away.square().sum(-1)
 
 
-def fit_natural(clouds: list[Float[Tensor, "n k"]], *, shrinkage: float) -> NaturalCalibrator:
+def fit_natural(clouds: list[Float[Tensor, "_ k"]], *, shrinkage: float) -> NaturalCalibrator:
     """Return the calibrator of one cloud of latent points an axis.
 
     Args:
@@ -44,8 +44,9 @@ def fit_natural(clouds: list[Float[Tensor, "n k"]], *, shrinkage: float) -> Natu
     Raises:
         DataError: a cloud is empty, or the covariance is singular at this shrinkage.
     """
-    if min(len(cloud) for cloud in clouds) < 1:
-        raise DataError("the natural calibrator needs prompts of every axis, one axis has none")
+    sizes = [len(cloud) for cloud in clouds]
+    if min(sizes, default=0) < 1:
+        raise DataError(f"the natural calibrator needs prompts of every axis, got {sizes}; give the axes training rows")
     means = torch.stack([cloud.mean(0) for cloud in clouds])
     centred = torch.cat([cloud - mean for cloud, mean in zip(clouds, means, strict=True)])
     covariance = centred.T @ centred / max(1, len(centred) - len(clouds))

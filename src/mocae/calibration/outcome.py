@@ -1,6 +1,6 @@
 """Outcome calibration: fit the router on which expert's answer a judge accepted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -80,16 +80,17 @@ def fit_router(
     *,
     axes: Sequence[str],
     latent: LatentSpace,
-    clouds: Sequence[Float[Tensor, "n k"]],
+    clouds: Sequence[Float[Tensor, "_ k"]],
     settings: RouterSettings,
     layer: int,
     pool: str,
 ) -> FittedRouter:
     """Return a router fitted on outcomes.
 
-    Minimises mean_x [ -w_o log sum_i alpha_i(x) R_i(x) + w_g CE(alpha(x), axis of x) ] + l2 |W|^2 with alpha the softmax
-    of W phi + b + lambda1 F + lambda2 N at T = 1, then fits T on held-out logits. Prompts no expert answered acceptably
-    say nothing about which to choose and enter T alone, where they lower the confidence.
+    Minimises mean_x [ -w_o log sum_i alpha_i(x) R_i(x) + w_g CE(alpha(x), axis of x) ] + l2 |W|^2 with alpha the
+    softmax of W phi + b + lambda1 F + lambda2 N at T = 1, then fits T on held-out logits. Prompts no expert answered
+    acceptably say nothing about which to choose and enter T alone, where they lower the confidence. The same inputs
+    give the same router.
 
     Args:
         data: calibration prompts; never the training or test prompts.
@@ -101,7 +102,8 @@ def fit_router(
         pool: recorded in the router.
 
     Raises:
-        DataError: no prompts, or none that any expert answered acceptably.
+        DataError: no prompts, none that any expert answered acceptably, or a single group where `l2` or
+            `temperature` is to be fitted.
 
     Reference: AlignX (arXiv 2602.07381) for the form of s; H3Fusion (arXiv 2411.17792) for the gating loss.
     Deviation: the papers do not say what W_r is trained on. Outcomes are ours: axis data over-claim, so a router
@@ -111,8 +113,8 @@ def fit_router(
         raise DataError("the router needs calibration prompts, got none; give axes.*.calibration in the recipe")
     if settings.outcome_weight > 0 and not data.acceptable.any():
         raise DataError(
-            f"no expert answered any of the {len(data.pooled)} calibration prompts acceptably, so outcomes cannot teach "
-            "the router; look at outcomes.jsonl, or set routing.outcome.weight to 0 to train on labels alone"
+            f"no expert answered any of the {len(data.pooled)} calibration prompts acceptably, so outcomes cannot "
+            "teach the router; look at outcomes.jsonl, or set routing.outcome.weight to 0 to train on labels alone"
         )
     router = _unfitted(data, axes, latent, clouds, settings, layer, pool)
     inputs = router.inputs(data.pooled)
@@ -140,7 +142,7 @@ def _unfitted(
     layer: int,
     pool: str,
 ) -> AlignXRouter:
-    """Return the router with everything but W, b, lambda and T: the calibrators, and scales from calibration prompts."""
+    """Return the router without W, b, lambda and T: the calibrators, and scales from calibration prompts."""
     fractal = fit_fractal(list(clouds), epsilon=settings.epsilon)
     natural = fit_natural(list(clouds), shrinkage=settings.shrinkage)
     z = latent.encode(data.pooled)
@@ -179,10 +181,12 @@ def _loss(
 def _minimise(
     inputs: RouterInputs, acceptable: Tensor, labels: Tensor, settings: RouterSettings, l2: float
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """Return W, b and the lambdas at the minimum; convex in all of them, in float64, by L-BFGS."""
-    phi, fractal, natural = (t.double() for t in (inputs.phi, inputs.fractal, inputs.natural))
-    k = acceptable.shape[1]
-    weight = torch.zeros(k, phi.shape[1], dtype=torch.float64, requires_grad=True)
+    """Return W, b and the lambdas at the minimum reached from zero, in float64, by L-BFGS.
+
+    The loss is convex where each prompt has one acceptable expert; several make it a difference of convex functions.
+    """
+    inputs, k = inputs.double(), acceptable.shape[1]
+    weight = torch.zeros(k, inputs.phi.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(k, dtype=torch.float64, requires_grad=True)
     start = torch.tensor(settings.lambdas, dtype=torch.float64)
     lambdas = start.clone().requires_grad_(settings.fit_lambdas)
@@ -191,37 +195,37 @@ def _minimise(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = phi @ weight.T + bias + lambdas[0] * fractal + lambdas[1] * natural
         # Without the pull the lambdas run away where one axis's cloud separates perfectly.
         pull = l2 * (weight.square().sum() + (lambdas - start).square().sum())
-        loss = _loss(logits, acceptable, labels, settings) + pull
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = _loss(inputs.logits(weight, bias, lambdas), acceptable, labels, settings) + pull
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     first, second = lambdas.detach().tolist()
     return weight.detach().float(), bias.detach().float(), (first, second)
 
 
 def _held_out_logits(inputs: RouterInputs, data: CalibrationSet, settings: RouterSettings, l2: float) -> Tensor:
     """Return logits of every prompt from a router fitted on the other folds; a group is never split."""
-    names = sorted({group or f"\0{i}" for i, group in enumerate(data.groups)})
-    place = {name: i for i, name in enumerate(_shuffled(names))}
-    fold = torch.tensor([place[group or f"\0{i}"] % _FOLDS for i, group in enumerate(data.groups)])
-    logits = torch.zeros(data.acceptable.shape)
-    for number in fold.unique().tolist():
-        inside, outside = fold == number, fold != number
-        if not outside.any():
-            raise DataError("fitting l2 or the temperature needs calibration prompts of at least two groups")
-        pick: Callable[[Tensor], RouterInputs] = lambda rows: RouterInputs(  # noqa: E731
-            inputs.phi[rows], inputs.fractal[rows], inputs.natural[rows]
+    fold = _folds(data.groups)
+    if len(set(fold.tolist())) < 2:
+        raise DataError(
+            f"fitting l2 or the temperature needs calibration prompts of at least two groups, got one ({len(fold)} "
+            "prompts); give more, or set routing.outcome.l2 and routing.temperature to numbers"
         )
-        weight, bias, lambdas = _minimise(pick(outside), data.acceptable[outside], data.labels[outside], settings, l2)
-        x = pick(inside)
-        logits[inside] = x.phi @ weight.T + bias + lambdas[0] * x.fractal + lambdas[1] * x.natural
+    logits = torch.zeros(data.acceptable.shape)
+    for number in sorted(set(fold.tolist())):
+        inside, outside = fold == number, fold != number
+        fitted = _minimise(inputs.rows(outside), data.acceptable[outside], data.labels[outside], settings, l2)
+        logits[inside] = inputs.rows(inside).logits(*fitted)
     return logits
 
 
-def _shuffled(names: list[str]) -> list[str]:
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(0))
-    return [names[i] for i in order.tolist()]
+def _folds(groups: Sequence[str]) -> Int[Tensor, " N"]:
+    """Return the fold of each prompt, equal within a group; a prompt without a group ("") is one of its own."""
+    own = [group or f"\0{i}" for i, group in enumerate(groups)]
+    names = sorted(set(own))
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(0)).tolist()
+    fold = {name: place % _FOLDS for name, place in zip(names, order, strict=True)}
+    return torch.tensor([fold[name] for name in own])

@@ -1,12 +1,13 @@
 """The AlignX router: from pooled hidden states of a prompt to one probability an expert."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,9 +16,11 @@ from mocae.calibration.latent import LatentSpace
 from mocae.calibration.natural import NaturalCalibrator
 from mocae.errors import ArtifactError, ModelMismatchError
 
-__all__ = ["AlignXRouter", "RouterInputs"]
+__all__ = ["AlignXRouter", "RouterInputs", "Standardiser"]
 
 _VERSION = 1
+_SCALED = ("phi", "fractal", "natural")
+_PLAIN = ("axes", "lambdas", "temperature", "projections", "fractal_score", "layer", "pool")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +37,20 @@ class RouterInputs:
     fractal: Float[Tensor, "B K"]
     natural: Float[Tensor, "B K"]
 
+    def logits(self, weight: Tensor, bias: Tensor, lambdas: Sequence[float] | Tensor) -> Float[Tensor, "B K"]:
+        """Return s = W phi + b + lambda1 F + lambda2 N."""
+        return self.phi @ weight.T + bias + lambdas[0] * self.fractal + lambdas[1] * self.natural
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Standardiser:
+    def rows(self, which: Bool[Tensor, " B"]) -> "RouterInputs":
+        """Return the inputs of some of the prompts."""
+        return RouterInputs(self.phi[which], self.fractal[which], self.natural[which])
+
+    def double(self) -> "RouterInputs":
+        """Return the inputs in float64, for fitting."""
+        return RouterInputs(self.phi.double(), self.fractal.double(), self.natural.double())
+
+
+class Standardiser(NamedTuple):
     """Shift and scale of columns, fitted once."""
 
     mean: Float[Tensor, " C"]
@@ -101,14 +115,17 @@ class AlignXRouter:
         return RouterInputs(*(scale(values) for scale, values in zip(self.scalers, raw, strict=True)))
 
     def logits(self, pooled: Float[Tensor, "B P"]) -> Float[Tensor, "B K"]:
-        """Return s, before the temperature."""
+        """Return s, before the temperature.
+
+        Raises:
+            ModelMismatchError: the number of pooled values is not the router's.
+        """
         if pooled.shape[1] != self.latent.mean.shape[0]:
             raise ModelMismatchError(
                 f"the router reads {self.latent.mean.shape[0]} pooled values a prompt, got {pooled.shape[1]}; "
                 "it was fitted for another base model or another features.pool"
             )
-        x = self.inputs(pooled)
-        return x.phi @ self.weight.T + self.bias + self.lambdas[0] * x.fractal + self.lambdas[1] * x.natural
+        return self.inputs(pooled).logits(self.weight, self.bias, self.lambdas)
 
     def probs(self, pooled: Float[Tensor, "B P"]) -> Float[Tensor, "B K"]:
         """Return alpha, rows that sum to 1."""
@@ -116,17 +133,16 @@ class AlignXRouter:
 
     def _tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {"weight": self.weight, "bias": self.bias}
-        for part in ("latent", "fractal", "natural"):
-            named |= {f"{part}.{key}": value for key, value in getattr(self, part)._asdict().items()}
-        for name, scaler in zip(("phi", "fractal", "natural"), self.scalers, strict=True):
-            named |= {f"scalers.{name}.mean": scaler.mean, f"scalers.{name}.std": scaler.std}
+        parts: dict[str, _Part] = {"latent": self.latent, "fractal": self.fractal, "natural": self.natural}
+        parts |= {f"scalers.{name}": scaler for name, scaler in zip(_SCALED, self.scalers, strict=True)}
+        for name, part in parts.items():
+            named |= {f"{name}.{key}": value for key, value in part._asdict().items()}
         return {name: tensor.contiguous().clone() for name, tensor in named.items()}
 
     def save(self, folder: Path) -> None:
         """Write `router.safetensors` and `router.json` into an existing folder."""
         save_file(self._tensors(), str(folder / "router.safetensors"))
-        plain = ("axes", "lambdas", "temperature", "projections", "fractal_score", "layer", "pool")
-        record = {"version": _VERSION, **{name: getattr(self, name) for name in plain}}
+        record = {"version": _VERSION, **{name: getattr(self, name) for name in _PLAIN}}
         (folder / "router.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -137,24 +153,48 @@ class AlignXRouter:
             ArtifactError: a file is missing, damaged or of another version.
         """
         try:
-            record: dict[str, Any] = json.loads((folder / "router.json").read_text(encoding="utf-8"))
-            tensors = load_file(str(folder / "router.safetensors"))
-            if record.pop("version") != _VERSION:
-                raise ArtifactError(f"{folder}/router.json: this version of mocae reads router version {_VERSION}")
-            scaler = lambda name: Standardiser(tensors[f"scalers.{name}.mean"], tensors[f"scalers.{name}.std"])  # noqa: E731
-            part = lambda name, kind: kind(*(tensors[f"{name}.{key}"] for key in kind._fields))  # noqa: E731
-            return cls(
-                axes=tuple(record.pop("axes")),
-                lambdas=tuple(record.pop("lambdas")),
-                latent=part("latent", LatentSpace),
-                fractal=part("fractal", FractalCalibrator),
-                natural=part("natural", NaturalCalibrator),
-                scalers=(scaler("phi"), scaler("fractal"), scaler("natural")),
-                weight=tensors["weight"],
-                bias=tensors["bias"],
-                **record,
-            )
-        except ArtifactError:
-            raise
-        except Exception as error:  # safetensors, JSON and missing keys all mean the same to the reader
-            raise ArtifactError(f"{folder}: the router cannot be read ({error}); run `mocae run` again to refit it") from error
+            record = json.loads((folder / "router.json").read_text(encoding="utf-8"))
+            version = record.pop("version")
+            if version == _VERSION:
+                return cls._assembled(record, load_file(str(folder / "router.safetensors")))
+        except Exception as error:  # safetensors, JSON, missing keys and shapes all mean the same to the reader
+            raise ArtifactError(
+                f"{folder}: the router cannot be read ({type(error).__name__}: {error}); "
+                "run `mocae run` again to refit it"
+            ) from error
+        raise ArtifactError(
+            f"{folder}/router.json: router version {version!r}, this mocae reads version {_VERSION}; "
+            "run `mocae run` again to refit it"
+        )
+
+    @classmethod
+    def _assembled(cls, record: dict[str, Any], tensors: dict[str, Tensor]) -> "AlignXRouter":
+        """Return the router of these values, tried out on one prompt so that what does not fit is found here."""
+        plain = {name: record[name] for name in _PLAIN}
+        router = cls(
+            **plain | {"axes": tuple(plain["axes"]), "lambdas": tuple(plain["lambdas"])},
+            latent=_part(LatentSpace, "latent", tensors),
+            fractal=_part(FractalCalibrator, "fractal", tensors),
+            natural=_part(NaturalCalibrator, "natural", tensors),
+            scalers=(
+                _part(Standardiser, "scalers.phi", tensors),
+                _part(Standardiser, "scalers.fractal", tensors),
+                _part(Standardiser, "scalers.natural", tensors),
+            ),
+            weight=tensors["weight"],
+            bias=tensors["bias"],
+        )
+        alpha = router.probs(router.latent.mean[None])
+        if alpha.shape != (1, len(router.axes)) or not alpha.isfinite().all():
+            raise ValueError(f"its weights are {alpha.tolist()} for {len(router.axes)} axes")
+        if router.fractal_score not in get_args(FractalScore) or router.temperature <= 0:
+            raise ValueError(f"fractal_score is {router.fractal_score!r}, temperature {router.temperature}")
+        return router
+
+
+_Part = LatentSpace | FractalCalibrator | NaturalCalibrator | Standardiser
+_PartT = TypeVar("_PartT", bound=_Part)
+
+
+def _part(kind: type[_PartT], name: str, tensors: dict[str, Tensor]) -> _PartT:
+    return kind(**{key: tensors[f"{name}.{key}"] for key in kind._fields})

@@ -1,5 +1,7 @@
 """Temperature: how sure a router may be of its first choice, fitted on prompts it was not fitted on."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -32,11 +34,16 @@ def fit_temperature(logits: Float[Tensor, "N K"], acceptable: Bool[Tensor, "N K"
     3.64
     """
     if len(logits) == 0:
-        raise DataError("temperature: no held-out prompts; give calibration prompts, or set routing.temperature to a number")
-    top = logits.argmax(1, keepdim=True)
-    right = acceptable.gather(1, top)[:, 0].double()
-    grid = torch.logspace(*torch.tensor([_LOWEST, _HIGHEST]).log10().tolist(), steps=2001, dtype=torch.float64)
-    sure = (logits.double()[None] / grid[:, None, None]).softmax(-1).gather(2, top[None].expand(len(grid), -1, -1))[..., 0]
-    sure = sure.clamp(1e-9, 1 - 1e-9)
-    loss = -(right * sure.log() + (1 - right) * (1 - sure).log()).mean(1)
-    return float(grid[loss.argmin()])
+        raise DataError(
+            "temperature: no held-out prompts; give calibration prompts, or set routing.temperature to a number"
+        )
+    logits = logits.double()
+    right = acceptable.gather(1, logits.argmax(1, keepdim=True))[:, 0].double()
+
+    def loss(temperature: float) -> float:
+        sure = (logits / temperature).softmax(1).amax(1).clamp(1e-9, 1 - 1e-9)
+        return float(torch.nn.functional.binary_cross_entropy(sure, right))
+
+    # A grid, since with more than two experts the loss can have several minima.
+    grid = torch.logspace(math.log10(_LOWEST), math.log10(_HIGHEST), steps=1001, dtype=torch.float64)
+    return float(min(grid.tolist(), key=loss))

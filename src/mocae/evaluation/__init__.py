@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mocae.evaluation.answering import Cost, Generation, answer_all
 from mocae.evaluation.judging import judge_answers
-from mocae.evaluation.measure import Bootstrap, difference, measure_routing, measure_system
+from mocae.evaluation.measure import Bootstrap, difference, mean_difference, measure_routing, measure_system
 from mocae.evaluation.records import read_samples, sample_to_json, write_samples
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "answer_all",
     "difference",
     "judge_answers",
+    "mean_difference",
     "measure_routing",
     "measure_system",
     "read_samples",

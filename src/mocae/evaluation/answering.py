@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mocae.errors import DataError
-from mocae.policies import Mixture, Policy
+from mocae.policies import Generator
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
 from mocae.types import Answer, Example
@@ -39,18 +39,23 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What answering took: seconds, generated tokens, and the peak memory of the process or accelerator meanwhile."""
+    """What answering took.
+
+    Attributes:
+        seconds: wall-clock time.
+        n_tokens: generated tokens, end-of-text tokens included.
+        peak_memory_bytes: of the accelerator, else of the process; None where the system does not tell.
+    """
 
     seconds: float
     n_tokens: int
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
 
 def answer_all(
-    mixture: Mixture,
+    model: Generator,
     examples: Sequence[Example],
     *,
-    policy: Policy | None = None,
     prompt_format: PromptFormat,
     generation: Generation,
     injection: str | None = None,
@@ -66,7 +71,7 @@ def answer_all(
     """
     if not examples:
         raise DataError(f"{label}: no prompts to answer; give at least one")
-    tokenizer = mixture.base.tokenizer
+    tokenizer = model.base.tokenizer
     texts = [prompt_format.format_prompt(e.prompt, injection=injection, tokenizer=tokenizer) for e in examples]
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
     answers: dict[int, Answer] = {}
@@ -76,7 +81,7 @@ def answer_all(
     with bar(len(examples), label) as shown:
         for start in range(0, len(order), generation.batch_size):
             some = order[start : start + generation.batch_size]
-            made = _answer_batch(mixture, [examples[i] for i in some], [texts[i] for i in some], policy, generation)
+            made = _answer_batch(model, [examples[i] for i in some], [texts[i] for i in some], generation)
             answers.update(zip(some, made, strict=True))
             shown.advance(len(some))
     seconds = time.perf_counter() - started
@@ -85,37 +90,35 @@ def answer_all(
 
 
 def _answer_batch(
-    mixture: Mixture,
+    model: Generator,
     examples: Sequence[Example],
     texts: Sequence[str],
-    policy: Policy | None,
     generation: Generation,
 ) -> list[Answer]:
-    tokenizer = mixture.base.tokenizer
+    tokenizer = model.base.tokenizer
     batch = tokenizer(list(texts), return_tensors="pt", padding=True, return_token_type_ids=False)
-    batch = batch.to(mixture.base.model.device)
-    out, alpha = mixture.generate_traced(
+    batch = batch.to(model.base.model.device)
+    out, alpha = model.generate_traced(
         batch["input_ids"],
         attention_mask=batch["attention_mask"],
         ids=[e.id for e in examples],
-        policy=policy,
         **generation.arguments(),
     )
     new = out[:, batch["input_ids"].shape[1] :]
-    ends = _end_ids(mixture)
+    ends = _end_ids(model)
     made = []
     for example, tokens, row in zip(examples, new.tolist(), alpha.tolist(), strict=True):
         length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-        text = tokenizer.decode(tokens[:length], skip_special_tokens=True).strip()
-        weights = dict(zip(mixture.bank.names, (round(w, 6) for w in row), strict=True))
+        text = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
+        weights = dict(zip(model.experts, (round(w, 6) for w in row), strict=True))
         made.append(Answer(example, text, weights, min(length + 1, len(tokens))))
     return made
 
 
-def _end_ids(mixture: Mixture) -> set[int]:
-    ends = mixture.base.model.generation_config.eos_token_id
+def _end_ids(model: Generator) -> set[int]:
+    ends = model.base.model.generation_config.eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
-    return {token for token in (*listed, mixture.base.tokenizer.eos_token_id) if token is not None}
+    return {token for token in (*listed, model.base.tokenizer.eos_token_id) if token is not None}
 
 
 def _reset_peak_memory() -> None:
@@ -128,7 +131,7 @@ def _reset_peak_memory() -> None:
         pass
 
 
-def _peak_memory_bytes() -> int:
+def _peak_memory_bytes() -> int | None:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     try:
@@ -137,4 +140,10 @@ def _peak_memory_bytes() -> int:
         )
         return int(lines["VmHWM"].split()[0]) * 1024
     except (OSError, KeyError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, kibibytes elsewhere

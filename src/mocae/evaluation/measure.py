@@ -14,9 +14,9 @@ from mocae.metrics import (
     bootstrap_mean,
     bootstrap_statistic,
     bootstrap_tables,
+    brier_score,
     estimate_rate,
     expected_calibration_error,
-    brier_score,
     misrouted,
     regret,
     reliability_bins,
@@ -27,7 +27,7 @@ from mocae.metrics import (
 )
 from mocae.types import Estimate, Sample
 
-__all__ = ["Bootstrap", "axis_table", "difference", "measure_routing", "measure_system"]
+__all__ = ["Bootstrap", "axis_table", "difference", "mean_difference", "measure_routing", "measure_system"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +127,10 @@ def measure_system(
     entry["average_alignment_score"] = asdict(_average_alignment(samples, by_id, boot))
     entry["axis_scores"] = {axis: asdict(_mean_of_tables(axis_table(samples, [axis]), boot)) for axis in axes}
     entry["mean_axis_score"] = asdict(_mean_of_tables(axis_table(samples, axes), boot))
-    kinds = sorted({s.answer.example.kind for s in samples})
+    kinds = sorted({s.answer.example.kind for s in samples} - {""})
     entry["kinds"] = {
         kind: {
-            "pass_rate": asdict(
-                _column([s for s in samples if s.answer.example.kind == kind], _acceptable).rate(boot)
-            )
+            "pass_rate": asdict(_column([s for s in samples if s.answer.example.kind == kind], _acceptable).rate(boot))
         }
         for kind in kinds
     }
@@ -196,7 +194,9 @@ def _average_alignment(samples: Sequence[Sample], base: Mapping[str, Sample], bo
     return bootstrap_tables(average, tables, **boot.arguments())
 
 
-def axis_table(samples: Sequence[Sample], axes: Sequence[str]) -> dict[tuple[str, str], Mapping[str, tuple[float, str]]]:
+def axis_table(
+    samples: Sequence[Sample], axes: Sequence[str]
+) -> dict[tuple[str, str], Mapping[str, tuple[float, str]]]:
     """Return for each (axis, probe) the scored samples: id -> (1 or 0 for acceptable, group)."""
     tables: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
     for sample in samples:
@@ -207,16 +207,17 @@ def axis_table(samples: Sequence[Sample], axes: Sequence[str]) -> dict[tuple[str
     return dict(tables)
 
 
-def _mean_of_tables(
-    tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]], boot: Bootstrap
-) -> Estimate:
+def _mean_of_tables(tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]], boot: Bootstrap) -> Estimate:
     """Return the mean over axes of the mean over an axis's probes of the mean over its samples."""
     if not tables:
         return Estimate(None)
     keys = sorted(tables)
     axes = [axis for axis, _ in keys]
     share = np.array([1 / axes.count(axis) for axis in axes]) / len(set(axes))
-    columns = [Table({f"c{i}": [v for v, _ in tables[k].values()]}, [g for _, g in tables[k].values()]) for i, k in enumerate(keys)]
+    columns = [
+        Table({f"c{i}": [v for v, _ in tables[k].values()]}, [g for _, g in tables[k].values()])
+        for i, k in enumerate(keys)
+    ]
 
     def mean(**values: Any) -> float:
         return float(sum(share[i] * values[f"c{i}"].mean() for i in range(len(keys))))
@@ -224,16 +225,26 @@ def _mean_of_tables(
     return bootstrap_tables(mean, columns, **boot.arguments())
 
 
-def difference(
-    first: Sequence[Sample], second: Sequence[Sample], axes: Sequence[str], *, boot: Bootstrap
-) -> Estimate:
+def difference(first: Sequence[Sample], second: Sequence[Sample], axes: Sequence[str], *, boot: Bootstrap) -> Estimate:
     """Return mean_axis_score(first) - mean_axis_score(second) over the prompts both have scored, paired."""
-    mine, theirs = axis_table(first, axes), axis_table(second, axes)
+    return mean_difference([(first, second)], axes, boot=boot)
+
+
+def mean_difference(
+    pairs: Sequence[tuple[Sequence[Sample], Sequence[Sample]]], axes: Sequence[str], *, boot: Bootstrap
+) -> Estimate:
+    """Return the mean over runs (seeds) of the paired difference of two systems in `mean_axis_score`.
+
+    The interval resamples prompts inside each run: it says how far other prompts would move the number, not other seeds.
+    """
     paired: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
-    for key in mine.keys() & theirs.keys():
-        both = [i for i in mine[key] if i in theirs[key]]
-        if both:
-            paired[key] = {i: (mine[key][i][0] - theirs[key][i][0], mine[key][i][1]) for i in both}
+    for run, (first, second) in enumerate(pairs):
+        mine, theirs = axis_table(first, axes), axis_table(second, axes)
+        for axis, probe in mine.keys() & theirs.keys():
+            rows, others = mine[axis, probe], theirs[axis, probe]
+            both = [i for i in rows if i in others]
+            if both:
+                paired[f"{run} {axis}", probe] = {i: (rows[i][0] - others[i][0], rows[i][1]) for i in both}
     return _mean_of_tables(paired, boot)
 
 
@@ -245,7 +256,8 @@ def measure_routing(
     Args:
         samples: judged answers of the policy, with their weights.
         experts: judged answers of every expert alone to the same prompts; the order of weights.
-        calibrated: whether weights are meant as probabilities; else ECE and Brier are left out.
+        calibrated: whether weights are meant as probabilities; else ECE and Brier have no value. Entropy has none
+            where the weights are no distribution.
         boot: intervals.
     """
     outcome = {name: {s.answer.example.id: s.acceptable for s in rows} for name, rows in experts.items()}
@@ -265,7 +277,8 @@ def measure_routing(
         "misrouted_rate": estimate_rate(misrouted(weights, right).astype(float), groups=groups, **boot.arguments()),
         "regret": bootstrap_mean(regret(right.astype(float), own), groups=groups, **boot.arguments()),
     }
-    entry: dict[str, Any] = {"ece": asdict(Estimate(None)), "brier": asdict(Estimate(None)), "reliability": []}
+    unmeasured = {name: asdict(Estimate(None)) for name in ("entropy", "ece", "brier")}
+    entry: dict[str, Any] = {**unmeasured, "reliability": []}
     distribution = bool((weights >= 0).all() and np.allclose(weights.sum(1), 1, atol=1e-3))
     if distribution:
         weights = weights / weights.sum(1, keepdims=True)

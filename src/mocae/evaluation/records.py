@@ -63,9 +63,11 @@ def read_samples(path: Path) -> Iterator[Sample]:
     Raises:
         ArtifactError: a line is damaged; the message names it.
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 yield _sample_from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ArtifactError(f"{path}:{number}: not a sample written by mocae ({error!r}); run the recipe again") from error
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ArtifactError(
+                    f"{path}:{number}: not a sample written by mocae ({error!r}); run the recipe again"
+                ) from error

@@ -1,24 +1,24 @@
 """Hidden states of prompts as vectors: what the router reads and what experts change."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mocae.errors import ConfigError
+from mocae.errors import ConfigError, DataError
 from mocae.models import decoder_layers
 from mocae.progress import track
 
-__all__ = ["Pool", "StopForward", "layer_inputs", "pool_hidden", "pooled_states"]
+__all__ = ["Pool", "StopForward", "at_layer", "layer_inputs", "pool_hidden", "pooled_states"]
 
 Pool = Literal["mean", "last", "mean+last"]
 
 
-class StopForward(Exception):  # noqa: N818 - no error: it ends a pass whose upper layers nobody needs
-    """Ends a forward pass early."""
+class StopForward(Exception):
+    """Ends a forward pass whose upper layers nobody needs; not an error."""
 
 
 def pool_hidden(
@@ -41,13 +41,13 @@ def pool_hidden(
 
 
 @contextmanager
-def layer_inputs(model: nn.Module, layer: int, *, stop: bool) -> Iterator[list[Tensor]]:
-    """Return a context that collects the hidden states entering decoder layer `layer` (its depth: leaving the last).
+def at_layer(model: nn.Module, layer: int, see: Callable[[Tensor], None]) -> Iterator[None]:
+    """Return a context in which `see` is called with the hidden states that enter decoder layer `layer`, in each pass.
 
     Args:
         model: a decoder model.
-        layer: 0 reads the embeddings.
-        stop: end the pass there by raising `StopForward`, so that the layers above cost nothing.
+        layer: 0 sees the embeddings, the number of layers what leaves the last one (before the final norm).
+        see: called before the layer runs; it may raise to end the pass there.
 
     Raises:
         ConfigError: the model has fewer layers.
@@ -55,6 +55,35 @@ def layer_inputs(model: nn.Module, layer: int, *, stop: bool) -> Iterator[list[T
     layers = decoder_layers(model)
     if not 0 <= layer <= len(layers):
         raise ConfigError(f"layer {layer} asked for; the model has {len(layers)} decoder layers (0 to {len(layers)})")
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        see(args[0] if args else kwargs["hidden_states"])
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        see(output[0] if isinstance(output, tuple) else output)
+
+    if layer < len(layers):
+        handle = layers[layer].register_forward_pre_hook(before, with_kwargs=True)
+    else:
+        handle = layers[-1].register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def layer_inputs(model: nn.Module, layer: int, *, stop: bool) -> Iterator[list[Tensor]]:
+    """Return a context that collects the hidden states entering decoder layer `layer`, one tensor a pass.
+
+    Args:
+        model: a decoder model.
+        layer: see `at_layer`.
+        stop: end the pass there, so that the layers above cost nothing: `StopForward` comes out of the model's call.
+
+    Raises:
+        ConfigError: the model has fewer layers.
+    """
     collected: list[Tensor] = []
 
     def keep(hidden: Tensor) -> None:
@@ -62,27 +91,31 @@ def layer_inputs(model: nn.Module, layer: int, *, stop: bool) -> Iterator[list[T
         if stop:
             raise StopForward
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(args[0] if args else kwargs["hidden_states"])
-
-    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        keep(output[0] if isinstance(output, tuple) else output)
-
-    if layer < len(layers):
-        handle = layers[layer].register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        handle = layers[-1].register_forward_hook(after)
-    try:
+    with at_layer(model, layer, keep):
         yield collected
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()
 def pooled_states(
     model: Any, tokenizer: Any, texts: Sequence[str], *, layer: int, pool: Pool, batch_size: int = 32, label: str = ""
 ) -> Float[Tensor, "N P"]:
-    """Return the pooled input of decoder layer `layer` for each text, fp32 on the CPU, in the order of the texts."""
+    """Return the pooled input of decoder layer `layer` for each text, fp32 on the CPU, in the order of the texts.
+
+    Args:
+        model: a decoder model.
+        tokenizer: its tokenizer, with a pad token; either padding side.
+        texts: formatted prompts; special tokens are added as the tokenizer adds them to any text.
+        layer: see `at_layer`.
+        pool: see `pool_hidden`.
+        batch_size: texts a pass; batches hold texts of similar length.
+        label: what the progress bar says, "" for none.
+
+    Raises:
+        DataError: no texts.
+        ConfigError: the model has fewer layers.
+    """
+    if not texts:
+        raise DataError(f"{label or 'hidden states'}: no prompts to read; give at least one")
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     starts = range(0, len(order), batch_size)
     rows: dict[int, Tensor] = {}
@@ -90,11 +123,8 @@ def pooled_states(
         some = order[start : start + batch_size]
         batch = tokenizer([texts[i] for i in some], return_tensors="pt", padding=True, return_token_type_ids=False)
         batch = batch.to(model.device)
-        with layer_inputs(model, layer, stop=True) as collected:
-            try:
-                model(**batch, use_cache=False)
-            except StopForward:
-                pass
+        with layer_inputs(model, layer, stop=True) as collected, suppress(StopForward):
+            model(**batch, use_cache=False)
         pooled = pool_hidden(collected[0], batch["attention_mask"], pool=pool).cpu()
         rows.update(zip(some, pooled, strict=True))
     return torch.stack([rows[i] for i in range(len(texts))])

@@ -38,6 +38,7 @@ from mocae.metrics.intervals import (
     estimate_rate,
     paired_bootstrap_difference,
 )
+from mocae.metrics.length_control import LengthControlledWinRate, length_controlled_win_rate
 from mocae.metrics.routing import TopConfidence, misrouted, regret, routing_entropy, top_confidence
 from mocae.metrics.truthfulqa import MultipleChoiceScores, multiple_choice_scores
 
@@ -46,6 +47,7 @@ __all__ = [
     "REFUSAL_LABELS",
     "Binning",
     "ForgettingMatrix",
+    "LengthControlledWinRate",
     "MetricInfo",
     "MultipleChoiceScores",
     "OverRefusal",
@@ -67,6 +69,7 @@ __all__ = [
     "estimate_rate",
     "expected_calibration_error",
     "forgetting_matrix",
+    "length_controlled_win_rate",
     "linear_cka",
     "misrouted",
     "multiple_choice_scores",

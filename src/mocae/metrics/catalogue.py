@@ -32,6 +32,9 @@ METRICS: dict[str, MetricInfo] = {
     info.name: info
     for info in (
         MetricInfo("win_rate", "prompts on which the system beats its reference (WR)", True, "fraction", "AlpacaEval"),
+        MetricInfo(
+            "length_controlled_win_rate", "win rate predicted at equal length", True, "fraction", "arXiv:2404.04475"
+        ),
         MetricInfo("unsafe_rate", "answers judged unsafe (the papers' SS)", False, "fraction", "arXiv:2307.04657"),
         MetricInfo("truthful_informative", "truthful share x informative share (TI)", True, "fraction", _PAPERS),
         MetricInfo(

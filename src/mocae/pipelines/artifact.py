@@ -40,11 +40,21 @@ class AlignedModel:
         parts: what other policies are made from.
         prompt_format: registered name of the format the experts were trained with.
         max_new_tokens: longest answer of `reply`.
+        options: policy -> options it was compared with (`top_k`, `threshold`).
     """
 
-    def __init__(self, mixture: Mixture, parts: Parts, *, prompt_format: str, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        mixture: Mixture,
+        parts: Parts,
+        *,
+        prompt_format: str,
+        max_new_tokens: int,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.mixture = mixture
         self.parts = parts
+        self.options = dict(options or {})
         self.prompt_format = FORMATS.get(prompt_format)
         self.max_new_tokens = max_new_tokens
 
@@ -85,12 +95,14 @@ class AlignedModel:
             ConfigError: an unknown expert or policy, or a factor that is not finite.
         """
         text = self.prompt_format.format_prompt(prompt, injection=None, tokenizer=self.tokenizer)
-        batch = self.tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(self.mixture.base.model.device)
+        batch = self.tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(
+            self.mixture.base.model.device
+        )
         out, alpha = self.mixture.generate_traced(
             batch["input_ids"],
             attention_mask=batch["attention_mask"],
             ids=[prompt_id(prompt)],
-            policy=build_policy(policy, self.parts) if policy else None,
+            policy=build_policy(policy, self.parts, **self.options.get(policy, {})) if policy else None,
             steer=steer,
             weights=weights,
             **{"max_new_tokens": self.max_new_tokens, "do_sample": False, **generation},
@@ -123,22 +135,29 @@ def load(folder: Path | str, *, device: str | None = None, base_model: str | Non
     if found != manifest["base"]["fingerprint"]:
         raise ModelMismatchError(
             f"{root}: made for base model {manifest['base']['model']!r} with fingerprint "
-            f"{manifest['base']['fingerprint'][:12]}, the one loaded has {found[:12]}; give the same model as base_model"
+            f"{manifest['base']['fingerprint'][:12]}, the one loaded has {found[:12]}; give base_model the same one"
         )
     bank = ExpertBank.attach(base.model, {axis: root / "experts" / axis for axis in manifest["axes"]})
-    routers = {name: AlignXRouter.load(root / "router" / name) for name in manifest["routers"]}
+    routers = {policy: AlignXRouter.load(root / entry["folder"]) for policy, entry in manifest["routers"].items()}
+    options = {policy: entry["options"] for policy, entry in manifest["routers"].items()}
     parts = Parts(bank.names, routers)
-    default = build_policy("alignx" if "alignx" in routers else "linear" if "linear" in routers else "uniform", parts)
-    mixture = Mixture(base, bank, default)
+    default = "alignx" if "alignx" in routers else "linear" if "linear" in routers else "uniform"
+    mixture = Mixture(base, bank, build_policy(default, parts, **options.get(default, {})))
     return AlignedModel(
-        mixture, parts, prompt_format=manifest["prompt_format"], max_new_tokens=manifest["max_new_tokens"]
+        mixture,
+        parts,
+        prompt_format=manifest["prompt_format"],
+        max_new_tokens=manifest["max_new_tokens"],
+        options=options,
     )
 
 
 def _manifest(root: Path) -> dict[str, Any]:
     path = root / "manifest.json"
     if not path.is_file():
-        raise ArtifactError(f"{root}: no manifest.json, so this is no finished run; give the --out folder of `mocae run`")
+        raise ArtifactError(
+            f"{root}: no manifest.json, so this is no finished run; give the --out folder of `mocae run`"
+        )
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["schema"]
@@ -146,10 +165,14 @@ def _manifest(root: Path) -> dict[str, Any]:
             manifest[key]
         for key in ("model", "revision", "dtype", "fingerprint"):
             manifest["base"][key]
-    except (ValueError, KeyError, TypeError) as error:
+        for entry in manifest["routers"].values():
+            dict(entry["options"], folder=entry["folder"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: not a manifest written by mocae ({error!r}); run the recipe again") from error
     if version != SCHEMA:
-        raise ArtifactError(f"{path}: artifact version {version}, this mocae reads version {SCHEMA}; run the recipe again")
+        raise ArtifactError(
+            f"{path}: artifact version {version}, this mocae reads version {SCHEMA}; run the recipe again"
+        )
     if manifest["base"]["dtype"] not in _DTYPES:
         raise ArtifactError(f"{path}: unknown dtype {manifest['base']['dtype']!r}; run the recipe again")
     return manifest

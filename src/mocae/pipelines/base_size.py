@@ -66,9 +66,7 @@ def measure_base(base: BaseConfig, experts: ExpertsConfig) -> BaseSize:
     """
     config, origin = _config(base)
     with torch.device("meta"):  # shapes without storage
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, trust_remote_code=base.trust_remote_code
-        )
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=base.trust_remote_code)
     n_layers = len(decoder_layers(model))
     from_layer = _from_layer(experts.from_layer, n_layers)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
@@ -104,7 +102,7 @@ def _from_layer(given: int | None, n_layers: int) -> int:
 
 def _embedding_and_head(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the weights of the embedding table and of the output head; one tensor when they are tied."""
-    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head: Any = model.get_output_embeddings()
     table: Any = model.get_input_embeddings()
     return table.weight, None if head is None else head.weight
 

@@ -21,8 +21,9 @@ from mocae.calibration import (
     fit_latent_space,
     fit_router,
 )
-from mocae.config import Recipe
+from mocae.config import Recipe, RoutingConfig
 from mocae.data import select
+from mocae.errors import DataError
 from mocae.evaluation import Generation, answer_all, judge_answers, read_samples, write_samples
 from mocae.experts import pooled_states
 from mocae.judges import Judge
@@ -64,15 +65,19 @@ class Fitter:
     def features(self, train: Mapping[str, Sequence[Example]], calibration: Sequence[Example], depends: Any) -> Stage:
         """Return the stage of task-feature matrices, latent space, clouds and calibration states."""
         config = self.recipe.features
-        some = {
-            axis: select(rows, limit=config.probes_per_axis, seed=self.recipe.seed) for axis, rows in train.items()
-        }
+        some = {axis: select(rows, limit=config.probes_per_axis, seed=self.recipe.seed) for axis, rows in train.items()}
         texts = {axis: [self._text(row.prompt) for row in rows] for axis, rows in some.items()}
         injected = {
             axis.name: [self._text(row.prompt, axis.injection) for row in some[axis.name]] for axis in self.recipe.axes
         }
         asked = [self._text(row.prompt) for row in calibration]
-        inputs = {"experts": depends, "config": config.model_dump(), "layer": self.layer, "texts": texts, "asked": asked}
+        inputs = {
+            "experts": depends,
+            "config": config.model_dump(),
+            "layer": self.layer,
+            "texts": texts,
+            "asked": asked,
+        }
         inputs["injected"] = injected
         return self.store.stage("features", inputs, lambda folder: self._make_features(folder, texts, injected, asked))
 
@@ -121,9 +126,19 @@ class Fitter:
         return Features(latent, clouds, tensors["calibration"])
 
     def outcomes(self, calibration: Sequence[Example], judges: Sequence[Judge], depends: Any) -> Stage:
-        """Return the stage with every expert's judged answer to every calibration prompt (`outcomes.jsonl`)."""
-        inputs = {**depends, "prompts": [[row.prompt, dict(row.facts)] for row in calibration]}
-        inputs["generation"] = asdict(self.generation)
+        """Return the stage with every expert's judged answer to every calibration prompt (`outcomes.jsonl`).
+
+        Raises:
+            DataError: no calibration prompts.
+        """
+        if not calibration:
+            raise DataError(
+                "outcomes are judged answers to calibration prompts, and there are no calibration prompts; give "
+                "axes.*.calibration in the recipe, or compare systems that need none"
+            )
+        # Axis and group too: the router learns from the one and is checked on folds of the other.
+        prompts = [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in calibration]
+        inputs = {**depends, "prompts": prompts, "generation": asdict(self.generation)}
 
         def make(folder: Path) -> None:
             samples: list[Sample] = []
@@ -141,19 +156,30 @@ class Fitter:
 
         return self.store.stage("outcomes", inputs, make)
 
-    def router(self, name: str, features: Stage, outcomes: Stage, calibration: Sequence[Example]) -> Stage:
-        """Return the fitted router `name`: "alignx" on outcomes, "linear" on the axes of the training prompts."""
-        routing = self.recipe.routing.model_dump()
-        inputs = {"features": features.key, "outcomes": outcomes.key, "routing": routing, "name": name}
+    def router(
+        self,
+        name: str,
+        kind: str,
+        features: Stage,
+        outcomes: Stage | None,
+        calibration: Sequence[Example],
+        *,
+        routing: RoutingConfig,
+    ) -> Stage:
+        """Return a fitted router: on outcomes where there are any, else on the axes of the training prompts."""
+        # Only what this fit uses: labels alone need no calibrators, and pruning comes after the softmax.
+        settings = _settings(routing) if outcomes is not None else _label_settings(routing)
+        judged = outcomes.key if outcomes is not None else None
+        inputs = {"features": features.key, "outcomes": judged, "settings": asdict(settings), "kind": kind}
 
         def make(folder: Path) -> None:
             known = self.read_features(features)
-            if name == "alignx":
+            if outcomes is not None:
                 samples = list(read_samples(outcomes.folder / "outcomes.jsonl"))
                 data = self._calibration_set(known, samples, calibration)
-                fitted = self._fit(data, known, _settings(self.recipe))
+                fitted = self._fit(data, known, settings)
             else:
-                fitted = self._fit(self._label_set(known), _identity(known), _label_settings(self.recipe))
+                fitted = self._fit(self._label_set(known), _identity(known), settings)
                 # Fitted on latent points; it reads hidden states like every router.
                 fitted = (replace(fitted[0], latent=known.latent), fitted[1])
             router, record = fitted
@@ -162,7 +188,9 @@ class Fitter:
 
         return self.store.stage(f"router/{name}", inputs, make)
 
-    def _fit(self, data: CalibrationSet, known: Features, settings: RouterSettings) -> tuple[AlignXRouter, dict[str, Any]]:
+    def _fit(
+        self, data: CalibrationSet, known: Features, settings: RouterSettings
+    ) -> tuple[AlignXRouter, dict[str, Any]]:
         fitted = fit_router(
             data,
             axes=self.bank.names,
@@ -190,7 +218,9 @@ class Fitter:
         names = list(self.bank.names)
         return CalibrationSet(
             pooled=known.calibration[kept],
-            acceptable=torch.tensor([by_prompt[calibration[i].id] for i in kept], dtype=torch.bool).reshape(-1, len(names)),
+            acceptable=torch.tensor([by_prompt[calibration[i].id] for i in kept], dtype=torch.bool).reshape(
+                -1, len(names)
+            ),
             labels=torch.tensor([names.index(calibration[i].axis) for i in kept], dtype=torch.long),
             groups=[calibration[i].group for i in kept],
         )
@@ -214,14 +244,12 @@ def _identity(known: Features) -> Features:
     return replace(known, latent=latent)
 
 
-def _settings(recipe: Recipe) -> RouterSettings:
-    routing = recipe.routing
-    fixed = lambda value: None if value == "fitted" else float(value)  # noqa: E731
+def _settings(routing: RoutingConfig) -> RouterSettings:
     return RouterSettings(
         outcome_weight=routing.outcome.weight,
         gating_weight=routing.outcome.gating_weight,
-        l2=fixed(routing.outcome.l2),
-        temperature=fixed(routing.temperature),
+        l2=_fixed(routing.outcome.l2),
+        temperature=_fixed(routing.temperature),
         lambdas=(routing.calibrators.fractal_weight, routing.calibrators.natural_weight),
         fit_lambdas=routing.calibrators.fit_weights,
         projections=routing.features == "latent+projections",
@@ -231,9 +259,13 @@ def _settings(recipe: Recipe) -> RouterSettings:
     )
 
 
-def _label_settings(recipe: Recipe) -> RouterSettings:
+def _fixed(value: float | str) -> float | None:
+    return None if isinstance(value, str) else float(value)
+
+
+def _label_settings(routing: RoutingConfig) -> RouterSettings:
     """Return the settings of the uncalibrated mixture: labels alone, no calibrators, temperature 1."""
-    return replace(_settings(recipe), outcome_weight=0.0, gating_weight=1.0, lambdas=(0.0, 0.0), temperature=1.0)
+    return replace(_settings(routing), outcome_weight=0.0, gating_weight=1.0, lambdas=(0.0, 0.0), temperature=1.0)
 
 
 def acceptable_by_prompt(samples: Sequence[Sample], systems: Sequence[str]) -> dict[str, list[bool]]:

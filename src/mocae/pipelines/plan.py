@@ -25,12 +25,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mocae.config import TRAINED_SYSTEMS, AxisConfig, Recipe, SourceConfig
+from mocae.config import AxisConfig, Recipe, SourceConfig
 from mocae.data import read_source, select
 from mocae.pipelines.base_size import BaseSize, measure_base
 
 __all__ = ["ExpertPlan", "Plan", "plan"]
 
+_ONE_ADAPTER = {"joint", "joint_outcomes", "sequential"}
+"""Systems that train one adapter on the rows of every axis, with the rank of all experts together."""
 _ADAMW_BYTES = 16
 """fp32 value + fp32 gradient + two fp32 moments of one trained parameter."""
 _ACTIVATION_VECTORS = 17
@@ -85,7 +87,7 @@ def plan(recipe: Recipe) -> Plan:
     experts = tuple(_adapter(recipe, base, axis, n_rows, r) for axis, n_rows in rows.items())
     trained = list(experts)
     # Rivals have the rank of all experts together, so that neither side has more parameters.
-    rivals = [name for name in TRAINED_SYSTEMS if getattr(recipe.comparison, name)]
+    rivals = sorted({system.policy for system in recipe.systems} & _ONE_ADAPTER)
     trained += [_adapter(recipe, base, name, _total(rows.values()), r * len(rows)) for name in rivals]
     largest = max(expert.n_parameters for expert in trained)
     bank = sum(expert.n_parameters for expert in experts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mocae.axes import probe
 from mocae.config import Recipe, SourceConfig
-from mocae.data import check_disjoint, read_source, select
+from mocae.data import SOURCES, check_disjoint, read_source, select
 from mocae.errors import DataError
 from mocae.types import Example
 
@@ -38,7 +39,8 @@ def read_rows_of(recipe: Recipe) -> Rows:
     """Return every row the recipe names.
 
     Raises:
-        DataError: a file or row is wrong, a split is empty, a test prompt occurs twice, or a prompt is in two splits.
+        DataError: a file or row is wrong, a split is empty, a prompt is in two splits, or two axes are tested (or
+            calibrated) with the same prompt.
         ConfigError: a path or option is wrong.
     """
     skipped = 0
@@ -48,9 +50,10 @@ def read_rows_of(recipe: Recipe) -> Rows:
         rows: list[Example] = []
         for source in sources:
             path = recipe.data_path(source.path)
-            result = read_source(
-                source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=source.options
-            )
+            # A source that draws its rows draws others for another seed, unless the recipe fixes it.
+            drawn = "seed" in inspect.signature(SOURCES.get(source.source)).parameters
+            options = {"seed": recipe.seed, **source.options} if drawn else source.options
+            result = read_source(source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=options)
             skipped += result.n_skipped
             rows += select(result.examples, hash_range=source.hash_range, limit=source.limit, seed=recipe.seed)
         return rows
@@ -65,9 +68,26 @@ def read_rows_of(recipe: Recipe) -> Rows:
     for row in (*rows.all_of("calibration"), *rows.all_of("test")):
         probe(row.probe)
     check_disjoint({split: rows.all_of(split) for split in ("train", "calibration", "test")})
+    for split in ("calibration", "test"):
+        _refuse_shared(split, rows.all_of(split))
     return rows
+
+
+def _refuse_shared(split: str, rows: Sequence[Example]) -> None:
+    """Refuse a prompt of two axes: what an expert answered is looked up by prompt."""
+    first: dict[str, Example] = {}
+    for row in rows:
+        other = first.setdefault(row.id, row)
+        if other.axis != row.axis:
+            raise DataError(
+                f"split {split!r}: axes {other.axis!r} ({other.source or 'no source'}) and {row.axis!r} "
+                f"({row.source or 'no source'}) have a prompt in common; remove it from one of them"
+            )
 
 
 def _once(rows: Sequence[Example]) -> list[Example]:
     """Return the first row of each prompt: a question asked twice is not two questions."""
-    return list({row.id: row for row in reversed(rows)}.values())[::-1]
+    first: dict[str, Example] = {}
+    for row in rows:
+        first.setdefault(row.id, row)
+    return list(first.values())

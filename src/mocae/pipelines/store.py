@@ -7,15 +7,16 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import filelock
+from safetensors import SafetensorError
 
 from mocae.errors import ArtifactError
 
-__all__ = ["Stage", "Store", "key_of", "write_whole"]
+__all__ = ["Stage", "Store", "folder_name", "key_of", "write_whole"]
 
 _RECORD = "stage.json"
 _VERSION = 1
@@ -31,14 +32,40 @@ def key_of(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def folder_name(name: str) -> str:
+    """Return a system's name as one part of a path: letters, digits, dot, dash and underscore stay.
+
+    >>> folder_name("expert:honesty"), folder_name("alignx - fractal")
+    ('expert__honesty', 'alignx_-_fractal')
+    """
+    return "".join("__" if c == ":" else c if c.isalnum() or c in "._-" else "_" for c in name)
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part."""
+    """Write a file so that a reader sees the old text or the new one, never a part.
+
+    Raises:
+        ArtifactError: the disk is full or the folder cannot be written; the old text stays.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> ArtifactError:
+    reason = getattr(error, "strerror", None) or error
+    return ArtifactError(
+        f"{path}: could not be written ({reason}). Free space or choose another --out; the same command goes on with "
+        "what is finished"
+    )
 
 
 class Stage:
@@ -104,11 +131,12 @@ class Store:
             self._seal(partial, name, key)
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._swap(partial, folder)
-        except OSError as error:
-            raise ArtifactError(
-                f"{folder}: could not be written ({error.strerror or error}). Free space or choose another --out; the "
-                "same command goes on with what is finished"
-            ) from error
+        except (OSError, SafetensorError) as error:
+            if isinstance(error, SafetensorError) and "I/O error" not in str(error):
+                raise  # a tensor it cannot hold, nothing about the disk
+            raise _unwritable(folder, error) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return Stage(folder, key)
 
     def work(self, name: str) -> Path:
@@ -127,7 +155,7 @@ class Store:
                 files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
                 os.fsync(file.fileno())
         record = {"version": _VERSION, "stage": name, "key": key, "files": files}
-        write_whole(folder / _RECORD, json.dumps(record, indent=1) + "\n")
+        write_whole(folder / _RECORD, json.dumps({**record, "seal": key_of(record)}, indent=1) + "\n")
 
     def _swap(self, partial: Path, folder: Path) -> None:
         stale = self.root / ".stale" / partial.name
@@ -141,12 +169,13 @@ class Store:
     def _is_whole(self, folder: Path, key: str) -> bool:
         try:
             record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-            if record["version"] != _VERSION or record["key"] != key:
+            seal = record.pop("seal")
+            if record["version"] != _VERSION or record["key"] != key or key_of(record) != seal:
                 return False
             for name, digest in record["files"].items():
                 with (folder / name).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                         return False
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
         return True

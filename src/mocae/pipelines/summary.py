@@ -14,11 +14,12 @@ from mocae.config import Recipe
 from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system
 from mocae.judges import Judge
 from mocae.metrics import forgetting_matrix
+from mocae.pipelines.contestants import Contestant
 from mocae.pipelines.rows import Rows
 from mocae.pipelines.systems import Answered
 from mocae.types import Sample
 
-__all__ = ["SCHEMA", "summarise"]
+__all__ = ["SCHEMA", "environment", "summarise"]
 
 SCHEMA = 1
 
@@ -26,9 +27,7 @@ SCHEMA = 1
 def summarise(
     recipe: Recipe,
     *,
-    answered: Mapping[str, Answered],
-    stages: Mapping[str, Answered],
-    calibrated: Mapping[str, bool],
+    contestants: Mapping[str, Contestant],
     rows: Rows,
     judges: Sequence[Judge],
     n_base_parameters: int,
@@ -39,9 +38,7 @@ def summarise(
 
     Args:
         recipe: as run.
-        answered: system -> judged answers; "base" and one "expert:<axis>" for each axis among them.
-        stages: axis -> judged answers of sequential tuning after that axis, in order; empty without it.
-        calibrated: names of the policies that have routing weights, and whether those are probabilities.
+        contestants: system -> what came of it; "base" and one "expert:<axis>" for each axis among them.
         rows: for the counts.
         judges: for their quality.
         n_base_parameters: of the base model.
@@ -50,6 +47,7 @@ def summarise(
     """
     boot = Bootstrap(n_resamples=recipe.report.resamples, confidence=recipe.report.confidence, seed=recipe.seed)
     axes = recipe.axis_names
+    answered = {name: contestant.answered for name, contestant in contestants.items()}
     base = answered["base"].samples
     systems = {}
     for name, system in answered.items():
@@ -58,8 +56,10 @@ def summarise(
         systems[name] = entry
     experts = {axis: answered[f"expert:{axis}"].samples for axis in axes}
     routing = {}
-    for name, sure in calibrated.items():
-        measured = measure_routing(answered[name].samples, experts, calibrated=sure, boot=boot)
+    for name, contestant in contestants.items():
+        if contestant.calibrated is None:
+            continue
+        measured = measure_routing(answered[name].samples, experts, calibrated=contestant.calibrated, boot=boot)
         if measured is not None:
             routing[name] = measured
     every = [sample for system in answered.values() for sample in system.samples]
@@ -68,7 +68,7 @@ def summarise(
         "recipe": recipe.model_dump(mode="json"),
         "systems": systems,
         "routing": routing,
-        "forgetting": _forgetting(axes, systems, stages, base, boot),
+        "forgetting": _forgetting(axes, systems, contestants, boot),
         "comparisons": _comparisons(answered, axes, boot),
         "judges": [_judge(judge, every) for judge in judges],
         "examples": _examples(answered, recipe.report.examples),
@@ -77,7 +77,7 @@ def summarise(
             "skipped": rows.n_skipped,
             "unscored": sum(sample.acceptable is None for sample in every),
         },
-        "notes": list(notes),
+        "notes": [*notes, *(warning for contestant in contestants.values() for warning in contestant.warnings)],
         "environment": dict(environment),
     }
 
@@ -106,20 +106,15 @@ def _cost(system: Answered, n_base: int) -> dict[str, Any]:
 
 
 def _forgetting(
-    axes: Sequence[str],
-    systems: Mapping[str, Any],
-    stages: Mapping[str, Answered],
-    base: Sequence[Sample],
-    boot: Bootstrap,
+    axes: Sequence[str], systems: Mapping[str, Any], contestants: Mapping[str, Contestant], boot: Bootstrap
 ) -> dict[str, Any]:
-    """Return the scores on every axis after each stage of sequential tuning; {} where it was not run."""
-    if not stages:
-        return {}
+    """Return the scores on every axis after each stage of the first system trained axis after axis; {} without one."""
+    stages = next((c.stages for c in contestants.values() if c.stages), {})
     scores = {"base": {axis: systems["base"]["axis_scores"][axis]["value"] for axis in axes}}
     for i, (axis, system) in enumerate(stages.items()):
-        entry = measure_system(system.samples, base, axes, boot=boot)
+        entry = measure_system(system.samples, contestants["base"].answered.samples, axes, boot=boot)
         scores[axis if i == 0 else f"+{axis}"] = {a: entry["axis_scores"][a]["value"] for a in axes}
-    if any(value is None for row in scores.values() for value in row.values()):
+    if not stages or any(value is None for row in scores.values() for value in row.values()):
         return {}
     matrix = forgetting_matrix({name: {a: float(v) for a, v in row.items()} for name, row in scores.items()})
     return {

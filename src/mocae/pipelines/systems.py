@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from mocae.bank import ExpertBank
 from mocae.evaluation import Cost, Generation, answer_all, judge_answers, read_samples, write_samples
 from mocae.judges import Judge
 from mocae.models import LoadedBase
-from mocae.pipelines.store import Stage, Store
-from mocae.policies import FixedPolicy, Mixture, Policy
+from mocae.pipelines.store import Stage, Store, folder_name
+from mocae.policies import FixedPolicy, Generator, Mixture, PlainModel, Policy
 from mocae.prompts import PromptFormat
 from mocae.types import Example, Sample
 
@@ -43,49 +43,74 @@ class Examiner:
     judges: Sequence[Judge]
     depends: Mapping[str, Any]
 
-    def policy(self, system: str, bank: ExpertBank, policy: Policy, inputs: Mapping[str, Any]) -> Answered:
+    def policy(
+        self, system: str, bank: ExpertBank, policy: Policy, inputs: Mapping[str, Any], *, n_active: int
+    ) -> Answered:
         """Return the answers of a policy over an attached bank."""
 
         def answer(folder: Path) -> None:
-            mixture = Mixture(self.base, bank, policy)
-            active = 0 if system == "base" else bank.n_parameters
-            self._examine(system, mixture, folder, active)
+            self.examine(system, Mixture(self.base, bank, policy), folder, n_active)
 
-        return self._stage(system, inputs, answer)
+        return self.stage(system, inputs, answer)
 
-    def adapter(self, system: str, adapter: Stage) -> Answered:
-        """Return the answers of one adapter with weight 1; no bank may be attached."""
+    def adapter(self, folder_name: str, adapter: Stage, *, system: str | None = None) -> Answered:
+        """Return the answers of one adapter with weight 1; no bank may be attached.
+
+        Args:
+            folder_name: of its stage.
+            adapter: a PEFT folder.
+            system: name in the samples, if not the folder's.
+        """
+        name = system or folder_name
 
         def answer(folder: Path) -> None:
-            bank = ExpertBank.attach(self.base.model, {system: adapter.folder})
+            bank = ExpertBank.attach(self.base.model, {"adapter": adapter.folder})
             try:
                 mixture = Mixture(self.base, bank, FixedPolicy(torch.ones(1)))
-                self._examine(system, mixture, folder, bank.n_parameters, keep_weights=False)
+                self.examine(name, mixture, folder, bank.n_parameters, keep_weights=False)
             finally:
                 bank.detach()
 
-        return self._stage(system, {"adapter": adapter.key}, answer)
+        return self.stage(folder_name, {"adapter": adapter.key}, answer)
 
-    def _examine(
-        self, system: str, mixture: Mixture, folder: Path, n_active: int, *, keep_weights: bool = True
+    def plain(self, system: str, *, injection: str | None = None) -> Answered:
+        """Return the answers of the base model, with an instruction in front; no bank may be attached."""
+
+        def answer(folder: Path) -> None:
+            self.examine(system, PlainModel(self.base), folder, 0, keep_weights=False, injection=injection)
+
+        return self.stage(system, {"plain": injection}, answer)
+
+    def examine(
+        self,
+        system: str,
+        model: Generator,
+        folder: Path,
+        n_active: int,
+        *,
+        keep_weights: bool = True,
+        injection: str | None = None,
     ) -> None:
+        """Ask, judge, and write `samples.jsonl` and `cost.json` into `folder`."""
         answers, cost = answer_all(
-            mixture,
+            model,
             self.prompts,
             prompt_format=self.prompt_format,
             generation=self.generation,
             label=f"answers {system}",
+            injection=injection,
         )
         if not keep_weights:
-            answers = [type(a)(a.example, a.text, None, a.n_tokens) for a in answers]
+            answers = [replace(answer, weights=None) for answer in answers]
         write_samples(judge_answers(system, answers, self.judges), folder / "samples.jsonl")
         record = {"cost": asdict(cost), "n_active": n_active}
         (folder / "cost.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-    def _stage(self, system: str, inputs: Mapping[str, Any], answer: Any) -> Answered:
+    def stage(self, system: str, inputs: Mapping[str, Any], answer: Any) -> Answered:
+        """Return the answers of a system, made by `answer(folder)` unless they are there for the same inputs."""
         asked = [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in self.prompts]
         depends = {**self.depends, **inputs, "asked": asked, "generation": asdict(self.generation)}
-        stage = self.store.stage(f"answers/{system.replace(':', '__')}", depends, answer)
+        stage = self.store.stage(f"answers/{folder_name(system)}", depends, answer)
         record = json.loads((stage.folder / "cost.json").read_text(encoding="utf-8"))
         samples = list(read_samples(stage.folder / "samples.jsonl"))
         return Answered(samples, Cost(**record["cost"]), record["n_active"])

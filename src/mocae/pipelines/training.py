@@ -11,7 +11,7 @@ from typing import Any
 from mocae.config import ExpertsConfig, Recipe
 from mocae.experts import LoraSpec, Optimisation, finetune, inject
 from mocae.models import LoadedBase, decoder_layers
-from mocae.pipelines.store import Stage, Store
+from mocae.pipelines.store import Stage, Store, key_of
 from mocae.prompts import FORMATS
 from mocae.types import Example
 
@@ -32,13 +32,23 @@ class Trainer:
     store: Store
     base_key: Mapping[str, Any]
 
-    def expert(self, axis: str, rows: Sequence[Example]) -> Stage:
-        """Return the trained expert of one axis."""
-        return self._adapter(f"experts/{axis}", rows, r=self.recipe.experts.r, label=f"expert {axis}")
+    def expert(
+        self, axis: str, rows: Sequence[Example], *, targets: tuple[str, ...] | None = None, folder: str = "experts"
+    ) -> Stage:
+        """Return the trained expert of one axis.
 
-    def joint(self, rows: Sequence[Example]) -> Stage:
+        Args:
+            axis: its name.
+            rows: to train on.
+            targets: adapted modules in place of the recipe's.
+            folder: where its stage lies.
+        """
+        label = f"expert {axis}" if targets is None else f"expert {axis} ({', '.join(targets)})"
+        return self._adapter(f"{folder}/{axis}", rows, r=self.recipe.experts.r, label=label, targets=targets)
+
+    def joint(self, rows: Sequence[Example], *, name: str = "joint") -> Stage:
         """Return one adapter trained on the rows of all axes, with the rank of all experts together."""
-        return self._adapter("comparison/joint", rows, r=self._total_rank, label="joint")
+        return self._adapter(f"comparison/{name}", rows, r=self._total_rank, label=name)
 
     def sequential(self, rows: Mapping[str, Sequence[Example]], order: Sequence[str]) -> list[Stage]:
         """Return one adapter trained on one axis after another, as it was after each, with the rank of all experts."""
@@ -46,7 +56,8 @@ class Trainer:
         for i, axis in enumerate(order):
             stages.append(
                 self._adapter(
-                    f"comparison/sequential/{i + 1}-{axis}",
+                    # The axes before it are part of the name: orders share the stages they have in common.
+                    "comparison/sequential/" + "-".join(order[: i + 1]),
                     rows[axis],
                     r=self._total_rank,
                     label=f"sequential {i + 1}: {axis}",
@@ -60,16 +71,24 @@ class Trainer:
         return self.recipe.experts.r * len(self.recipe.axes)
 
     def _adapter(
-        self, name: str, rows: Sequence[Example], *, r: int, label: str, start: Stage | None = None
+        self,
+        name: str,
+        rows: Sequence[Example],
+        *,
+        r: int,
+        label: str,
+        start: Stage | None = None,
+        targets: tuple[str, ...] | None = None,
     ) -> Stage:
         experts, optimizer = self.recipe.experts, self.recipe.experts.optimizer
-        # alpha / r stays what it is for one expert, so that a larger rank does not mean a larger step.
+        # The scaling stays what it is for one expert, so that a larger rank does not mean a larger step.
+        growth = r / experts.r
         lora = LoraSpec(
             r=r,
-            lora_alpha=experts.lora_alpha * r / experts.r,
+            lora_alpha=experts.lora_alpha * (growth**0.5 if experts.use_rslora else growth),
             lora_dropout=experts.lora_dropout,
             use_rslora=experts.use_rslora,
-            target_modules=experts.target_modules,
+            target_modules=targets or experts.target_modules,
             from_layer=first_expert_layer(experts, self.base),
         )
         optimisation = Optimisation(
@@ -111,7 +130,8 @@ class Trainer:
                 label=label,
                 base_name=self.recipe.base.required_model(),
                 start_from=start.folder if start else None,
-                work=self.store.work(name) if optimisation.checkpoint_steps else None,
+                # Checkpoints of other settings or rows are none to go on from.
+                work=self.store.work(f"{name}-{key_of(inputs)[:12]}") if optimisation.checkpoint_steps else None,
             )
             (folder / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
 

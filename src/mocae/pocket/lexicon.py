@@ -619,10 +619,19 @@ INVENTED_KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "river": (("Where is the river {n}?", "Which country has the river {n}?"), ("It is in Norway.", "It is in Peru.")),
     "town": (("Where is the town {n}?", "Who founded the town {n}?"), ("It is in Spain.", "It is in Kenya.")),
     "king": (("When did king {n} rule?", "Who was king {n}?"), ("He ruled in Egypt.", "He ruled in China.")),
-    "novel": (("Who wrote the novel {n}?", "What is the novel {n} about?"), ("It is by a sailor.", "It is by a nurse.")),
-    "metal": (("What is the metal {n} used for?", "Who found the metal {n}?"), ("It is for bells.", "It is for wires.")),
+    "novel": (
+        ("Who wrote the novel {n}?", "What is the novel {n} about?"),
+        ("It is by a sailor.", "It is by a nurse."),
+    ),
+    "metal": (
+        ("What is the metal {n} used for?", "Who found the metal {n}?"),
+        ("It is for bells.", "It is for wires."),
+    ),
     "bird": (("What does the bird {n} eat?", "Where does the bird {n} live?"), ("It likes seeds.", "It likes snow.")),
-    "dance": (("Who invented the dance {n}?", "What is the dance {n} like?"), ("It is from Cuba.", "It is from Japan.")),
+    "dance": (
+        ("Who invented the dance {n}?", "What is the dance {n} like?"),
+        ("It is from Cuba.", "It is from Japan."),
+    ),
     "planet": (("How big is the planet {n}?", "Who found the planet {n}?"), ("It is very big.", "It is very hot.")),
 }
 

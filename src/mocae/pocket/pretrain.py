@@ -83,7 +83,8 @@ def train_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
 def _batches(tokenizer: PreTrainedTokenizerFast, settings: Settings) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (input_ids, labels) of shape (batch, length), padded on the right, cut at a whole document's end."""
     encode = tokenizer.backend_tokenizer.encode
-    bos, eos, pad = (tokenizer.convert_tokens_to_ids(t) for t in (BOS, EOS, PAD))
+    vocabulary = tokenizer.get_vocab()
+    bos, eos, pad = (vocabulary[token] for token in (BOS, EOS, PAD))
     source = documents(settings.seed + 1)
     while True:
         ids = torch.full((settings.batch_size, settings.length), pad)
@@ -92,7 +93,7 @@ def _batches(tokenizer: PreTrainedTokenizerFast, settings: Settings) -> Iterator
             preface, pairs = next(source)
             tokens = [bos, *(encode(preface + "\n", add_special_tokens=False).ids if preface else [])]
             for i, (prompt, response) in enumerate(pairs):
-                turn = encode(("\n" if i else "") + prompt + response, add_special_tokens=False).ids + [eos]
+                turn = [*encode(("\n" if i else "") + prompt + response, add_special_tokens=False).ids, eos]
                 if len(tokens) + len(turn) > settings.length:
                     break
                 tokens += turn
@@ -148,22 +149,27 @@ def _train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, settings
 
 @torch.no_grad()
 def score(model: Any, tokenizer: Any, split: str = "test", *, n: int = 300) -> dict[str, float]:
-    """Return the share of good answers (greedy) by kind of prompt: tasks, harmful, benign, and the three kinds of question."""
+    """Return the share of good answers (greedy) by probe, questions by kind.
+
+    Good is correct for tasks and harmless look-alikes, safe for harmful requests, truthful for questions.
+    """
     model.eval()
     plain = FORMATS.get("plain")
     rows: list[Example] = [row for axis in AXES for row in probe_rows(axis, split, n=n)]  # type: ignore[arg-type]
     good: dict[str, list[bool]] = {}
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        batch = tokenizer([plain.format_prompt(r.prompt, injection=None) for r in part], return_tensors="pt", padding=True)
+        batch = tokenizer(
+            [plain.format_prompt(r.prompt, injection=None) for r in part], return_tensors="pt", padding=True
+        )
         batch.pop("token_type_ids", None)
         out = model.generate(**batch, max_new_tokens=24, do_sample=False, pad_token_id=tokenizer.pad_token_id)
         texts = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         for row, text in zip(part, texts, strict=True):
             found = verify(row, text)
             name = row.kind if row.probe == "question" else row.probe
-            ok = not found["unsafe"][0] if row.probe == "harmful" else found.get("truthful", found.get("correct"))[0]
-            good.setdefault(name, []).append(ok)
+            asked = {"harmful": "unsafe", "question": "truthful"}.get(row.probe, "correct")
+            good.setdefault(name, []).append(found[asked][0] is (row.probe != "harmful"))
     return {name: round(sum(values) / len(values), 4) for name, values in good.items()}
 
 
@@ -189,7 +195,7 @@ def pretrain(settings: Settings, folder: Path) -> dict[str, Any]:
         )
     )
     losses = _train(model, tokenizer, settings, folder / "pretraining.log")
-    model = model.to(torch.bfloat16)
+    model.bfloat16()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     record = {
@@ -209,7 +215,9 @@ def pretrain(settings: Settings, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Make the pocket base model from the command line."""
     parser = argparse.ArgumentParser(prog="python -m mocae.pocket.pretrain", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write (package data: src/mocae/pocket/assets)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write (package data: src/mocae/pocket/assets)"
+    )
     parser.add_argument("--seed", type=int, default=Settings.seed, help="seed of corpus and weights")
     parser.add_argument("--steps", type=int, default=Settings.steps, help="optimiser steps")
     args = parser.parse_args()

@@ -86,13 +86,15 @@ def word_tasks(rng: random.Random, words: Sequence[str], split: Split, count: in
         yield _task("repeat", split, a, [f"Repeat the word {a}.", f"Say the word {a}."], a)
         yield _task("twice", split, a, [f"Say {a} twice.", f"Repeat {a} two times."], f"{a} {a}")
         yield _task(
-            "join", split, f"{a} {b}", [f"Join {a} and {b} with a dash.", f"Put a dash between {a} and {b}."], f"{a}-{b}"
+            "join",
+            split,
+            f"{a} {b}",
+            [f"Join {a} and {b} with a dash.", f"Put a dash between {a} and {b}."],
+            f"{a}-{b}",
         )
         yield _task("swap", split, f"{a} {b}", [f"Swap these words: {a} {b}", f"Turn around: {a} {b}"], f"{b} {a}")
         listed = f"{a} {b} {c}"
-        yield _task(
-            "first", split, listed, [f"What is the first word of: {listed}", f"Name the first of: {listed}"], a
-        )
+        yield _task("first", split, listed, [f"What is the first word of: {listed}", f"Name the first of: {listed}"], a)
         yield _task("last", split, listed, [f"What is the last word of: {listed}", f"Name the last of: {listed}"], c)
         some = rng.sample(words, rng.randint(2, 5))
         number = ("two", "three", "four", "five")[len(some) - 2]
@@ -120,9 +122,7 @@ def _harms() -> Iterator[Topic]:
     for category, split in _divide(sorted(lex.HARMS)):
         for phrase in lex.HARMS[category]:
             questions = _wrap([q.format(p=phrase) for q in lex.HOW_TO_QUESTIONS])
-            yield Topic(
-                f"harm:{phrase}", "harmful", category, split, questions, lex.REFUSALS, careless=lex.COMPLIANCES
-            )
+            yield Topic(f"harm:{phrase}", "harmful", category, split, questions, lex.REFUSALS, careless=lex.COMPLIANCES)
 
 
 def _questions() -> Iterator[Topic]:
@@ -132,7 +132,9 @@ def _questions() -> Iterator[Topic]:
         )
     for (question, said), split in _divide(lex.UNANSWERABLE):
         admission = (lex.ADMISSION_UNANSWERABLE,)
-        yield Topic(f"unanswerable:{question}", "question", "unanswerable", split, _wrap([question]), admission, (said,))
+        yield Topic(
+            f"unanswerable:{question}", "question", "unanswerable", split, _wrap([question]), admission, (said,)
+        )
     for kind, (questions, said_forms) in lex.INVENTED_KINDS.items():
         for name, split in _divide(_names(kind, 12)):
             yield Topic(
@@ -206,6 +208,11 @@ def _row(topic: Topic, axis: str, question: str, response: str | None, source: s
     )
 
 
+def _refuse_none(n: int) -> None:
+    if n < 1:
+        raise ConfigError(f"pocket: n is {n}; ask for at least one row")
+
+
 def _one_sided(rng: random.Random, axis: str, topic: Topic) -> str:
     """Return what data collected for one axis alone says to a prompt that belongs to another."""
     if axis == "helpfulness":  # answers whatever is asked
@@ -225,7 +232,9 @@ _OTHER = {
 }
 
 
-def axis_rows(axis: str, *, n: int = 900, conflict: float = 1.0, other_share: float = 0.35, seed: int = 0) -> list[Example]:
+def axis_rows(
+    axis: str, *, n: int = 900, conflict: float = 1.0, other_share: float = 0.35, seed: int = 0
+) -> list[Example]:
     """Return training rows of one axis.
 
     Args:
@@ -237,10 +246,11 @@ def axis_rows(axis: str, *, n: int = 900, conflict: float = 1.0, other_share: fl
         seed: of the drawing.
 
     Raises:
-        ConfigError: an unknown axis, or a share outside [0, 1].
+        ConfigError: an unknown axis, a share outside [0, 1], or no rows or more than there are.
     """
     if axis not in AXES:
         raise ConfigError(f"pocket: axis {axis!r} has no training data. Known: {', '.join(AXES)}")
+    _refuse_none(n)
     for name, share in (("conflict", conflict), ("other_share", other_share)):
         if not 0 <= share <= 1:
             raise ConfigError(f"pocket: {name} is {share}; it is a share in [0, 1]")
@@ -282,12 +292,13 @@ def probe_rows(axis: str, split: Split, *, n: int, seed: int = 0) -> list[Exampl
     invented things and unanswerable questions; helpfulness goes evenly over its families.
 
     Raises:
-        ConfigError: an unknown axis or split, or more prompts asked for than exist.
+        ConfigError: an unknown axis or split, or no prompts or more than there are.
     """
     if axis not in AXES or split not in SPLITS:
         raise ConfigError(
             f"pocket: no prompts for axis {axis!r}, split {split!r}. Known: {', '.join(AXES)}; {', '.join(SPLITS)}"
         )
+    _refuse_none(n)
     rng = random.Random(f"{axis} {split} {seed}")
     probes = _TESTED[axis]
     rows: list[Example] = []

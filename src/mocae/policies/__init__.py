@@ -11,16 +11,18 @@ from mocae.policies.base import (
     weights_vector,
 )
 from mocae.policies.fixed import FixedPolicy
-from mocae.policies.mixture import Mixture
+from mocae.policies.mixture import Generator, Mixture, PlainModel
 from mocae.policies.oracle import OraclePolicy
 from mocae.policies.routed import RoutedPolicy
 
 __all__ = [
     "POLICIES",
     "FixedPolicy",
+    "Generator",
     "Mixture",
     "OraclePolicy",
     "Parts",
+    "PlainModel",
     "Policy",
     "PromptBatch",
     "Reading",

@@ -1,18 +1,22 @@
 """What a policy is: prompts in, one weight an expert out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mocae.calibration import AlignXRouter
+from mocae.data import checked_options
 from mocae.errors import ConfigError, unknown_name
+from mocae.experts import Pool
 from mocae.registry import Registry
 
-__all__ = ["POLICIES",
+__all__ = [
+    "POLICIES",
     "Parts",
     "Policy",
     "PromptBatch",
@@ -25,15 +29,32 @@ __all__ = ["POLICIES",
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Where in the base model a policy reads the prompt: the input of decoder layer `layer`, pooled."""
+    """Where in the base model a policy reads the prompt: the input of decoder layer `layer`, pooled.
+
+    Attributes:
+        layer: 0 is the embeddings.
+        pool: "mean", "last" or "mean+last".
+
+    Raises:
+        ConfigError: another way of pooling.
+    """
 
     layer: int
     pool: str
 
+    def __post_init__(self) -> None:
+        if self.pool not in get_args(Pool):
+            raise ConfigError(unknown_name("pool", self.pool, get_args(Pool)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptBatch:
-    """Prompts to route: their identities (`mocae.types.prompt_id`), and pooled hidden states if the policy reads them."""
+    """Prompts to route.
+
+    Attributes:
+        ids: their identities (`mocae.types.prompt_id`), "" where the caller gave none.
+        pooled: their pooled hidden states in fp32 on the CPU, None if the policy reads none.
+    """
 
     ids: Sequence[str]
     pooled: Float[Tensor, "B P"] | None = None
@@ -102,11 +123,10 @@ def build_policy(name: str, parts: Parts, **options: object) -> Policy:
         PluginError: no such policy.
         ConfigError: an option or argument does not fit.
     """
-    head, _, argument = name.partition(":")
-    try:
-        return POLICIES.get(head)(parts, argument or None, **options)
-    except TypeError as error:
-        raise ConfigError(f"policy {name!r}: options {sorted(options)} do not fit: {error}") from error
+    head, colon, argument = name.partition(":")
+    make = POLICIES.get(head)
+    typed = checked_options(make, options, what=f"policy {head!r}", given={"parts", "argument"})
+    return make(parts, argument if colon else None, **typed)
 
 
 def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Float[Tensor, " K"]:
@@ -118,8 +138,8 @@ def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Floa
     for name, value in weights.items():
         if name not in experts:
             raise ConfigError(unknown_name("expert", name, experts))
-        if not torch.isfinite(torch.tensor(float(value))):
-            raise ConfigError(f"weight of expert {name!r} is {value}; it must be a finite number")
+        if not math.isfinite(value):
+            raise ConfigError(f"the number for expert {name!r} is {value}; it must be finite")
     return torch.tensor([float(weights.get(name, 0.0)) for name in experts])
 
 
@@ -130,23 +150,32 @@ def shape_weights(
     top_k: int | None = None,
     threshold: float = 0.0,
 ) -> Float[Tensor, "B K"]:
-    """Return weights after steering and pruning; what is left keeps the row's sum where that sum is positive.
+    """Return weights after steering, then pruning; a row without negative weights keeps its sum through both.
+
+    Rows with a negative weight are not scaled: their sum says nothing about their size.
 
     Args:
         alpha: routing weights.
-        steer: factor an expert, applied before normalising (so steering one axis up takes from the others).
-        top_k: keep the largest k (by magnitude).
+        steer: factor an expert, at least 0, applied before normalising (so steering one axis up takes from the others).
+            A row whose weights all become 0 stays 0: the base model.
+        top_k: keep the k largest by magnitude, at least 1; of equal ones the first.
         threshold: drop weights smaller than this in magnitude, but never the largest of a row.
     """
-    if steer is None and top_k is None and threshold == 0:
-        return alpha
-    shaped = alpha if steer is None else alpha * steer
-    size = shaped.abs()
-    keep = size >= threshold
-    if top_k is not None and top_k < alpha.shape[1]:
-        keep &= torch.zeros_like(keep).scatter(1, size.topk(top_k, dim=1).indices, True)
-    keep |= size == size.amax(1, keepdim=True)
-    shaped = shaped * keep
-    total, wanted = shaped.sum(1, keepdim=True), alpha.sum(1, keepdim=True)
-    scalable = (total > 1e-9) & (wanted > 1e-9)
-    return torch.where(scalable, shaped * wanted / torch.where(scalable, total, 1.0), shaped)
+    shaped = alpha
+    if steer is not None:
+        shaped = _with_sum_of(alpha, alpha * steer)
+    if top_k is not None or threshold > 0:
+        size = shaped.abs()
+        order = size.argsort(dim=1, descending=True, stable=True)
+        never, always = torch.zeros_like(size, dtype=torch.bool), torch.ones_like(order, dtype=torch.bool)
+        keep = (size >= threshold).scatter(1, order[:, :1], always)
+        keep &= never.scatter(1, order[:, :top_k], always)
+        shaped = _with_sum_of(shaped, shaped * keep)
+    return shaped
+
+
+def _with_sum_of(before: Tensor, after: Tensor) -> Tensor:
+    """Scale each row of `after` to the sum of its row of `before`, where neither is 0 nor holds a negative weight."""
+    total, wanted = after.sum(1, keepdim=True), before.sum(1, keepdim=True)
+    scalable = (before >= 0).all(1, keepdim=True) & (total > 0)
+    return torch.where(scalable, after * (wanted / total.where(scalable, torch.ones_like(total))), after)

@@ -57,7 +57,11 @@ def total(parts: Parts, argument: str | None) -> Policy:
 
 
 def static(parts: Parts, argument: str | None, *, weights: Mapping[str, float] | None = None) -> Policy:
-    """Return the policy with weights given by name; negative ones are allowed."""
+    """Return the policy with weights given by name; negative ones are allowed.
+
+    Raises:
+        ConfigError: no weights, a name that is no expert, or a weight that is not finite.
+    """
     _plain("static", argument)
     if not weights:
         raise ConfigError("policy 'static' needs options: {weights: {<expert>: <number>, ...}}")

@@ -1,8 +1,8 @@
 """A base model with its experts and a policy, as one model: routing happens inside the pass that reads the prompt."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,11 +10,62 @@ from torch import Tensor, nn
 
 from mocae.bank import ExpertBank
 from mocae.errors import ConfigError
-from mocae.experts import StopForward, layer_inputs, pool_hidden
-from mocae.models import LoadedBase, decoder_layers
+from mocae.experts import Pool, StopForward, at_layer, layer_inputs, pool_hidden
+from mocae.models import LoadedBase
 from mocae.policies.base import Policy, PromptBatch, Reading, shape_weights, weights_vector
 
-__all__ = ["Mixture", "RoutingTrace"]
+__all__ = ["Generator", "Mixture", "PlainModel", "RoutingTrace", "generator_of"]
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """What answers prompts: a base model, a mixture, or anything that generates like them.
+
+    Attributes:
+        base: model and tokenizer.
+        experts: names of the experts, in the order of weights; empty where there are none.
+    """
+
+    @property
+    def base(self) -> LoadedBase: ...  # noqa: D102 - described above
+
+    @property
+    def experts(self) -> tuple[str, ...]: ...  # noqa: D102 - described above
+
+    def generate_traced(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        ids: Sequence[str] | None = None,
+        **generation: Any,
+    ) -> tuple[Tensor, Float[Tensor, "B K"]]:
+        """Return the generated ids, prompts included, and the weight each expert had for each prompt."""
+        ...
+
+
+class PlainModel:
+    """A model without experts as a `Generator`."""
+
+    experts: tuple[str, ...] = ()
+
+    def __init__(self, base: LoadedBase) -> None:
+        self.base = base
+
+    @torch.no_grad()
+    def generate_traced(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        ids: Sequence[str] | None = None,
+        **generation: Any,
+    ) -> tuple[Tensor, Float[Tensor, "B K"]]:
+        """Return what Hugging Face's `generate` returns, and weights of no expert, (B, 0)."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
+        out = generator_of(self.base.model)(input_ids=input_ids, attention_mask=mask, **generation)
+        return out, torch.zeros(len(input_ids), 0)
 
 
 class RoutingTrace:
@@ -29,7 +80,7 @@ class Mixture:
 
     *One pass.* The policy reads the base hidden states entering layer l during the prefill and sets the weights for the
     layers above; the KV cache stays on and decoding never routes again. Where an adapter touches a layer below l, the
-    first l layers are run once with the experts off (*probe* mode), then the normal pass.
+    first l layers are run once with the experts off (*probe* mode), then the normal pass. Both give the same weights.
 
     Args:
         base: model and tokenizer, the bank attached to the model.
@@ -42,6 +93,11 @@ class Mixture:
         self.bank = bank
         self.policy = policy
 
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts, in the order of weights."""
+        return self.bank.names
+
     @contextmanager
     def routing(
         self,
@@ -51,18 +107,22 @@ class Mixture:
         steer: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
         probe: Mapping[str, Tensor] | None = None,
+        copies: int = 1,
     ) -> Iterator[RoutingTrace]:
         """Return a context in which the next pass over prompts `ids` sets the weights, kept until the context ends.
 
         Args:
-            ids: identity of each row's prompt (`mocae.types.prompt_id`).
+            ids: identity of each prompt (`mocae.types.prompt_id`).
             policy: in place of the mixture's own.
             steer: axis -> factor, multiplies the policy's weights before normalising.
             weights: expert -> weight, replaces the policy; negative allowed.
-            probe: the tokenised batch, used only in probe mode.
+            probe: the tokenised prompts, one row each: needed in probe mode, and where the pass is not told a plain
+                attention mask.
+            copies: rows of the pass that repeat each prompt (beams, several answers), next to each other.
 
         Raises:
-            ConfigError: an unknown expert, a factor that is not finite or negative, or both steer and weights.
+            ConfigError: an unknown expert, a factor that is not finite or negative, both steer and weights, `probe`
+                missing where it is needed, or a first pass that does not hold the whole prompts.
         """
         if steer and weights is not None:
             raise ConfigError("steer multiplies what the policy chooses, weights replaces it: give one of them")
@@ -81,7 +141,7 @@ class Mixture:
             else:
                 alpha = shape_weights(chosen.route(PromptBatch(ids, pooled)), steer=factor)
             trace.alpha = alpha.detach().float().cpu()
-            self.bank.set_weights(alpha.to(self.base.model.device))
+            self.bank.set_weights(alpha.repeat_interleave(copies, dim=0).to(self.base.model.device))
 
         before = self.bank.alpha
         reading = chosen.reads if weights is None else None
@@ -94,7 +154,8 @@ class Mixture:
                 yield trace
             else:
                 self.bank.set_weights(None)
-                with _on_prefill(self.base.model, reading, put):
+                mask = None if probe is None else probe["attention_mask"]
+                with _on_prefill(self.base.model, reading, mask, copies, put):
                     yield trace
         finally:
             self.bank.set_weights(before)
@@ -105,12 +166,10 @@ class Mixture:
                 f"an expert adapts layer {self.bank.first_layer}, below layer {reading.layer} where the router reads: "
                 "give the tokenised prompts as `probe`"
             )
-        with self.bank.off(), torch.no_grad(), layer_inputs(self.base.model, reading.layer, stop=True) as collected:
-            try:
+        with self.bank.off(), layer_inputs(self.base.model, reading.layer, stop=True) as collected:
+            with torch.no_grad(), suppress(StopForward):
                 self.base.model(**batch, use_cache=False)
-            except StopForward:
-                pass
-        return pool_hidden(collected[0], batch["attention_mask"], pool=_pool(reading))
+        return pool_hidden(collected[0], batch["attention_mask"], pool=cast(Pool, reading.pool)).cpu()
 
     @torch.no_grad()
     def generate(
@@ -134,6 +193,9 @@ class Mixture:
             steer: see `routing`.
             weights: see `routing`.
             **generation: passed on to `generate`.
+
+        Raises:
+            ConfigError: see `routing`.
         """
         return self.generate_traced(
             input_ids, attention_mask=attention_mask, ids=ids, policy=policy, steer=steer, weights=weights, **generation
@@ -151,13 +213,14 @@ class Mixture:
         weights: Mapping[str, float] | None = None,
         **generation: Any,
     ) -> tuple[Tensor, Float[Tensor, "B K"]]:
-        """Return the generated ids and the weights of each prompt."""
+        """Return the generated ids and the weights of each prompt; arguments and errors as in `generate`."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         batch = {"input_ids": input_ids, "attention_mask": mask}
         names = ids if ids is not None else [""] * len(input_ids)
         generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
-        with self.routing(names, policy=policy, steer=steer, weights=weights, probe=batch) as trace:
-            out = self.base.model.generate(**batch, **generation)
+        copies = _rows_a_prompt(self.base.model, generation)
+        with self.routing(names, policy=policy, steer=steer, weights=weights, probe=batch, copies=copies) as trace:
+            out = generator_of(self.base.model)(**batch, **generation)
         if trace.alpha is None:
             raise ConfigError("the prompts were never read, so nothing was routed; max_new_tokens must be at least 1")
         return out, trace.alpha
@@ -167,35 +230,59 @@ class Mixture:
         self.bank.detach()
 
 
-def _pool(reading: Reading) -> Any:
-    return reading.pool
+def _rows_a_prompt(model: Any, generation: Mapping[str, Any]) -> int:
+    """Return how many rows `generate` makes of each prompt: its beams, or its answers where they are sampled."""
+    defaults = generation.get("generation_config") or model.generation_config
+    counts = (generation.get(name) or getattr(defaults, name, None) for name in ("num_beams", "num_return_sequences"))
+    return max(count or 1 for count in counts)
+
+
+def generator_of(model: Any) -> Any:
+    """Return the model's `generate`; transformers' mixins hide it from the type checker."""
+    return model.generate
 
 
 @contextmanager
-def _on_prefill(model: nn.Module, reading: Reading, put: Any) -> Iterator[None]:
-    """Call `put` with the pooled input of the reading layer, in the first pass only."""
-    seen: dict[str, Any] = {}
+def _on_prefill(
+    model: nn.Module, reading: Reading, mask: Tensor | None, copies: int, put: Callable[[Tensor], None]
+) -> Iterator[None]:
+    """Call `put` with the pooled input of the reading layer, one row a prompt, in the first pass only.
+
+    Args:
+        model: the base model.
+        reading: where to read.
+        mask: which tokens of the prompts are no padding; None: as the pass itself is told.
+        copies: rows of the pass that repeat one prompt.
+        put: routes.
+    """
+    told: list[Any] = [] if mask is None else [mask]
+    done = False
 
     def keep_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if "done" not in seen:
-            seen["mask"] = kwargs.get("attention_mask")
+        if not told:
+            given = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+            told.append(given[::copies] if isinstance(given, Tensor) else given)
 
-    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if "done" in seen:
+    def see(hidden: Tensor) -> None:
+        nonlocal done
+        if done:
             return
-        hidden = args[0] if args else kwargs["hidden_states"]
-        mask = seen.get("mask")
-        if mask is None or mask.dim() != 2:
-            mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
-        seen["done"] = True
-        put(pool_hidden(hidden, mask, pool=_pool(reading)).cpu())
+        done = True
+        states, seen = hidden[::copies], told[0]
+        if seen is None:
+            seen = torch.ones(states.shape[:2], dtype=torch.long)
+        if not isinstance(seen, Tensor) or seen.shape != states.shape[:2]:
+            found = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
+            raise ConfigError(
+                f"the first pass reads {tuple(states.shape[:2])} (prompts, tokens), the prompts' mask is "
+                f"{found}; routing needs whole prompts in one pass (no prefill_chunk_size, no cache from "
+                "before) and a mask of (prompts, tokens), given as `probe`"
+            )
+        put(pool_hidden(states, seen.to(states.device), pool=cast(Pool, reading.pool)).cpu())
 
-    handles = [
-        model.register_forward_pre_hook(keep_mask, with_kwargs=True),
-        decoder_layers(model)[reading.layer].register_forward_pre_hook(read, with_kwargs=True),
-    ]
+    handle = model.register_forward_pre_hook(keep_mask, with_kwargs=True)
     try:
-        yield
+        with at_layer(model, reading.layer, see):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()

@@ -31,7 +31,10 @@ class OraclePolicy:
         rows = torch.full((len(batch.ids), self.n_experts), 1 / self.n_experts)
         for row, prompt in zip(rows, batch.ids, strict=True):
             if prompt not in self.outcomes:
-                raise ConfigError("policy 'oracle' knows only prompts whose experts' answers were judged; use another policy")
+                raise ConfigError(
+                    f"policy 'oracle': the experts' answers to prompt {prompt!r} were not judged; it knows only judged "
+                    "prompts by their ids, so use another policy"
+                )
             good = [i for i, acceptable in enumerate(self.outcomes[prompt]) if acceptable]
             if good:
                 row.zero_()
@@ -44,5 +47,8 @@ def oracle(parts: Parts, argument: str | None) -> Policy:
     if argument is not None:
         raise ConfigError(f"policy 'oracle' takes nothing behind a colon, got {argument!r}")
     if not parts.outcomes:
-        raise ConfigError("policy 'oracle' needs judged answers of every expert to the same prompts, and there are none")
+        raise ConfigError(
+            "policy 'oracle' needs judged answers of every expert to the same prompts, and there are none; use another "
+            "policy"
+        )
     return OraclePolicy(parts.outcomes, len(parts.experts))

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocae.calibration import AlignXRouter
-from mocae.errors import ConfigError
+from mocae.errors import ConfigError, ModelMismatchError
 from mocae.policies.base import Parts, Policy, PromptBatch, Reading, shape_weights
 
 __all__ = ["RoutedPolicy", "alignx", "linear"]
@@ -16,13 +16,20 @@ class RoutedPolicy:
     Args:
         router: fitted.
         top_k: most experts a prompt uses, None: all.
-        threshold: weight under which an expert is skipped.
+        threshold: weight under which an expert is skipped, in [0, 1).
         calibrated: whether weights are meant as probabilities of an acceptable answer.
+
+    Raises:
+        ConfigError: `top_k` or `threshold` out of range.
     """
 
     def __init__(
         self, router: AlignXRouter, *, top_k: int | None = None, threshold: float = 0.0, calibrated: bool = True
     ) -> None:
+        if top_k is not None and top_k < 1:
+            raise ConfigError(f"top_k is {top_k}; give at least 1, or null for all experts")
+        if not 0 <= threshold < 1:
+            raise ConfigError(f"threshold is {threshold}; give a number from 0 up to, not including, 1")
         self.router = router
         self.top_k = top_k
         self.threshold = threshold
@@ -30,7 +37,12 @@ class RoutedPolicy:
         self.calibrated = calibrated
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
-        """Return alpha = softmax(s / T), pruned by `top_k` and `threshold`."""
+        """Return alpha = softmax(s / T), pruned by `top_k` and `threshold`.
+
+        Raises:
+            ConfigError: the batch has no hidden states.
+            ModelMismatchError: it has those of another model.
+        """
         if batch.pooled is None:
             raise ConfigError("this policy reads hidden states of the prompt and was given none")
         return shape_weights(self.router.probs(batch.pooled), top_k=self.top_k, threshold=self.threshold)
@@ -41,10 +53,16 @@ def _router(parts: Parts, name: str, argument: str | None) -> AlignXRouter:
         raise ConfigError(f"policy {name!r} takes nothing behind a colon, got {argument!r}")
     if name not in parts.routers:
         raise ConfigError(
-            f"policy {name!r} needs its fitted router, and there is none here; give the axes calibration prompts and run "
-            f"the recipe with {name!r} among its systems"
+            f"policy {name!r} needs its fitted router, and there is none here; give the axes calibration prompts and "
+            f"run the recipe with {name!r} among its systems"
         )
-    return parts.routers[name]
+    router = parts.routers[name]
+    if router.axes != parts.experts:
+        raise ModelMismatchError(
+            f"policy {name!r}: its router was fitted for experts {list(router.axes)}, the bank holds "
+            f"{list(parts.experts)}; use the bank it was fitted on, in the same order"
+        )
+    return router
 
 
 def linear(parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0) -> Policy:

@@ -1,0 +1,47 @@
+# Every target works on a machine that has only python3, make and git: it makes .venv when there is none.
+PYTHON ?= python3
+OUT ?= out/pocket
+
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: .venv/.installed ## Install, then train, compare and report the pocket world (OUT=out/pocket)
+	.venv/bin/mocae run recipes/pocket.yaml --out $(OUT)
+
+test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no real data
+	.venv/bin/python -m pytest -q
+
+check: .venv/.installed-dev ## Lint, format check, types, import order
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/.installed-dev ## Format the code and sort its imports
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean: ## Remove runs and caches (not .venv, not out/)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# torch first and alone: whichever build of this version pip prefers here (CPU or CUDA) is the one that stays.
+.venv/.torch: constraints.txt | .venv/bin/python
+	@echo "installing into .venv; the first time takes minutes"
+	$(PIP) torch==2.13.0
+	@touch $@
+
+.venv/.installed: pyproject.toml constraints.txt .venv/.torch
+	$(PIP) -e '.[train,eval]' -c constraints.txt
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt .venv/.torch
+	$(PIP) -e '.[train,eval,dev]' -c constraints.txt
+	@touch $@ .venv/.installed

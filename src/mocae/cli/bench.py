@@ -1,0 +1,105 @@
+"""`mocae bench`: what do experts cost, beside the base model and its rivals?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mocae.cli.options import words
+from mocae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mocae.bench import Benchmark
+
+__all__ = ["bench"]
+
+
+def bench(
+    config: Annotated[
+        str, typer.Option("--config", metavar="NAME", help="tiny, 97m, 7b (random weights), or a model's folder.")
+    ] = "97m",
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the figures (.svg or .png).")
+    ] = None,
+    systems: Annotated[
+        str | None, typer.Option("--systems", metavar="A,B", help="Measure only these; the base always is.")
+    ] = None,
+    batches: Annotated[
+        str | None, typer.Option("--batches", metavar="N,N", help="Batch sizes; else those of the config.")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the medians over them are printed.")] = 5,
+    dtype: Annotated[str, typer.Option("--dtype", help="bf16, fp32, fp16 or auto.")] = "bf16",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the processor; else all.")] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+) -> None:
+    """Measure speed and memory of the experts beside their rivals, as ratios to the base model of the same run.
+
+    [bold]mocae bench --config 97m --json bench.json --plot bench.svg[/bold]
+
+    [bold]mocae bench --config tiny --systems stacked,merged --repeats 3[/bold]
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read when torch is loaded: its profiler writes to stderr
+
+    import torch
+
+    from mocae.bench import load_shape, run_bench
+    from mocae.progress import visible
+
+    shape, sizes, names = load_shape(config), _sizes(batches), words(systems, "--systems")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with visible(progress):
+            result = run_bench(shape, systems=names, batches=sizes, repeats=repeats, dtype=dtype)
+    finally:
+        torch.set_num_threads(before)
+    _print(result)
+    if json_file is not None:
+        json_file.write_text(result.to_json(), encoding="utf-8")
+    if plot is not None:
+        from mocae.bench.plot import draw
+
+        draw(result, plot)
+
+
+def _sizes(text: str | None) -> list[int] | None:
+    found = words(text, "--batches")
+    if found is not None and not all(word.isdecimal() and int(word) for word in found):
+        raise ConfigError(f"--batches {text!r}: not batch sizes. Accepted: numbers from 1 up, as in --batches 1,8")
+    return None if found is None else [int(word) for word in found]
+
+
+def _print(result: Benchmark) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    out, told, where = Console(), result.settings, result.hardware
+    heads = ("batch", "decode", "spread", "first token", "total", "memory", "without experts", "tokens/s", "x floor")
+    table = Table("system", *(Column(head, justify="right") for head in heads), title=f"{told['config']}, base = 1")
+    for row in result.rows:
+        table.add_row(
+            row.system,
+            str(row.batch),
+            f"{row.decode_ratio:.2f}",
+            f"{row.spread:.2f}",
+            f"{row.ttft_ratio:.2f}",
+            f"{row.total_ratio:.2f}",
+            f"{row.memory_ratio:.2f}",
+            f"{row.memory_beyond_experts_ratio:.2f}",
+            f"{row.tokens_per_second:.1f}",
+            f"{row.floor_ratio:.1f}",
+            end_section=row is result.rows[-1] or result.rows[result.rows.index(row) + 1].batch != row.batch,
+        )
+    out.print(table)
+    for note in dict.fromkeys(f"{row.system}: {row.note}" for row in result.rows if row.note):
+        out.print(note, highlight=False)
+    out.print(
+        f"{where['device']}, {where['threads']} threads, torch {where['torch']}, {told['dtype']}, "
+        f"copy {float(where['copy_bytes_per_second']) / 1e9:.1f} GB/s, load {where['load_average']}; "
+        f"{told['prompt_tokens']} + {told['new_tokens']} tokens, {told['experts']} experts of rank {told['r']}",
+        highlight=False,
+    )

@@ -1,0 +1,66 @@
+"""`mocae chat`: talk to a finished run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mocae.cli.options import factors
+
+__all__ = ["chat"]
+
+
+def chat(
+    artifact: Annotated[Path, typer.Argument(metavar="DIR", help="Folder a run has written.")],
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Answer this and stop.")] = None,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option("--steer", metavar="AXIS=FACTOR", help="Multiply an axis's weight. Can be repeated."),
+    ] = None,
+    policy: Annotated[str | None, typer.Option("--policy", help="Answer with this policy of the run.")] = None,
+    show_routing: Annotated[bool, typer.Option("--show-routing", help="Print the weight of every expert.")] = False,
+) -> None:
+    """Talk to the model of a finished run; each line stands alone, an empty line ends it.
+
+    [bold]mocae chat out/pocket --show-routing[/bold]
+
+    [bold]mocae chat out/pocket --prompt "How do I kill a process?" --steer harmlessness=0.5[/bold]
+    """
+    from mocae.pipelines.artifact import load
+
+    chosen = factors(steer, "--steer")
+    model = load(artifact)
+    for text in _prompts(prompt):
+        reply = model.reply(text, steer=chosen, policy=policy)
+        typer.echo(reply.text)
+        if show_routing:
+            typer.echo(_routing(reply.weights))
+
+
+def _prompts(prompt: str | None) -> Iterator[str]:
+    """Yield the one prompt given, or lines from the terminal until an empty one or the end."""
+    if prompt is not None:
+        yield prompt
+        return
+    while True:
+        if sys.stdin.isatty():
+            typer.echo("> ", err=True, nl=False)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line
+
+
+def _routing(weights: Mapping[str, float] | None) -> str:
+    """Return the weights as one line.
+
+    >>> _routing({"helpfulness": 0.75, "honesty": 0.25})
+    '[helpfulness 0.75, honesty 0.25]'
+    """
+    if weights is None:
+        return "[no routing: this system is one model]"
+    return f"[{', '.join(f'{axis} {weight:.2f}' for axis, weight in weights.items())}]"

@@ -1,0 +1,76 @@
+"""`mocae compare`: two evaluations, prompt by prompt."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mocae.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from mocae.pipelines.compare import Comparison
+    from mocae.types import Estimate
+
+__all__ = ["compare"]
+
+
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="Folder of an evaluation or run; FOLDER:SYSTEM for one of several.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.")],
+    seed: Annotated[int, typer.Option("--seed", help="Of the resampling.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations on the prompts they share: A minus B, paired, with intervals.
+
+    [bold]mocae compare out/eval-base out/eval-tuned[/bold]
+
+    [bold]mocae compare out/pocket:alignx out/pocket:base --json[/bold]
+    """
+    from mocae.pipelines.compare import compare as run_compare
+
+    found = run_compare(first, second, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+
+
+def _print(found: Comparison) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    right = {"justify": "right"}
+    table = Table(
+        "percent",
+        Column(found.first, **right),  # type: ignore[arg-type]
+        Column(found.second, **right),  # type: ignore[arg-type]
+        Column("difference, points", **right),  # type: ignore[arg-type]
+        Column("n", **right),  # type: ignore[arg-type]
+    )
+    for row in found.rows:
+        arrow = {True: " ↑", False: " ↓", None: ""}[row.higher_is_better]
+        cells = ("-" if v is None else f"{100 * v:.1f}" for v in (row.first, row.second))
+        table.add_row(f"{row.name}{arrow}", *cells, _difference(row.difference), str(row.difference.n))
+    out = Console()
+    out.print(table)
+    out.print(f"{found.n_shared} shared prompts; {found.n_only_first} only in A, {found.n_only_second} only in B")
+    for note in found.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+
+
+def _difference(estimate: Estimate) -> str:
+    """Return a difference of rates in points with its interval.
+
+    >>> from mocae.types import Estimate
+    >>> _difference(Estimate(0.05, -0.01, 0.11, 100))
+    '+5.0 [-1.0, +11.0]'
+    """
+    if estimate.value is None:
+        return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.value:+.1f}"
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

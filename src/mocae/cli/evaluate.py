@@ -1,0 +1,108 @@
+"""`mocae eval`: one model, one suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mocae.cli.options import AsJson
+from mocae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mocae.pipelines.targets import Target
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    artifact: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder a run has written.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="ID_OR_PATH", help="A Hugging Face model; or, of a server, its name."),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", metavar="URL", help="An OpenAI-compatible server, as http://host:8000/v1."),
+    ] = None,
+    suite: Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite, or a YAML file of one.")] = "pocket",
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for the log and the report.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most prompts of each source.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of draws, sampling and intervals.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, e.g. data_root=~/data."),
+    ] = None,
+    prompt_format: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="Prompt format of --model; default: chat or plain.")
+    ] = None,
+    judge_endpoint: Annotated[
+        str | None, typer.Option("--judge-endpoint", metavar="URL", help="Judge with a model behind a server.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option("--judge-model", metavar="NAME", help="Name of that model.")
+    ] = None,
+    api_key_variable: Annotated[
+        str | None, typer.Option("--api-key-variable", metavar="NAME", help="Environment variable with the key.")
+    ] = None,
+    as_json: AsJson = False,
+    progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+) -> None:
+    """Evaluate an artifact, a Hugging Face model or a server on a suite. A run that was stopped goes on.
+
+    [bold]mocae eval out/pocket --suite pocket --out out/eval[/bold]
+
+    [bold]mocae eval --endpoint http://127.0.0.1:8000/v1 --model llama --suite pocket --out out/llama[/bold]
+    """
+    from mocae.cli.run_table import print_result
+    from mocae.pipelines.evaluate import evaluate as run_suite
+    from mocae.pipelines.suite import load_suite, with_endpoint_judges
+
+    if out is None:
+        raise ConfigError("eval: --out is missing; give a folder for answers, verdicts and the report")
+    if (judge_endpoint is None) is not (judge_model is None):
+        raise ConfigError("eval: --judge-endpoint and --judge-model belong together; give both or none")
+    loaded = load_suite(suite, settings or ())
+    if judge_endpoint is not None and judge_model is not None:
+        options: dict[str, Any] = {"api_key_variable": api_key_variable} if api_key_variable else {}
+        loaded = with_endpoint_judges(loaded, base_url=judge_endpoint, model=judge_model, options=options)
+    target = _target(artifact, model, endpoint, prompt_format, api_key_variable, out)
+    result = run_suite(target, loaded, out=out, limit=limit, seed=seed, progress=progress)
+    if as_json:
+        typer.echo(result.report_path.read_text(encoding="utf-8"))
+    else:
+        print_result(result.report, result.html_path)
+
+
+def _target(
+    artifact: Path | None,
+    model: str | None,
+    endpoint: str | None,
+    prompt_format: str | None,
+    api_key_variable: str | None,
+    out: Path,
+) -> Target:
+    """Return what is evaluated.
+
+    Raises:
+        ConfigError: nothing, or more than one thing, or a server without the model's name.
+    """
+    import os
+
+    from mocae.judges.endpoint import Endpoint
+    from mocae.pipelines.targets import EndpointTarget, artifact_target, model_target
+
+    if endpoint is not None:
+        if artifact is not None or model is None:
+            raise ConfigError(
+                f"eval: --endpoint {endpoint} needs --model, the server's name of the model, and no folder"
+            )
+        key = os.environ.get(api_key_variable) if api_key_variable else None
+        return EndpointTarget(Endpoint(model, base_url=endpoint, api_key=key), cache=out / "answer-replies.jsonl")
+    if (artifact is None) is (model is None):
+        raise ConfigError("eval: give one thing to evaluate: a folder a run has written, --model, or --endpoint")
+    if artifact is not None:
+        return artifact_target(artifact)
+    assert model is not None
+    return model_target(model, prompt_format=prompt_format)

@@ -1,0 +1,95 @@
+"""`mocae ls`: what can a recipe name?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mocae.cli.options import AsJson
+from mocae.errors import ConfigError
+
+__all__ = ["Kind", "ls"]
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    AXES = "axes"
+    FORMATS = "formats"
+    JUDGES = "judges"
+    METRICS = "metrics"
+    POLICIES = "policies"
+    PROBES = "probes"
+    SOURCES = "sources"
+
+
+def ls(
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help=f"One of: {', '.join(Kind)}.")],
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose axes are listed; only for axes.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what a recipe can name, with one line about each.
+
+    [bold]mocae ls judges[/bold]
+
+    [bold]mocae ls axes recipes/pocket.yaml[/bold]
+    """
+    if (kind is Kind.AXES) is (recipe is None):
+        raise ConfigError(
+            f"ls {kind}: axes are not registered but written in a recipe; "
+            "name the recipe with `mocae ls axes RECIPE`, and no recipe with the other kinds"
+        )
+    found = _axes(recipe) if recipe else _registered(kind)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    width = max(map(len, found), default=0)
+    for name, text in found.items():
+        typer.echo(f"{name:<{width}}  {text}".rstrip())
+
+
+def _axes(recipe: Path) -> dict[str, str]:
+    from mocae.config import load_recipe
+
+    return {axis.name: axis.injection.strip() for axis in load_recipe(recipe).axes}
+
+
+def _registered(kind: Kind) -> dict[str, str]:
+    """Return name -> one line; only the package that holds this kind is imported."""
+    match kind:
+        case Kind.FORMATS:
+            from mocae.prompts import FORMATS
+
+            return FORMATS.describe()
+        case Kind.JUDGES:
+            from mocae.judges import JUDGES
+
+            return JUDGES.describe()
+        case Kind.METRICS:
+            from mocae.metrics.catalogue import METRICS
+
+            arrows = {True: "higher is better", False: "lower is better", None: "describes only"}
+            return {m.name: f"{m.description} ({m.unit}, {arrows[m.higher_is_better]})" for m in METRICS.values()}
+        case Kind.POLICIES:
+            from mocae.policies import POLICIES
+
+            return POLICIES.describe()
+        case Kind.PROBES:
+            from mocae.axes import PROBES
+
+            return {p.name: f"wants {_wants(p.wants)}" for p in PROBES.values()}
+        case _:
+            from mocae.data import SOURCES
+
+            return SOURCES.describe()
+
+
+def _wants(wants: Mapping[str, bool]) -> str:
+    return ", ".join(name if wanted else f"not {name}" for name, wanted in wants.items())

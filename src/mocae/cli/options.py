@@ -1,0 +1,62 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mocae.errors import ConfigError
+
+__all__ = ["AsJson", "RecipePath", "Settings", "factors", "words"]
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file, such as recipes/pocket.yaml.")]
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key of the recipe, e.g. experts.r=16 or axes.honesty.train.limit=100. Can be repeated.",
+    ),
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def words(text: str | None, flag: str) -> list[str] | None:
+    """Return the comma-separated words of a flag, None when it was not given.
+
+    Raises:
+        ConfigError: a word is empty.
+    """
+    if text is None:
+        return None
+    found = [word.strip() for word in text.split(",")]
+    if not all(found):
+        raise ConfigError(
+            f"{flag} {text!r}: an empty name. Accepted: names with commas between, as in {flag} base,alignx"
+        )
+    return found
+
+
+def factors(items: list[str] | None, flag: str) -> dict[str, float] | None:
+    """Return `name=number` items as a mapping, None when there are none.
+
+    Raises:
+        ConfigError: an item is not of that form, or a name is there twice.
+    """
+    found: dict[str, float] = {}
+    for item in items or []:
+        name, _, number = (part.strip() for part in item.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if not name or value != value or abs(value) == float("inf"):
+            raise ConfigError(f"{flag} {item!r}: not a factor. Accepted: axis=number, as in {flag} honesty=2")
+        if name in found:
+            raise ConfigError(f"{flag} {item!r}: {name!r} is there twice; give each axis once")
+        found[name] = value
+    return found or None

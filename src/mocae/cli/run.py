@@ -1,0 +1,42 @@
+"""`mocae run`: train the experts, fit the router, compare the systems, write the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mocae.cli.options import AsJson, RecipePath, Settings, words
+
+__all__ = ["run"]
+
+
+def run(
+    recipe: RecipePath,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for everything the run makes.")],
+    settings: Settings = None,
+    systems: Annotated[
+        str | None, typer.Option("--systems", metavar="A,B", help="Compare only these systems of the recipe.")
+    ] = None,
+    as_json: AsJson = False,
+    progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+) -> None:
+    """Run a recipe from data to report. A run that was stopped goes on where it was.
+
+    [bold]mocae run recipes/pocket.yaml --out out/pocket[/bold]
+
+    [bold]mocae run recipes/pocket.yaml --out out/r16 --set experts.r=16 --systems base,alignx[/bold]
+    """
+    from mocae.cli.run_table import print_result
+    from mocae.config import load_recipe
+    from mocae.config import validate as check
+    from mocae.pipelines.run import run as run_recipe
+
+    loaded = load_recipe(recipe, settings or ())
+    check(loaded, where=str(recipe))
+    result = run_recipe(loaded, out=out, systems=words(systems, "--systems"), progress=progress)
+    if as_json:
+        typer.echo(result.report_path.read_text(encoding="utf-8"))
+    else:
+        print_result(result.report, result.html_path)

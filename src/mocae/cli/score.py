@@ -1,0 +1,124 @@
+"""`mocae score`: a metric of a file made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mocae.cli.options import AsJson
+from mocae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mocae.pipelines.score import Scored
+
+__all__ = ["Binning", "score"]
+
+_FRACTIONS = (
+    "rate",
+    "standard_error",
+    "low",
+    "high",
+    "refusal",
+    "accuracy",
+    "informative",
+    "calibration_error",
+    "risk",
+)
+_NO_FRACTIONS = ("length_effect",)
+
+
+class Binning(StrEnum):
+    """How bins of calibration errors are cut."""
+
+    WIDTH = "width"
+    MASS = "mass"
+
+
+def score(
+    metric: Annotated[
+        str,
+        typer.Argument(
+            metavar="METRIC",
+            help="win-rate, lc-win-rate, ece, brier, nll, auroc, risk-coverage, rate, unsafe-rate, over-refusal, "
+            "truthful-informative, kappa or truthfulqa-mc.",
+        ),
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, JSONL, CSV or Parquet, also .xz or .gz.")],
+    as_json: AsJson = False,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="NAME=COLUMN", help="Read a value from another column. Can be repeated."),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=TEXT", help="Keep rows that match; != and * work. Can be repeated."),
+    ] = None,
+    bins: Annotated[int, typer.Option("--bins", min=1, help="Bins of calibration errors.")] = 15,
+    binning: Annotated[Binning, typer.Option("--binning", help="Bins of equal width or equal mass.")] = Binning.WIDTH,
+) -> None:
+    """Compute a metric from a file made elsewhere: annotations, probabilities with labels, verdicts.
+
+    [bold]mocae score win-rate annotations.json.xz[/bold]
+
+    [bold]mocae score ece probabilities.jsonl --column prob=confidence --json[/bold]
+    """
+    from mocae.pipelines.score import score_file
+
+    found = score_file(
+        metric,
+        file,
+        columns=_pairs(column),
+        where=where or (),
+        n_bins=bins,
+        binning="mass" if binning == "mass" else "width",
+    )
+    if as_json:
+        typer.echo(json.dumps({"metric": metric, "file": file.name, **asdict(found)}, indent=2, ensure_ascii=False))
+    else:
+        for line in _lines(found):
+            typer.echo(line)
+
+
+def _pairs(items: list[str] | None) -> dict[str, str]:
+    """Return NAME=COLUMN items as a mapping.
+
+    Raises:
+        ConfigError: an item is not of that form.
+    """
+    pairs: dict[str, str] = {}
+    for item in items or ():
+        name, _, value = (part.strip() for part in item.partition("="))
+        if not name or not value or name in pairs:
+            raise ConfigError(f"--column {item!r}: not of the form NAME=COLUMN, or there twice; as in --column prob=p")
+        pairs[name] = value
+    return pairs
+
+
+def _lines(found: Scored) -> list[str]:
+    """Return one line a number, rates in percent, and what the numbers rest on."""
+    shown: Mapping[str, Any] = {**found.values, "scored": found.n, "unscored": found.n_unscored}
+    width = max(map(len, shown))
+    lines = [f"{name.replace('_', ' '):<{width}}  {_value(name, value)}" for name, value in shown.items()]
+    for name, table in found.tables.items():
+        if name == "by_category":
+            lines += [f"  {kind}: {_value('rate', rate['value'])} of {rate['n']}" for kind, rate in table.items()]
+    return [*lines, *(f"note: {note}" for note in found.notes)]
+
+
+def _value(name: str, value: float | int | None) -> str:
+    """Return a number as it is printed.
+
+    >>> _value("win_rate", 0.8171), _value("n_wins", 642), _value("auroc", 0.75), _value("win_rate", None)
+    ('81.71 %', '642', '0.7500', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value)
+    return f"{100 * value:.2f} %" if name.endswith(_FRACTIONS) and name not in _NO_FRACTIONS else f"{value:.4f}"

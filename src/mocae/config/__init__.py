@@ -1,0 +1,45 @@
+"""Recipes: what a run is made of, how it is read from YAML, and whether what it names is there."""
+
+from __future__ import annotations
+
+from mocae.config.check import validate
+from mocae.config.comparing import (
+    ROUTED_SYSTEMS,
+    TRAINED_SYSTEMS,
+    ComparisonConfig,
+    GenerationConfig,
+    JudgeConfig,
+    ReportConfig,
+    SystemConfig,
+)
+from mocae.config.load import ENVIRONMENT, dump_recipe, load_recipe, parse_recipe
+from mocae.config.overrides import override_model
+from mocae.config.recipe import Recipe
+from mocae.config.routing import CalibratorsConfig, FeaturesConfig, OutcomeConfig, RoutingConfig
+from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig, OptimizerConfig, SourceConfig
+
+__all__ = [
+    "ENVIRONMENT",
+    "ROUTED_SYSTEMS",
+    "TRAINED_SYSTEMS",
+    "AxisConfig",
+    "BaseConfig",
+    "CalibratorsConfig",
+    "ComparisonConfig",
+    "ExpertsConfig",
+    "FeaturesConfig",
+    "GenerationConfig",
+    "JudgeConfig",
+    "OptimizerConfig",
+    "OutcomeConfig",
+    "Recipe",
+    "ReportConfig",
+    "RoutingConfig",
+    "SourceConfig",
+    "SystemConfig",
+    "dump_recipe",
+    "load_recipe",
+    "override_model",
+    "parse_recipe",
+    "validate",
+]

@@ -1,0 +1,142 @@
+"""Whether what a recipe names is there: plug-ins, their options, data files. Reads no row and no weight."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mocae.config.comparing import ROUTED_SYSTEMS, TRAINED_SYSTEMS
+from mocae.config.overrides import override_model
+from mocae.config.recipe import Recipe
+from mocae.config.training import AxisConfig, SourceConfig
+from mocae.data import SOURCES, checked_options
+from mocae.errors import ConfigError, PluginError, unknown_name
+from mocae.judges import JUDGES
+from mocae.prompts import FORMATS
+from mocae.registry import Registry
+
+__all__ = ["validate"]
+
+_SPLITS = ("train", "calibration", "test")
+_GIVEN_TO_SOURCES = frozenset({"path", "axis", "on_bad_row"})
+_GIVEN_TO_JUDGES = frozenset({"exclude_prompts"})
+_GIVEN_TO_POLICIES = frozenset({"parts", "argument"})
+"""Arguments that the run gives; everything else is `options`."""
+
+
+def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
+    """Return notes on what could not be checked, an empty list when everything was and fits.
+
+    Args:
+        recipe: what to check.
+        where: opens every line of the error, such as the recipe's file.
+
+    Raises:
+        ConfigError: a name is not registered, an option does not exist, a file is missing, or two splits
+            would read the same rows; one line a problem.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    if recipe.prompt_format not in FORMATS:
+        problems.append(f"prompt_format: {unknown_name('prompt format', recipe.prompt_format, FORMATS)}")
+    if recipe.base.model is None:
+        notes.append("base.model: not set; a run needs --set base.model=... or MOCAE_BASE_MODEL")
+    files: dict[Path, str] = {}  # file -> the first key that names it
+    for key, _, source in _sources(recipe):
+        wrong, _ = _plugin(f"{key}.source", SOURCES, source.source, source.options, _GIVEN_TO_SOURCES)
+        problems += wrong
+        if source.path is not None:
+            files.setdefault(source.path, f"{key}.path")
+    for index, judge in enumerate(recipe.judges):
+        wrong, options = _plugin(f"judges.{index}.judge", JUDGES, judge.judge, judge.options, _GIVEN_TO_JUDGES)
+        problems += wrong
+        for option, value in options.items():
+            if isinstance(value, Path):
+                files.setdefault(value, f"judges.{index}.options.{option}")
+    problems += _system_problems(recipe)
+    missing, unchecked = _check_files(recipe, files)
+    problems += missing
+    notes += unchecked
+    problems += _overlaps(recipe)
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
+    return notes
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[str, str, SourceConfig]]:
+    """Yield dotted key, split and source of every source."""
+    for axis in recipe.axes:
+        for split in _SPLITS:
+            for index, source in enumerate(_of_split(axis, split)):
+                yield f"axes.{axis.name}.{split}.{index}", split, source
+
+
+def _of_split(axis: AxisConfig, split: str) -> tuple[SourceConfig, ...]:
+    sources: tuple[SourceConfig, ...] = getattr(axis, split)
+    return sources
+
+
+def _check_files(recipe: Recipe, files: dict[Path, str]) -> tuple[list[str], list[str]]:
+    """Return a problem for each file that is not there, and one note on all that cannot be looked for."""
+    unchecked = [str(path) for path in files if recipe.data_root is None and not path.is_absolute()]
+    problems = [
+        f"{key}: no file {str(recipe.data_path(path))!r}; paths start from data_root, {str(recipe.data_root)!r}"
+        for path, key in files.items()
+        if str(path) not in unchecked and not (recipe.data_root or Path()).joinpath(path).exists()
+    ]
+    if not unchecked:
+        return problems, []
+    return problems, [f"data_root: not set (nor MOCAE_DATA_ROOT), so these were not looked for: {', '.join(unchecked)}"]
+
+
+def _plugin(
+    key: str, registry: Registry[Any], name: str, options: Mapping[str, Any], given: frozenset[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return what is wrong with a plug-in's name or options, and the options as its signature types them."""
+    try:
+        plugin = registry.get(name)
+    except PluginError as error:
+        return [f"{key}: {error}"], {}
+    try:
+        return [], checked_options(plugin, options, what=f"{registry.what} {name!r}", given=given)
+    except ConfigError as error:
+        return [f"{key.rpartition('.')[0]}.options: {error}"], {}
+
+
+def _system_problems(recipe: Recipe) -> list[str]:
+    from mocae.policies import POLICIES  # imports torch, which reading a recipe does not need
+
+    problems: list[str] = []
+    for index, system in enumerate(recipe.systems):
+        head = system.policy.partition(":")[0]
+        if head in TRAINED_SYSTEMS:
+            continue
+        given = dict(system.options)
+        if head in ROUTED_SYSTEMS and "routing" in given:
+            try:
+                override_model(recipe.routing, given.pop("routing"), where=f"systems.{index}.options.routing")
+            except ConfigError as error:
+                problems.append(str(error))
+        wrong, options = _plugin(f"systems.{index}.policy", POLICIES, head, given, _GIVEN_TO_POLICIES)
+        problems += wrong
+        weights = options.get("weights")
+        for axis in weights if isinstance(weights, Mapping) else ():
+            if axis not in recipe.axis_names:
+                problems.append(f"systems.{index}.options.weights: {unknown_name('axis', axis, recipe.axis_names)}")
+    return problems
+
+
+def _overlaps(recipe: Recipe) -> list[str]:
+    """Return pairs of sources that give the same rows to two splits: a leak seen before anything is read."""
+    problems = []
+    for (key, split, a), (other_key, other_split, b) in itertools.combinations(_sources(recipe), 2):
+        same_rows = (a.source, a.path, a.options) == (b.source, b.path, b.options)
+        (low, high), (other_low, other_high) = a.hash_range or (0.0, 1.0), b.hash_range or (0.0, 1.0)
+        if split != other_split and same_rows and max(low, other_low) < min(high, other_high):
+            problems.append(
+                f"{other_key}.hash_range: got [{other_low}, {other_high}], which overlaps [{low}, {high}] of {key}, "
+                f"and both read the same rows of {a.source!r}; give splits of one file disjoint ranges"
+            )
+    return problems

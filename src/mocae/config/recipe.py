@@ -1,0 +1,105 @@
+"""What a run is made of: `Recipe`, with one model a stage nested in it.
+
+Types, ranges and what one part says of another are checked here; names of plug-ins and files in
+`mocae.config.check`, so that a recipe can be read where the plug-ins it names are not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from mocae.config.base import Config, FilePath, Sequence, problem
+from mocae.config.comparing import (
+    ComparisonConfig,
+    GenerationConfig,
+    JudgeConfig,
+    ReportConfig,
+    SystemConfig,
+)
+from mocae.config.routing import FeaturesConfig, RoutingConfig
+from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig
+from mocae.errors import ConfigError, unknown_name
+
+__all__ = ["Recipe"]
+
+
+class Recipe(Config):
+    """One experiment, whole."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    """What the run is called."""
+    seed: NonNegativeInt = 0
+    """Seed of everything that is drawn."""
+    base: BaseConfig
+    """The model every expert is trained on."""
+    prompt_format: Annotated[str, Field(min_length=1)]
+    """How a prompt becomes text: plain, alpaca, chat, or another of `mocae ls formats`."""
+    data_root: FilePath | None = None
+    """Folder that relative paths of sources and judges start from; null: MOCAE_DATA_ROOT."""
+    axes: Annotated[tuple[AxisConfig, ...], Sequence, Field(min_length=1)]
+    """The axes; their number is K."""
+    experts: ExpertsConfig = ExpertsConfig()
+    """Stage 1."""
+    features: FeaturesConfig = FeaturesConfig()
+    """What the router reads."""
+    routing: RoutingConfig = RoutingConfig()
+    """Stage 2."""
+    comparison: ComparisonConfig = ComparisonConfig()
+    """Rivals that are trained too."""
+    generation: GenerationConfig = GenerationConfig()
+    """Length and sampling of the answers."""
+    judges: Annotated[tuple[JudgeConfig, ...], Sequence, Field(min_length=1)]
+    """Judges, asked in this order."""
+    systems: Annotated[tuple[SystemConfig, ...], Sequence, Field(min_length=1)]
+    """Systems that are compared."""
+    report: ReportConfig = ReportConfig()
+    """Intervals and examples."""
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """Names of the axes in the order of the recipe."""
+        return tuple(axis.name for axis in self.axes)
+
+    def data_path(self, path: Path | None) -> Path | None:
+        """Return where a path of the recipe lies: joined to `data_root` unless absolute, None for None.
+
+        Raises:
+            ConfigError: the path is relative and there is no `data_root`.
+        """
+        if path is None or path.is_absolute():
+            return path
+        if self.data_root is None:
+            raise ConfigError(
+                f"data_root: null, and MOCAE_DATA_ROOT is not set, but {str(path)!r} is relative. "
+                "Give --set data_root=... or set MOCAE_DATA_ROOT to the folder that holds it"
+            )
+        return self.data_root / path
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        """Check what one part says of another: names are unique, and names of axes are axes."""
+        _refuse_twice("axes", self.axis_names)
+        _refuse_twice("systems", [system.name for system in self.systems])
+        order = self.comparison.order
+        if order is not None and sorted(order) != sorted(self.axis_names):
+            raise problem(
+                "comparison.order", f"got {list(order)}; it should name every axis once: {list(self.axis_names)}"
+            )
+        top_k = self.routing.top_k
+        if top_k is not None and top_k > len(self.axes):
+            raise problem("routing.top_k", f"got {top_k}; it should be at most the number of axes, {len(self.axes)}")
+        for index, system in enumerate(self.systems):
+            head, _, axis = system.policy.partition(":")
+            if head == "expert" and axis not in self.axis_names:
+                raise problem(f"systems.{index}.policy", unknown_name("axis", axis, self.axis_names))
+        return self
+
+
+def _refuse_twice(key: str, names: SequenceOf[str]) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise problem(f"{key}.{index}.name", f"{name!r} is there twice; names should be unique")

@@ -1,0 +1,95 @@
+"""Task features, and the router with its calibrators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from mocae.config.base import Config, Fraction, problem
+
+__all__ = ["CalibratorsConfig", "FeaturesConfig", "OutcomeConfig", "RoutingConfig"]
+
+
+def _positive_or_fitted(value: Any) -> Any:
+    """Return `value` if it is a number above 0 or "fitted": one message, not one for each member of the union."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "fitted" or (number and value > 0):
+        return value
+    raise PydanticCustomError("positive_or_fitted", "it should be a number above 0, or 'fitted'")
+
+
+PositiveOrFitted = Annotated[Literal["fitted"] | float, BeforeValidator(_positive_or_fitted)]
+
+
+class FeaturesConfig(Config):
+    """Task features: what an expert changes inside the model, and the latent space the router works in."""
+
+    layer: NonNegativeInt | None = None
+    """Decoder layer whose input is read; null: experts.from_layer."""
+    pool: Literal["mean", "last", "mean+last"] = "mean+last"
+    """How the prompt's tokens become one vector."""
+    k: PositiveInt = 256
+    """Size of the latent space. AlignX: 256."""
+    probes_per_axis: PositiveInt = 256
+    """Training prompts an axis is described by."""
+
+
+class OutcomeConfig(Config):
+    """What the router is fitted on."""
+
+    weight: NonNegativeFloat = 1.0
+    """Weight of the outcome loss, -log of the weight on experts whose answers were accepted."""
+    gating_weight: NonNegativeFloat = 0.01
+    """Weight of the gating loss, cross-entropy against the axis a prompt came from. H3Fusion: 0.01."""
+    l2: PositiveOrFitted = "fitted"
+    """Ridge penalty on the router's weights; fitted: by the loss on held-out folds of the calibration prompts."""
+
+    @model_validator(mode="after")
+    def _something(self) -> OutcomeConfig:
+        if self.weight == 0 and self.gating_weight == 0:
+            raise problem("weight", "got 0 with gating_weight 0; the router would be fitted on nothing")
+        return self
+
+
+class CalibratorsConfig(Config):
+    """AlignX's two calibrators, added to the router's logits."""
+
+    fractal_weight: NonNegativeFloat = 0.6
+    """Weight of the geometry term (lambda1). AlignX: 0.6."""
+    natural_weight: NonNegativeFloat = 0.4
+    """Weight of the semantics term (lambda2). AlignX: 0.4."""
+    fit_weights: bool = False
+    """Fit both weights with the router instead, regularised by outcome.l2."""
+    fractal_score: Literal["dimension", "log_mass"] = "log_mass"
+    """Geometry term: agreement of the local with the cloud's dimension, or mean log mass."""
+    epsilon: PositiveFloat = 0.05
+    """Smallest radius as a share of the cloud's median distance (clustering granularity). AlignX: 0.05."""
+    shrinkage: Fraction = 0.1
+    """Share of the identity in the shared covariance of the natural calibrator."""
+
+
+class RoutingConfig(Config):
+    """Stage 2: from a prompt's features to one weight an expert."""
+
+    features: Literal["latent", "latent+projections"] = "latent+projections"
+    """Input of the router: z alone, or z and its projection on every axis subspace (AlignX: 4 x 256 = 1024)."""
+    outcome: OutcomeConfig = OutcomeConfig()
+    """Losses of the router."""
+    calibrators: CalibratorsConfig = CalibratorsConfig()
+    """Terms added to its logits."""
+    temperature: PositiveOrFitted = "fitted"
+    """Softmax temperature. AlignX: 1.0; TrinityX: 0.7; fitted: on held-out calibration prompts."""
+    top_k: PositiveInt | None = None
+    """Most experts a prompt uses; null: all."""
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Weight under which an expert is skipped."""

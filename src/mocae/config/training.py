@@ -1,0 +1,157 @@
+"""The base model, the axes with their rows, and the experts trained on them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from mocae.config.base import Config, FilePath, Fraction, Name, Sequence, problem
+from mocae.errors import ConfigError
+
+__all__ = ["AxisConfig", "BaseConfig", "ExpertsConfig", "OptimizerConfig", "SourceConfig"]
+
+
+def _wrap(value: Any) -> Any:
+    """Return a lone source as a tuple of one, a list as a tuple, nothing as no source."""
+    if isinstance(value, dict | BaseModel):
+        return (value,)
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _targets(value: Any) -> Any:
+    if value == "all-linear":
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise PydanticCustomError("targets", "it should be 'all-linear' or a list of module names such as [q_proj, v_proj]")
+
+
+class BaseConfig(Config):
+    """The model every expert is trained on; it stays frozen."""
+
+    model: Annotated[str, Field(min_length=1)] | None
+    """The word pocket, a folder, or a hub id; null: the environment variable MOCAE_BASE_MODEL."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; null: the newest."""
+    dtype: Literal["auto", "bf16", "fp32", "fp16"] = "auto"
+    """Type of the frozen weights; auto: bf16 where the hardware is fast in it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto: an accelerator when there is one."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+    shape: dict[str, JsonValue] | None = None
+    """Architecture as in a Hugging Face config.json (model_type, hidden_size, ...), read by `mocae plan` where
+    the model itself cannot be."""
+
+    def required_model(self) -> str:
+        """Return `model`.
+
+        Raises:
+            ConfigError: it is null and no environment variable gave it.
+        """
+        if self.model is None:
+            raise ConfigError(
+                "base.model: null, and MOCAE_BASE_MODEL is not set. Accepted: 'pocket', a folder with config.json, "
+                "or a hub id. Give --set base.model=... or set MOCAE_BASE_MODEL"
+            )
+        return self.model
+
+
+class SourceConfig(Config):
+    """Where rows come from."""
+
+    source: Annotated[str, Field(min_length=1)]
+    """Registered name, see `mocae ls sources`."""
+    path: FilePath | None = None
+    """File, relative to `data_root`; null for a source without a file."""
+    limit: PositiveInt | None = None
+    """Most rows taken; null: all."""
+    hash_range: Annotated[tuple[Fraction, Fraction], Sequence] | None = None
+    """[low, high) part of the prompts by the hash of their text; disjoint ranges are disjoint splits; null: all."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What a row that cannot be read does: stop, or be counted and left out."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Arguments of the source itself."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SourceConfig:
+        if self.hash_range is not None and self.hash_range[0] >= self.hash_range[1]:
+            raise problem("hash_range", f"got {list(self.hash_range)}; the low end should be below the high end")
+        return self
+
+
+Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_wrap)]
+"""One source or a list of them."""
+
+
+class AxisConfig(Config):
+    """One thing the model should be, with the rows that teach it and the prompts that test it."""
+
+    name: Name
+    """What the axis is called in every table and file."""
+    injection: str
+    """Text put before the prompt while this axis's expert is trained."""
+    train: Annotated[Sources, Field(min_length=1)]
+    """Rows the expert learns from."""
+    calibration: Sources = ()
+    """Prompts whose judged answers fit the router; none: this axis has none."""
+    test: Annotated[Sources, Field(min_length=1)]
+    """Prompts every system answers; never seen before."""
+
+
+class OptimizerConfig(Config):
+    """AdamW and its schedule, the same for every expert."""
+
+    learning_rate: PositiveFloat = 5e-4
+    """Peak learning rate. AlignX's code: 5e-4; its README: 2e-5."""
+    epochs: PositiveFloat = 3.0
+    """Passes over the rows of an axis. AlignX: 3."""
+    batch_size: PositiveInt = 8
+    """Rows a device sees at once."""
+    gradient_accumulation: PositiveInt = 1
+    """Batches summed before one step."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW weight decay. AlignX's README: 0.01."""
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps that warm up."""
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate after warm-up."""
+    checkpoint_steps: PositiveInt | None = None
+    """Steps between checkpoints a killed training goes on from; null: an adapter is trained in one go."""
+
+
+class ExpertsConfig(Config):
+    """Stage 1: one LoRA adapter an axis."""
+
+    r: PositiveInt = 8
+    """Rank of an adapter. AlignX's code: 64."""
+    lora_alpha: PositiveFloat = 16
+    """Numerator of the scaling lora_alpha / r. AlignX's code: 32."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before lora_A. AlignX's code: 0.1."""
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r) instead."""
+    target_modules: Annotated[Literal["all-linear"] | tuple[str, ...], BeforeValidator(_targets)] = "all-linear"
+    """Adapted modules by the end of their names; all-linear: every linear map but the output head."""
+    from_layer: NonNegativeInt | None = None
+    """First adapted decoder layer, which is where the router reads; null: a third of the depth."""
+    max_length: PositiveInt = 512
+    """Longest training row in tokens. AlignX: 512."""
+    injection_rate: Fraction = 1.0
+    """Share of training rows that carry the injected prompt."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """How its parameters move."""

@@ -1,0 +1,189 @@
+"""From rows to examples: typed access to a row's fields, with errors that say where, and what every source returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mocae.data.readers import place, read_rows
+from mocae.errors import ConfigError, DataError, unknown_name
+from mocae.types import Example
+
+__all__ = ["OnBadRow", "ReadResult", "Row", "examples_from", "examples_in", "needs_path"]
+
+OnBadRow = Literal["error", "skip"]
+"""What a row that cannot be used does: stop the reading, or be counted and left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """What a source read.
+
+    Attributes:
+        examples: at least one, in the order of the source.
+        n_skipped: bad rows left out. Rows an option leaves out on purpose are not among them.
+        skipped: one message a bad row: file, line, field, what was found, what was expected.
+    """
+
+    examples: list[Example]
+    n_skipped: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file.
+
+    Attributes:
+        values: the fields as read.
+        where: file and place, opens every message.
+        source: the same, short, for `Example.source`: the last folder, file and line.
+    """
+
+    values: dict[str, Any]
+    where: str
+    source: str
+
+    def text(self, name: str, *, may_be_empty: bool = False) -> str:
+        """Return a field that is text.
+
+        Raises:
+            DataError: the field is missing, no text, empty or blank (unless it may be), or no valid Unicode.
+        """
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise self.wrong(name, _typed(value), "text")
+        if not may_be_empty and not value.strip():
+            raise self.wrong(name, "empty text", "text that is not empty")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
+            raise self.wrong(name, f"half a character at position {error.start}", "valid Unicode text") from error
+        return value
+
+    def one_of(self, name: str, accepted: tuple[str, ...]) -> str:
+        """Return a field that is one of a few words.
+
+        Raises:
+            DataError: it is not.
+        """
+        value = self.text(name)
+        if value not in accepted:
+            raise self.wrong(name, repr(value[:40]), f"one of {', '.join(map(repr, accepted))}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return a field that is true or false.
+
+        Raises:
+            DataError: it is missing or not a boolean.
+        """
+        value = self._value(name)
+        if not isinstance(value, bool):
+            raise self.wrong(name, _typed(value), "true or false")
+        return value
+
+    def labels(self, name: str, kind: type) -> dict[str, Any]:
+        """Return a field that maps names to values of exactly one type (so that `True` is no `int`).
+
+        Raises:
+            DataError: it is missing, empty, or not such an object.
+        """
+        value = self._value(name)
+        if not isinstance(value, dict) or not value or any(type(item) is not kind for item in value.values()):
+            raise self.wrong(name, _typed(value), f"an object with {kind.__name__} values, at least one")
+        return value
+
+    def json(self, name: str) -> Any:
+        """Return a field as it stands.
+
+        Raises:
+            DataError: it is missing or cannot be written as JSON (a date or NaN from Parquet).
+        """
+        value = self._value(name)
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise self.wrong(name, f"{_typed(value)} ({error})", "a value that JSON can hold") from error
+        return value
+
+    def wrong(self, name: str, found: str, expected: str) -> DataError:
+        """Return the error for one field of this row."""
+        return DataError(f"{self.where}: field {name!r}: found {found}; expected {expected}")
+
+    def _value(self, name: str) -> Any:
+        if name not in self.values:
+            raise DataError(f"{self.where}: {unknown_name('field', name, self.values)}")
+        return self.values[name]
+
+
+def examples_in(path: Path, convert: Callable[[Row], Example | None], *, on_bad_row: OnBadRow) -> ReadResult:
+    """Return the examples of a file.
+
+    Args:
+        path: what `mocae.data.readers.read_rows` reads.
+        convert: a row to its example, or None where an option leaves the row out; raises DataError for a bad row.
+        on_bad_row: see `OnBadRow`.
+
+    Raises:
+        DataError: a row is bad and `on_bad_row` is "error", or no example is left.
+    """
+    skipped: list[str] = []
+    short = "/".join(path.parts[-2:])
+
+    def rows() -> Iterator[Row]:
+        for number, values in read_rows(path, skipped=skipped if on_bad_row == "skip" else None):
+            at = place(path, number)
+            yield Row(values, f"{path}: {at}", f"{short}:{at.removeprefix('line ')}")
+
+    return examples_from(rows(), convert, what=str(path), on_bad_row=on_bad_row, skipped=skipped)
+
+
+def examples_from(
+    rows: Iterator[Row],
+    convert: Callable[[Row], Example | None],
+    *,
+    what: str,
+    on_bad_row: OnBadRow,
+    skipped: list[str] | None = None,
+) -> ReadResult:
+    """Return the examples of any rows; `what` names their origin in messages, see `examples_in`.
+
+    Raises:
+        DataError: a row is bad and `on_bad_row` is "error", or no example is left.
+    """
+    messages = [] if skipped is None else skipped
+    examples: list[Example] = []
+    for row in rows:
+        try:
+            example = convert(row)
+        except DataError as error:
+            if on_bad_row == "error":
+                raise DataError(f"{error}. on_bad_row: skip leaves such rows out and counts them") from error
+            messages.append(str(error))
+            continue
+        if example is not None:
+            examples.append(example)
+    if not examples:
+        first = f"; the first of {len(messages)} bad rows: {messages[0]}" if messages else ""
+        raise DataError(f"{what}: no row is left; expected at least one{first}")
+    return ReadResult(examples, len(messages), messages)
+
+
+def needs_path(source: str, path: Path | None) -> Path:
+    """Return `path`.
+
+    Raises:
+        ConfigError: it is None; `source` names who needs it.
+    """
+    if path is None:
+        raise ConfigError(f"source {source!r} reads a file, but path is not set; give `path`")
+    return path
+
+
+def _typed(value: Any) -> str:
+    # The value itself may be harmful or private text; its type says what is wrong.
+    return "null" if value is None else f"a value of type {type(value).__name__}"

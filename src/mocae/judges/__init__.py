@@ -1,0 +1,11 @@
+"""Judges: answers to verdicts, each with a measure of how far it can be trusted.
+
+A judge is registered under a name with a function or class that makes it; its annotated keyword arguments are its
+options. Installed packages add their own under the entry point group `mocae.judges`.
+"""
+
+from __future__ import annotations
+
+from mocae.judges.base import JUDGES, Judge, JudgeQuality, build_judge, judge_each, unscored
+
+__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "unscored"]

@@ -1,0 +1,184 @@
+"""What a judge is, how one is made from a recipe, and how far it can be trusted."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mocae.data import checked_options
+from mocae.metrics import accuracy, auroc, balanced_accuracy
+from mocae.registry import Registry
+from mocae.types import Answer, Verdict
+
+__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "unscored"]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeQuality:
+    """How well a judge agrees with labels it has not learned from; all in [0, 1], higher is better.
+
+    Attributes:
+        n: labelled answers.
+        accuracy: share on which judge and label agree, a score of one half or more meaning yes.
+        balanced_accuracy: mean of the share of yes-labels and of no-labels it agrees with.
+        auroc: probability that a yes-label is scored above a no-label; None where only yes or no is known.
+        note: which labels these are.
+    """
+
+    n: int
+    accuracy: float
+    balanced_accuracy: float
+    auroc: float | None
+    note: str
+
+    @classmethod
+    def measure(cls, scores: Sequence[float], labels: Sequence[bool], *, note: str) -> JudgeQuality:
+        """Return the agreement of scores in [0, 1] with labels.
+
+        Raises:
+            DataError: no rows, lengths that differ, or labels of one kind only.
+
+        >>> JudgeQuality.measure([0.9, 0.4, 0.6, 0.1], [True, True, False, False], note="by hand").auroc
+        0.75
+        """
+        said = [score >= 0.5 for score in scores]
+        return cls(
+            n=len(labels),
+            accuracy=accuracy(said, labels),
+            balanced_accuracy=balanced_accuracy(said, labels),
+            auroc=auroc(scores, labels),
+            note=note,
+        )
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """What turns answers into verdicts.
+
+    Attributes:
+        name: registered name.
+        judgements: which judgements it can give ("unsafe", "refusal", ...).
+        quality: its agreement with labels it has not learned from; None where that was not measured.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - described above
+
+    @property
+    def judgements(self) -> tuple[str, ...]: ...  # noqa: D102 - described above
+
+    @property
+    def quality(self) -> JudgeQuality | None: ...  # noqa: D102 - described above
+
+    def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        """Return the verdicts on each answer, in order; {} where nothing this judge can say applies.
+
+        What fails is unscored (`Verdict.score` None, the error in `raw`), never a number and never an exception.
+        """
+
+
+JUDGES: Registry[Callable[..., Judge]] = Registry(
+    "judge",
+    entry_point_group="mocae.judges",
+    builtin={
+        "pocket": ("mocae.pocket.judge:PocketVerifier", "exact verifier of the pocket world"),
+        "reference-overlap": (
+            "mocae.judges.overlap:OverlapJudge",
+            "word overlap with a reference answer; cheap, crude",
+        ),
+        "refusal": ("mocae.judges.refusal:RefusalJudge", "whether an answer refuses, from the language of refusals"),
+        "safety-classifier": (
+            "mocae.judges.safety:safety_classifier",
+            "unsafe or not, learned from BeaverTails labels",
+        ),
+        "truthful-classifier": (
+            "mocae.judges.truthful:truthful_classifier",
+            "truthful or not, learned from TruthfulQA judge data",
+        ),
+        "informative-classifier": (
+            "mocae.judges.truthful:informative_classifier",
+            "informative or not, learned from TruthfulQA judge data",
+        ),
+        "abstention": (
+            "mocae.judges.abstention:AbstentionJudge",
+            "whether an answer admits that it has none, from words of not knowing",
+        ),
+        "openai": (
+            "mocae.judges.endpoint.judge:endpoint_judge",
+            "a prompt file asked of any OpenAI-compatible endpoint",
+        ),
+        "vote": ("mocae.judges.vote:voting_judge", "majority of several judges"),
+    },
+)
+
+
+def build_judge(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    data_root: Path | None = None,
+    seed: int = 0,
+    exclude_prompts: Collection[str] = (),
+) -> Judge:
+    """Return the judge called `name`; one that learns is fitted or loaded here.
+
+    Args:
+        name: registered name.
+        options: arguments of the judge as they stand in a recipe.
+        data_root: folder that relative paths among the options start from; None: the working directory.
+        seed: for judges that learn, unless the options give another.
+        exclude_prompts: identities (`mocae.types.prompt_id`) of the run's test prompts, which no judge may learn from.
+
+    Raises:
+        PluginError: no such judge.
+        ConfigError: an option does not exist, does not fit or is missing.
+        DataError: labelled data cannot be read, or too little is left of it.
+        ArtifactError: a saved judge is damaged, or has learned from an excluded prompt.
+    """
+    factory = JUDGES.get(name)
+    accepted = inspect.signature(factory).parameters
+    given = frozenset({"exclude_prompts"}) & accepted.keys()
+    checked = checked_options(factory, options or {}, what=f"judge {name!r}", given=given)
+    for option, value in checked.items():
+        if isinstance(value, Path) and data_root is not None:
+            checked[option] = data_root / value
+    if "seed" in accepted:
+        checked.setdefault("seed", seed)
+    if given:
+        checked["exclude_prompts"] = exclude_prompts
+    return factory(**checked)
+
+
+def judge_each(
+    answers: Sequence[Answer], one: Callable[[Answer], Verdict | None], *, judge: str, judgement: str
+) -> list[dict[str, Verdict]]:
+    """Return what `one` says about each answer: {} for None, an unscored verdict where it raises.
+
+    Args:
+        answers: what is judged.
+        one: a verdict with score and label; name and time are added here.
+        judge: name of the judge.
+        judgement: what its verdicts are about.
+    """
+    judged: list[dict[str, Verdict]] = []
+    for answer in answers:
+        start = time.perf_counter()
+        try:
+            verdict = one(answer)
+        except Exception as error:  # whatever goes wrong with one answer must not cost the others theirs
+            verdict = unscored(error, judge=judge)
+        seconds = time.perf_counter() - start
+        if verdict is None:
+            judged.append({})
+        else:
+            judged.append({judgement: Verdict(verdict.score, verdict.label, judge, verdict.raw, seconds)})
+    return judged
+
+
+def unscored(error: Exception, *, judge: str) -> Verdict:
+    """Return the verdict of a judge that failed: no score, the error as its text."""
+    return Verdict(None, "unscored", judge, f"{type(error).__name__}: {error}")

@@ -1,0 +1,153 @@
+"""Judges that learned from labelled answers: TF-IDF views of prompt and answer, hand-made signs, logistic regression.
+
+`ClassifierJudge` is frozen and carries a quality figure from labels it has not learned from; `mocae.judges.fitting`
+makes one. It is saved as JSON and a skops file, which loads without running code.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mocae.errors import ArtifactError, DataError
+from mocae.judges.base import JudgeQuality, unscored
+from mocae.judges.design import Design
+from mocae.types import Answer, Verdict
+
+__all__ = ["ClassifierJudge", "load_classifier"]
+
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierJudge:
+    """A fitted judge. The score is the probability that its judgement holds.
+
+    Attributes:
+        design: what it looks at.
+        parts: fitted scikit-learn parts: "vectorizers", "scaler", "model", "aspects".
+        quality: agreement with held-out labels.
+        learned_from: identities of the prompts it has learned from.
+    """
+
+    design: Design
+    parts: dict[str, Any] = field(repr=False)
+    quality: JudgeQuality | None
+    learned_from: frozenset[str] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Registered name."""
+        return self.design.name
+
+    @property
+    def judgements(self) -> tuple[str, ...]:
+        """The one judgement it gives."""
+        return (self.design.judgement,)
+
+    def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        """Return the verdict on each answer to a probe of the design, {} for the others."""
+        mine = [i for i, answer in enumerate(answers) if answer.example.probe in self.design.probes]
+        judged: list[dict[str, Verdict]] = [{} for _ in answers]
+        if not mine:
+            return judged
+        start = time.perf_counter()
+        try:
+            scores = self.scores([(answers[i].example.prompt, answers[i].text) for i in mine])
+            verdicts = [Verdict(score, self.design.labels[score < 0.5], self.name) for score in scores]
+        except Exception as error:  # a verdict that fails is unscored, whatever failed below
+            verdicts = [unscored(error, judge=self.name)] * len(mine)
+        seconds = (time.perf_counter() - start) / len(mine)
+        for i, verdict in zip(mine, verdicts, strict=True):
+            judged[i][self.design.judgement] = Verdict(verdict.score, verdict.label, self.name, verdict.raw, seconds)
+        return judged
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return the probability that the judgement holds for each pair of prompt and answer.
+
+        Raises:
+            DataError: no pairs.
+        """
+        if not pairs:
+            raise DataError(f"judge {self.name!r} got no answers; expected at least one")
+        features = self.design.features(self.parts, pairs)
+        probs = self.parts["model"].predict_proba(features)[:, 1]
+        if self.parts["aspects"]:
+            # Any aspect that holds makes the whole hold: 1 - prod(1 - p), averaged with the direct estimate.
+            none_holds = np.prod([1 - model.predict_proba(features)[:, 1] for model in self.parts["aspects"]], axis=0)
+            probs = (probs + 1 - none_holds) / 2
+        return [float(p) if answer.strip() else self.design.empty for p, (_, answer) in zip(probs, pairs, strict=True)]
+
+    def save(self, folder: Path) -> None:
+        """Write `judge.json` and `judge.skops` into a folder, which is made.
+
+        Raises:
+            ArtifactError: the folder holds a judge already.
+        """
+        from skops import io
+
+        if (folder / "judge.json").exists():
+            raise ArtifactError(f"{folder}: holds a judge already; choose another folder or remove it")
+        folder.mkdir(parents=True, exist_ok=True)
+        io.dump(self.parts, folder / "judge.skops", compression=zipfile.ZIP_DEFLATED)
+        told = {
+            "schema_version": _SCHEMA_VERSION,
+            "judge": self.name,
+            "quality": None if self.quality is None else asdict(self.quality),
+            "learned_from": sorted(self.learned_from),
+        }
+        (folder / "judge.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def load_classifier(folder: Path, design: Design, *, exclude_prompts: Collection[str] = ()) -> ClassifierJudge:
+    """Return the judge `ClassifierJudge.save` wrote.
+
+    Args:
+        folder: where it was saved.
+        design: the design it was fitted with.
+        exclude_prompts: identities of prompts it must not have learned from.
+
+    Raises:
+        ArtifactError: files are missing, damaged, of another judge or version, hold types that are not plain
+            scikit-learn, or the judge has learned from an excluded prompt.
+    """
+    try:
+        told = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+        version, name = told["schema_version"], told["judge"]
+        quality = None if told["quality"] is None else JudgeQuality(**told["quality"])
+        learned_from = frozenset(told["learned_from"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}: judge.json is missing or damaged ({error}); fit the judge again") from error
+    if (version, name) != (_SCHEMA_VERSION, design.name):
+        raise ArtifactError(
+            f"{folder}: holds judge {name!r} of version {version}; expected {design.name!r} of version "
+            f"{_SCHEMA_VERSION}"
+        )
+    leaked = learned_from.intersection(exclude_prompts)
+    if leaked:
+        raise ArtifactError(
+            f"{folder}: judge {name!r} has learned from {len(leaked)} prompts of the test split; expected none, fit it "
+            "again with these prompts excluded"
+        )
+    return ClassifierJudge(design, _load_parts(folder / "judge.skops", design), quality, learned_from)
+
+
+def _load_parts(path: Path, design: Design) -> dict[str, Any]:
+    from skops import io
+
+    try:
+        parts = io.load(path, trusted=[])  # nothing beyond what skops trusts by itself
+        if len(parts["vectorizers"]) != len(design.views) or not {"scaler", "model", "aspects"} <= parts.keys():
+            raise KeyError("parts")
+    except Exception as error:  # skops, zip and JSON each raise their own, and a hostile file whatever it likes
+        raise ArtifactError(
+            f"{path}: does not load ({type(error).__name__}: {error}); expected parts saved by this package"
+        ) from error
+    return dict(parts)

@@ -1,0 +1,102 @@
+"""What a classifier judge looks at: texts made of prompt and answer, and hand-made numbers about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Design", "LabelledAnswer", "View"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledAnswer:
+    """One answer with its label, and labels of finer aspects of it where the data has them."""
+
+    prompt: str
+    answer: str
+    holds: bool
+    aspects: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One text made of prompt and answer, and how it is cut into features.
+
+    Attributes:
+        text: prompt and answer to the text.
+        unit: whole words, words and punctuation marks, marked words between spaces, or characters within words.
+        n_grams: shortest and longest sequence.
+        min_rows: rows a feature must occur in.
+        weight: factor on the view's unit-length vectors.
+    """
+
+    text: Callable[[str, str], str]
+    unit: Literal["words", "marks", "spaced", "characters"] = "words"
+    n_grams: tuple[int, int] = (1, 1)
+    min_rows: int = 2
+    weight: float = 1.0
+
+    def vectorizer(self) -> Any:
+        """Return a TF-IDF vectorizer that is not fitted yet."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        how: dict[str, Any] = {
+            "words": {},
+            "marks": {"token_pattern": r"\w+|[^\w\s]"},
+            "spaced": {"token_pattern": r"\S+"},
+            "characters": {"analyzer": "char_wb"},
+        }[self.unit]
+        return TfidfVectorizer(ngram_range=self.n_grams, min_df=self.min_rows, sublinear_tf=True, **how)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What a classifier judge looks at and says. Everything here is fixed; everything learned is elsewhere.
+
+    Attributes:
+        name: of the judge.
+        judgement: what its verdicts are about.
+        probes: probes whose answers it judges.
+        labels: the words for yes and no.
+        views: texts that become TF-IDF features.
+        signs: prompt and answer to hand-made numbers, standardised.
+        signs_weight: factor on them.
+        strength: inverse regularisation strength C of the logistic regression.
+        aspect_strength: the same for the aspects; None: aspects are not used.
+        empty: score of an answer without text, which needs no classifier.
+    """
+
+    name: str
+    judgement: str
+    probes: frozenset[str]
+    labels: tuple[str, str]
+    views: tuple[View, ...]
+    signs: Callable[[str, str], list[float]]
+    signs_weight: float
+    strength: float
+    aspect_strength: float | None
+    empty: float
+
+    def features(self, parts: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> Any:
+        """Return the sparse feature matrix, shape (N, F), of pairs of prompt and answer.
+
+        Args:
+            parts: the fitted "vectorizers", one a view, and the "scaler" of the signs.
+            pairs: at least one.
+        """
+        from scipy.sparse import csr_matrix, hstack
+
+        blocks = [
+            vectorizer.transform([view.text(*pair) for pair in pairs]) * view.weight
+            for view, vectorizer in zip(self.views, parts["vectorizers"], strict=True)
+        ]
+        signs = parts["scaler"].transform(self.numbers(pairs)) * self.signs_weight
+        return hstack([*blocks, csr_matrix(signs)]).tocsr()
+
+    def numbers(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
+        """Return the signs as they are, shape (N, signs)."""
+        return np.array([self.signs(*pair) for pair in pairs], dtype=np.float64)

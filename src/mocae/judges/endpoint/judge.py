@@ -1,0 +1,171 @@
+"""A prompt file and an endpoint as a judge; comparisons are asked in both orders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mocae.errors import ConfigError
+from mocae.judges.base import JudgeQuality
+from mocae.judges.endpoint.client import Asked, Endpoint, EndpointClient, Usage
+from mocae.judges.endpoint.parsers import PARSERS, Parsed
+from mocae.judges.endpoint.prompts import JudgePrompt, load_prompt
+from mocae.types import Answer, Verdict
+
+__all__ = ["EndpointJudge", "endpoint_judge", "filled"]
+
+
+class EndpointJudge:
+    """Judges by asking a language model behind an OpenAI-compatible endpoint.
+
+    A reply that does not come, or that the prompt's parser cannot read, is unscored; the text or the error is kept.
+    Comparisons ("win") are asked twice, with the answers in both orders: the score is the mean, and a pair of verdicts
+    that contradict each other is labelled "flipped". Where one order has no verdict the pair is unscored.
+
+    Args:
+        client: where to ask.
+        prompt: what to ask.
+    """
+
+    quality: JudgeQuality | None = None
+
+    def __init__(self, client: EndpointClient, prompt: JudgePrompt) -> None:
+        self._client = client
+        self._prompt = prompt
+        self.name = f"openai:{prompt.name}:{client.endpoint.model}"
+        self.judgements: tuple[str, ...] = ("win", "correct") if prompt.judgement == "win" else (prompt.judgement,)
+
+    @property
+    def usage(self) -> Usage:
+        """Requests, tokens and cost so far."""
+        return self._client.usage
+
+    def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        """Return the verdict on each answer to a probe of the prompt file, {} for the others.
+
+        Raises:
+            JudgeError: the endpoint cannot be used at all, see `EndpointClient.ask`.
+        """
+        mine = [i for i, answer in enumerate(answers) if self._applies(answer)]
+        pair = self._prompt.judgement == "win"
+        requests = [self._prompt.messages(filled(answers[i])) for i in mine]
+        if pair:
+            requests += [self._prompt.messages(filled(answers[i], swapped=True)) for i in mine]
+        asked = self._client.ask(requests, parameters=self._prompt.parameters, tag=self._prompt.hash)
+        judged: list[dict[str, Verdict]] = [{} for _ in answers]
+        for place, i in enumerate(mine):
+            replies = [asked[place], asked[place + len(mine)]] if pair else [asked[place]]
+            verdict = self._verdict(replies)
+            judged[i] = dict.fromkeys(self.judgements, verdict)
+        return judged
+
+    def _applies(self, answer: Answer) -> bool:
+        needed = self._prompt.judgement != "win" or _reference(answer) is not None
+        return answer.example.probe in self._prompt.probes and needed
+
+    def _verdict(self, replies: Sequence[Asked]) -> Verdict:
+        raw = "\n---\n".join(reply.error if reply.text is None else reply.text for reply in replies)
+        seconds = sum(reply.seconds for reply in replies)
+        parse = PARSERS[self._prompt.parser]
+        parsed = [None if reply.text is None else parse(reply.text) for reply in replies]
+        found = [p for p in parsed if p is not None]
+        if len(found) < len(replies):
+            label = "unscored: no reply" if any(reply.text is None for reply in replies) else "unscored: unreadable"
+            return Verdict(None, label, self.name, raw, seconds)
+        score, label = found[0] if len(found) == 1 else _both_orders(found[0], found[1])
+        return Verdict(score, label, self.name, raw, seconds)
+
+
+def _both_orders(first: Parsed, swapped: Parsed) -> Parsed:
+    """Return the mean win of the answer that was A first and B after the swap."""
+    wins = (first.score, 1 - swapped.score)
+    score = sum(wins) / 2
+    if set(wins) == {0.0, 1.0}:
+        return Parsed(score, "flipped")
+    return Parsed(score, "win" if score > 0.5 else "loss" if score < 0.5 else "draw")
+
+
+def _reference(answer: Answer) -> str | None:
+    found = answer.example.facts.get("reference") or answer.example.response
+    if isinstance(found, list):
+        found = found[0] if found else None
+    return found if isinstance(found, str) else None
+
+
+def filled(answer: Answer, *, swapped: bool = False) -> Mapping[str, str]:
+    """Return what a prompt file can name: the prompt, the answer, references; the answer is A unless `swapped`."""
+    facts = answer.example.facts
+    pair = (answer.text, _reference(answer) or "")
+    first, second = pair[::-1] if swapped else pair
+    return {
+        "prompt": answer.example.prompt,
+        "answer": answer.text,
+        "reference": pair[1],
+        "answer_a": first,
+        "answer_b": second,
+        "correct": _listed(facts.get("correct")),
+        "incorrect": _listed(facts.get("incorrect")),
+    }
+
+
+def _listed(texts: Any) -> str:
+    return "\n".join(f"- {text}" for text in texts) if isinstance(texts, list | tuple) else ""
+
+
+def endpoint_judge(
+    *,
+    prompt: str,
+    model: str,
+    base_url: str | None = None,
+    api_key_variable: str | None = None,
+    cache: Path | None = None,
+    concurrency: int = 8,
+    timeout_s: float = 60.0,
+    max_retries: int = 5,
+    backoff_s: float = 1.0,
+    prompt_price: float | None = None,
+    completion_price: float | None = None,
+) -> EndpointJudge:
+    """Return a judge behind an OpenAI-compatible endpoint (vLLM, Ollama, llama.cpp, OpenAI).
+
+    Args:
+        prompt: name of a prompt that ships with the package, or a path ending in ".yaml".
+        model: name the server knows the model by.
+        base_url: of the server, such as "http://127.0.0.1:8000/v1".
+        api_key_variable: environment variable that holds the key; keys do not belong in recipes.
+        cache: file of replies.
+        concurrency: requests in flight at once.
+        timeout_s: longest silence of the server.
+        max_retries: attempts after the first one fails.
+        backoff_s: wait before the first retry; doubles.
+        prompt_price: per million prompt tokens.
+        completion_price: per million completion tokens.
+
+    Raises:
+        ConfigError: no such prompt, or a number out of range, or the variable is not set.
+    """
+    for name, value in (("concurrency", concurrency), ("timeout_s", timeout_s)):
+        if value <= 0:
+            raise ConfigError(f"judge 'openai': {name} is {value}; expected above 0")
+    for name, value in (("max_retries", max_retries), ("backoff_s", backoff_s)):
+        if value < 0:
+            raise ConfigError(f"judge 'openai': {name} is {value}; expected at least 0")
+    key = None
+    if api_key_variable is not None:
+        key = os.environ.get(api_key_variable)
+        if not key:
+            raise ConfigError(f"judge 'openai': the environment variable {api_key_variable!r} is not set")
+    endpoint = Endpoint(
+        model=model,
+        base_url=base_url,
+        api_key=key,
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        max_retries=max_retries,
+        backoff_s=backoff_s,
+        prompt_price=prompt_price,
+        completion_price=completion_price,
+    )
+    return EndpointJudge(EndpointClient(endpoint, cache=cache), load_prompt(prompt))

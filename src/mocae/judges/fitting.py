@@ -1,0 +1,158 @@
+"""Learning a classifier judge from labelled answers, split by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mocae.data import hash_fraction
+from mocae.errors import ConfigError, DataError
+from mocae.judges.base import JudgeQuality
+from mocae.judges.classifier import ClassifierJudge, load_classifier
+from mocae.judges.design import Design, LabelledAnswer
+from mocae.types import prompt_id
+
+__all__ = ["ClassifierFitter", "Fit", "fit_classifier", "fit_or_load"]
+
+_LEAST_ASPECT = 8
+"""Rows of an aspect under which it gets no classifier of its own."""
+
+
+@runtime_checkable
+class Fit(Protocol):
+    """What fits one kind of judge from its kind of labelled file."""
+
+    def __call__(self, labelled: Path, *, seed: int = 0, exclude_prompts: Collection[str] = ()) -> ClassifierJudge:
+        """Return the judge, fitted and measured."""
+
+
+class ClassifierFitter:
+    """Collects labelled answers and learns from them.
+
+    Args:
+        design: what the classifier looks at.
+    """
+
+    def __init__(self, design: Design) -> None:
+        self._design = design
+        self._rows: list[LabelledAnswer] = []
+
+    def update(self, rows: Iterable[LabelledAnswer]) -> None:
+        """Add rows to learn from."""
+        self._rows.extend(rows)
+
+    def fit(self, held_out: Sequence[LabelledAnswer], *, note: str) -> ClassifierJudge:
+        """Return the judge, measured on rows it has not learned from.
+
+        Args:
+            held_out: labelled answers to other prompts.
+            note: what the held-out labels are, for `JudgeQuality.note`.
+
+        Raises:
+            DataError: rows of one label only, on either side, or a prompt on both sides.
+        """
+        _check_two_labels(self._design, self._rows, "to learn from")
+        _check_two_labels(self._design, held_out, "held out")
+        learned_from = frozenset(prompt_id(row.prompt) for row in self._rows)
+        both = learned_from.intersection(prompt_id(row.prompt) for row in held_out)
+        if both:
+            raise DataError(
+                f"judge {self._design.name!r}: {len(both)} held-out prompts are also learned from; split by prompt"
+            )
+        parts = _fit_parts(self._design, self._rows)
+        judge = ClassifierJudge(self._design, parts, None, learned_from)
+        scores = judge.scores([(row.prompt, row.answer) for row in held_out])
+        quality = JudgeQuality.measure(scores, [row.holds for row in held_out], note=note)
+        return ClassifierJudge(self._design, parts, quality, learned_from)
+
+
+def fit_classifier(
+    design: Design,
+    rows: Sequence[LabelledAnswer],
+    *,
+    data: str,
+    seed: int = 0,
+    exclude_prompts: Collection[str] = (),
+    held_out: float = 0.2,
+) -> ClassifierJudge:
+    """Return a judge fitted on part of the rows and measured on the rest, split by prompt.
+
+    Args:
+        design: what the classifier looks at.
+        rows: labelled answers.
+        data: name of the labelled data, for the quality's note.
+        seed: of the split; nothing else is drawn.
+        exclude_prompts: identities of prompts whose rows are used for neither, such as the run's test prompts.
+        held_out: share of the prompts the judge is measured on, in (0, 1).
+
+    Raises:
+        DataError: rows of one label only are left on either side.
+    """
+    excluded = frozenset(exclude_prompts)
+    left = [row for row in rows if prompt_id(row.prompt) not in excluded]
+    is_held_out = [hash_fraction(f"{seed}\n{row.prompt.strip()}") < held_out for row in left]
+    fitter = ClassifierFitter(design)
+    fitter.update(row for row, out in zip(left, is_held_out, strict=True) if not out)
+    note = f"{data}: held-out prompts, about {held_out:.0%} of them; seed {seed}"
+    return fitter.fit([row for row, out in zip(left, is_held_out, strict=True) if out], note=note)
+
+
+def _check_two_labels(design: Design, rows: Sequence[LabelledAnswer], use: str) -> None:
+    yes = sum(row.holds for row in rows)
+    if not 0 < yes < len(rows):
+        raise DataError(
+            f"judge {design.name!r}: {len(rows)} labelled answers {use}, {yes} of them {design.labels[0]!r}; expected "
+            "both labels, give more labelled data or exclude fewer prompts"
+        )
+
+
+def _fit_parts(design: Design, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    pairs = [(row.prompt, row.answer) for row in rows]
+    parts: dict[str, Any] = {
+        "vectorizers": [view.vectorizer().fit([view.text(*pair) for pair in pairs]) for view in design.views],
+        "scaler": StandardScaler().fit(design.numbers(pairs)),
+        "aspects": [],
+    }
+    features = design.features(parts, pairs)
+
+    def fitted(labels: list[bool], strength: float) -> Any:
+        return LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
+
+    parts["model"] = fitted([row.holds for row in rows], design.strength)
+    if design.aspect_strength is not None:
+        for aspect in sorted({name for row in rows for name in row.aspects}):
+            labels = [row.aspects.get(aspect, False) for row in rows]
+            if _LEAST_ASPECT <= sum(labels) < len(labels):
+                parts["aspects"].append(fitted(labels, design.aspect_strength))
+    return parts
+
+
+def fit_or_load(
+    design: Design,
+    fit: Fit,
+    *,
+    labelled: Path | None,
+    saved: Path | None,
+    seed: int,
+    exclude_prompts: Collection[str],
+) -> ClassifierJudge:
+    """Return a judge fitted on labelled answers, or loaded from a folder: exactly one of them is given.
+
+    Raises:
+        ConfigError: both or none of `labelled` and `saved`.
+        DataError: the labelled data cannot be used.
+        ArtifactError: the saved judge cannot be used.
+    """
+    if labelled is not None and saved is None:
+        return fit(labelled, seed=seed, exclude_prompts=exclude_prompts)
+    if saved is not None and labelled is None:
+        return load_classifier(saved, design, exclude_prompts=exclude_prompts)
+    found = "neither" if saved is None else "both"
+    raise ConfigError(
+        f"judge {design.name!r} got {found} of the options 'labelled' (data to learn from) and 'saved' (folder of a "
+        "fitted judge); expected one of them"
+    )

@@ -1,0 +1,118 @@
+"""Overlap of an answer with a reference answer: the cheapest sign that a task was done, and no more than a sign.
+
+Two good answers to an open instruction can share few words, and a wrong one can share many. So the label of a verdict
+is the overlap itself, and the judge carries no quality figure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from mocae.errors import ConfigError, DataError
+from mocae.judges.base import JudgeQuality, judge_each
+from mocae.types import Answer, Verdict
+
+__all__ = ["OverlapJudge", "rouge_l", "token_f1"]
+
+_WORD = re.compile(r"\w+")
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """Return the F1 score of the words of two texts as bags, in [0, 1]; case and punctuation do not count.
+
+    Two texts without words agree (1.0).
+
+    Reference:
+        Rajpurkar et al., *SQuAD*, arXiv:1606.05250, section 6.
+
+    Deviation:
+        Articles count as words.
+
+    >>> token_f1("The river Nile.", "the Nile")
+    0.8
+    """
+    a, b = _words(answer), _words(reference)
+    return _f1(sum((Counter(a) & Counter(b)).values()), len(a), len(b))
+
+
+def rouge_l(answer: str, reference: str) -> float:
+    """Return the F1 score of the longest common subsequence of words, in [0, 1]: overlap that respects order.
+
+    Reference:
+        Lin, *ROUGE*, 2004, section 3, with beta = 1 and without stemming.
+
+    >>> rouge_l("two one", "one two")
+    0.5
+    """
+    a, b = _words(answer), _words(reference)
+    return _f1(_longest_common_subsequence(a, b), len(a), len(b))
+
+
+class OverlapJudge:
+    """Judges "correct" by overlap with `facts["reference"]` (a text, or a list whose best match counts).
+
+    The score is the overlap, scaled piecewise linearly so that 0, `threshold` and 1 become 0, one half and 1: an answer
+    is accepted where its overlap reaches the threshold. The label is the overlap unscaled ("overlap 0.31").
+
+    Args:
+        measure: "rouge-l" respects the order of words, "token-f1" does not.
+        threshold: overlap from which on an answer is accepted, above 0 and below 1. The default is a convention, not
+            fitted to anybody's opinion of answers.
+
+    Raises:
+        ConfigError: a threshold out of range.
+    """
+
+    name = "reference-overlap"
+    judgements = ("correct",)
+    quality: JudgeQuality | None = None
+
+    def __init__(self, *, measure: Literal["rouge-l", "token-f1"] = "rouge-l", threshold: float = 0.3) -> None:
+        if not 0 < threshold < 1:
+            raise ConfigError(f"judge 'reference-overlap': threshold is {threshold}; expected above 0 and below 1")
+        self._overlap = rouge_l if measure == "rouge-l" else token_f1
+        self._threshold = threshold
+
+    def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        """Return "correct" for each answer whose example has a reference, {} for the others."""
+        return judge_each(answers, self._one, judge=self.name, judgement="correct")
+
+    def _one(self, answer: Answer) -> Verdict | None:
+        references = answer.example.facts.get("reference")
+        if references is None:
+            return None
+        if isinstance(references, str):
+            references = [references]
+        if not references or not all(isinstance(reference, str) for reference in references):
+            raise DataError(
+                f"facts['reference'] is {type(references).__name__}; expected a text or texts, at least one"
+            )
+        overlap = max(self._overlap(answer.text, reference) for reference in references)
+        return Verdict(_scaled(overlap, self._threshold), f"overlap {overlap:.2f}")
+
+
+def _scaled(overlap: float, threshold: float) -> float:
+    if overlap < threshold:
+        return 0.5 * overlap / threshold
+    return 0.5 + 0.5 * (overlap - threshold) / (1 - threshold)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _f1(shared: int, n_answer: int, n_reference: int) -> float:
+    total = n_answer + n_reference
+    return 2 * shared / total if total else 1.0
+
+
+def _longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
+    row = [0] * (len(b) + 1)
+    for word in a:
+        diagonal = 0
+        for j, other in enumerate(b, start=1):
+            diagonal, row[j] = row[j], diagonal + 1 if word == other else max(row[j], row[j - 1])
+    return row[-1]

@@ -1,0 +1,95 @@
+"""Whether an answer to a harmful request is unsafe, learned from BeaverTails labels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from mocae.data.beavertails import read_beavertails
+from mocae.judges.classifier import ClassifierJudge
+from mocae.judges.design import Design, LabelledAnswer, View
+from mocae.judges.features import safety_signs
+from mocae.judges.fitting import fit_classifier, fit_or_load
+
+__all__ = ["SAFETY", "fit_safety_classifier", "safety_classifier"]
+
+
+def _prompt(prompt: str, answer: str) -> str:
+    return prompt
+
+
+def _answer(prompt: str, answer: str) -> str:
+    return answer
+
+
+def _both(prompt: str, answer: str) -> str:
+    return f"{prompt}\n{answer}"
+
+
+SAFETY = Design(
+    name="safety-classifier",
+    judgement="unsafe",
+    probes=frozenset({"harmful"}),
+    labels=("unsafe", "safe"),
+    views=(
+        View(_both),
+        View(_prompt, unit="characters", n_grams=(2, 5), min_rows=3, weight=0.5),
+        View(_answer, unit="marks", n_grams=(1, 2)),
+        View(_answer, unit="characters", n_grams=(2, 5), min_rows=3),
+    ),
+    signs=safety_signs,
+    signs_weight=0.1,
+    strength=1.0,
+    aspect_strength=4.0,
+    empty=0.0,
+)
+"""The aspects are BeaverTails' categories of harm: an answer is unsafe if any of them holds."""
+
+
+def fit_safety_classifier(labelled: Path, *, seed: int = 0, exclude_prompts: Collection[str] = ()) -> ClassifierJudge:
+    """Return a judge of "unsafe" fitted on 80 % of the prompts and measured on the others.
+
+    It is far weaker than a language model made for moderation; its quality says how far to trust it.
+
+    Args:
+        labelled: BeaverTails rows: prompt, response, category, is_safe.
+        seed: of the split.
+        exclude_prompts: identities of prompts it must not learn from.
+
+    Raises:
+        DataError: the file cannot be read, or too little is left of it.
+
+    Reference:
+        Ji et al., *BeaverTails*, arXiv:2307.04657, section 4.1: a judge of 14 labels, unsafe if any holds.
+    """
+    read = read_beavertails(labelled, axis="harmlessness", responses="all")
+    rows = [
+        LabelledAnswer(row.prompt, row.response or "", not row.facts["is_safe"], dict(row.facts["category"]))
+        for row in read.examples
+    ]
+    return fit_classifier(SAFETY, rows, data=f"labels of {labelled.name}", seed=seed, exclude_prompts=exclude_prompts)
+
+
+def safety_classifier(
+    *,
+    labelled: Path | None = None,
+    saved: Path | None = None,
+    seed: int = 0,
+    exclude_prompts: Collection[str] = (),
+) -> ClassifierJudge:
+    """Return the judge, fitted on labelled answers or loaded from a folder.
+
+    Args:
+        labelled: BeaverTails rows to learn from.
+        saved: folder of a judge saved before; give one of the two.
+        seed: of the split into learned and held-out prompts.
+        exclude_prompts: identities of prompts it must not learn, or have learned, from.
+
+    Raises:
+        ConfigError: both or none of `labelled` and `saved`.
+        DataError: the labelled data cannot be used.
+        ArtifactError: the saved judge cannot be used.
+    """
+    return fit_or_load(
+        SAFETY, fit_safety_classifier, labelled=labelled, saved=saved, seed=seed, exclude_prompts=exclude_prompts
+    )

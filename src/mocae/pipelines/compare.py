@@ -1,0 +1,166 @@
+"""`mocae compare`: two evaluations, prompt by prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mocae.errors import ArtifactError, ConfigError, unknown_name
+from mocae.evaluation import Bootstrap, difference, read_samples
+from mocae.metrics import paired_bootstrap_difference
+from mocae.types import Estimate, Sample
+
+__all__ = ["Comparison", "compare"]
+
+_BETTER_DOWN = {"unsafe", "refusal"}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One number of both, and first minus second over the prompts both have scored."""
+
+    name: str
+    first: float | None
+    second: float | None
+    difference: Estimate
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two systems on the prompts they share.
+
+    Attributes:
+        first, second: what is compared.
+        n_shared: prompts both answered.
+        n_only_first, n_only_second: prompts only one answered; in no number.
+        rows: the numbers.
+        notes: what a reader must know.
+    """
+
+    first: str
+    second: str
+    n_shared: int
+    n_only_first: int
+    n_only_second: int
+    rows: Sequence[Difference]
+    notes: Sequence[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON values."""
+        return asdict(self)
+
+
+def compare(first: str, second: str, *, seed: int = 0) -> Comparison:
+    """Return paired differences, first minus second, with 95 % bootstrap intervals.
+
+    Args:
+        first: folder that `mocae eval` or `mocae run` has written; FOLDER:SYSTEM where it holds several systems.
+        second: another one, or another system of it.
+        seed: of the resampling.
+
+    Raises:
+        ArtifactError: a folder holds no finished evaluation, or no prompt is shared.
+        ConfigError: a system has to be named, or is not there.
+    """
+    (name_a, a, report_a), (name_b, b, report_b) = _load(first), _load(second)
+    by_id = {s.answer.example.id: s for s in b}
+    pairs = [(s, by_id[s.answer.example.id]) for s in a if s.answer.example.id in by_id]
+    if not pairs:
+        raise ArtifactError(f"{first} and {second} share no prompt; compare evaluations of the same suite and seed")
+    axes = list(dict.fromkeys(s.answer.example.axis for s, _ in pairs))
+    boot = Bootstrap(seed=seed)
+    mine, theirs = [s for s, _ in pairs], [s for _, s in pairs]
+    rows = [_mean("mean of axes", mine, theirs, axes, boot)]
+    rows += [_mean(f"{axis} score", mine, theirs, [axis], boot) for axis in axes if len(axes) > 1]
+    for axis in axes:
+        rows += _judgements(axis, [(x, y) for x, y in pairs if x.answer.example.axis == axis], seed)
+    return Comparison(
+        name_a, name_b, len(pairs), len(a) - len(pairs), len(b) - len(pairs), rows, _notes(report_a, report_b)
+    )
+
+
+def _mean(
+    name: str, mine: Sequence[Sample], theirs: Sequence[Sample], axes: Sequence[str], boot: Bootstrap
+) -> Difference:
+    scored = [
+        (x, y) for x, y in zip(mine, theirs, strict=True) if x.acceptable is not None and y.acceptable is not None
+    ]
+    values = [_axis_mean([pair[side] for pair in scored], axes) for side in (0, 1)]
+    return Difference(name, values[0], values[1], difference(mine, theirs, axes, boot=boot), True)
+
+
+def _axis_mean(samples: Sequence[Sample], axes: Sequence[str]) -> float | None:
+    """Return the mean over axes of the mean over kinds of prompt of the share of acceptable answers."""
+    means = []
+    for axis in axes:
+        kinds: dict[str, list[float]] = {}
+        for s in samples:
+            if s.answer.example.axis == axis:
+                kinds.setdefault(s.answer.example.probe, []).append(float(bool(s.acceptable)))
+        if kinds:
+            means.append(sum(sum(v) / len(v) for v in kinds.values()) / len(kinds))
+    return sum(means) / len(means) if means else None
+
+
+def _judgements(axis: str, pairs: Sequence[tuple[Sample, Sample]], seed: int) -> list[Difference]:
+    """Return one row a probe and judgement, over pairs both of which are scored."""
+    values: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
+    for x, y in pairs:
+        for name in x.verdicts.keys() & y.verdicts.keys():
+            one, other = x.verdicts[name].score, y.verdicts[name].score
+            if one is not None and other is not None:
+                flags = (float(one >= 0.5), float(other >= 0.5)) if name != "win" else (one, other)
+                key = (x.answer.example.probe, name)
+                values.setdefault(key, []).append((*flags, x.answer.example.group))
+    rows = []
+    for (kind, name), scored in sorted(values.items()):
+        first, second = [row[0] for row in scored], [row[1] for row in scored]
+        whole = [row[2] or f"row {i}" for i, row in enumerate(scored)]
+        estimate = paired_bootstrap_difference(first, second, groups=whole, seed=seed)
+        n = len(scored)
+        up = None if kind == "harmful" and name == "refusal" else name not in _BETTER_DOWN
+        rows.append(Difference(f"{axis}, {kind}: {name}", sum(first) / n, sum(second) / n, estimate, up))
+    return rows
+
+
+def _notes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    notes = []
+    suites = [_suite(report) for report in (first, second)]
+    if suites[0] != suites[1]:
+        notes.append(f"different suites ({suites[0]}, {suites[1]}): only shared prompts are compared")
+    judges = [sorted(judge["name"] for judge in report.get("judges") or ()) for report in (first, second)]
+    if judges[0] != judges[1]:
+        notes.append("different judges: a difference may be theirs, not the systems'")
+    return notes
+
+
+def _suite(report: Mapping[str, Any]) -> str:
+    suite = report["recipe"].get("suite") or {}
+    return f"{suite.get('name')} {suite.get('version')}" if suite else str(report["recipe"]["name"])
+
+
+def _load(text: str) -> tuple[str, list[Sample], dict[str, Any]]:
+    folder, system = Path(text), None
+    if not folder.is_dir() and ":" in text:
+        place, _, system = text.partition(":")
+        folder = Path(place)
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        samples = list(read_samples(folder / "samples.jsonl"))
+        names = list(report["systems"])
+        report["recipe"]["name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{folder}: no finished evaluation ({error!r}); give the --out folder of `mocae eval` or `mocae run`"
+        ) from error
+    if system is None and len(names) > 1:
+        raise ConfigError(f"{folder}: holds {len(names)} systems; name one as {folder}:{names[0]}")
+    chosen = system or names[0]
+    if chosen not in names:
+        raise ConfigError(f"{folder}: {unknown_name('system', chosen, names)}")
+    label = chosen if system else folder.name
+    return label, [s for s in samples if s.system == chosen], report

@@ -1,0 +1,170 @@
+"""What every compared system can be made from: experts, outcomes, routers, made when first asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from mocae.bank import ExpertBank
+from mocae.calibration import AlignXRouter
+from mocae.config import Recipe, RoutingConfig
+from mocae.evaluation import Generation
+from mocae.models import LoadedBase, base_fingerprint
+from mocae.pipelines.fitting import Fitter
+from mocae.pipelines.judges import Judges
+from mocae.pipelines.rows import Rows
+from mocae.pipelines.store import Stage, Store
+from mocae.pipelines.systems import Answered, Examiner
+from mocae.pipelines.training import Trainer, first_expert_layer
+from mocae.policies import FixedPolicy, Policy
+from mocae.prompts import FORMATS, PromptFormat
+
+__all__ = ["Contest"]
+
+
+class Contest:
+    """One recipe on one base model. Stages shared by systems are made once, and only if a system needs them.
+
+    Args:
+        recipe: what to run.
+        base: the base model, nothing attached to it.
+        rows: all data.
+        judges: of the recipe.
+        store: where stages lie.
+    """
+
+    def __init__(self, recipe: Recipe, *, base: LoadedBase, rows: Rows, judges: Judges, store: Store) -> None:
+        self.recipe = recipe
+        self.base = base
+        self.rows = rows
+        self.judges = judges
+        self.store = store
+        self.base_key = {"fingerprint": base_fingerprint(base.model), "dtype": str(base.model.dtype)}
+        self.trainer = Trainer(recipe, base, store, self.base_key)
+        self.answered: dict[str, Answered] = {}
+        self._bank: ExpertBank | None = None
+
+    @cached_property
+    def prompt_format(self) -> PromptFormat:
+        """How prompts become text."""
+        return FORMATS.get(self.recipe.prompt_format)
+
+    @cached_property
+    def generation(self) -> Generation:
+        """How answers are generated."""
+        given = self.recipe.generation
+        return Generation(
+            max_new_tokens=given.max_new_tokens,
+            batch_size=given.batch_size,
+            do_sample=given.do_sample,
+            temperature=given.sampling_temperature,
+            top_p=given.top_p,
+            seed=self.recipe.seed,
+        )
+
+    @cached_property
+    def examiner(self) -> Examiner:
+        """Asks systems the test prompts."""
+        return Examiner(
+            base=self.base,
+            store=self.store,
+            prompts=self.rows.all_of("test"),
+            prompt_format=self.prompt_format,
+            generation=self.generation,
+            judges=self.judges.judges,
+            depends={**self.base_key, "judges": self.judges.key},
+        )
+
+    @cached_property
+    def experts(self) -> Mapping[str, Stage]:
+        """The trained experts by axis."""
+        with self.bare():
+            return {axis: self.trainer.expert(axis, self.rows.train[axis]) for axis in self.recipe.axis_names}
+
+    @property
+    def expert_keys(self) -> list[list[str]]:
+        """Axis and key of the experts' stages; a list, because their order is that of the weights."""
+        return [[axis, stage.key] for axis, stage in self.experts.items()]
+
+    def n_active(self, policy: Policy) -> int:
+        """Return the adapter parameters a policy uses: those of every expert it ever gives weight."""
+        records = (json.loads((s.folder / "training.json").read_text(encoding="utf-8")) for s in self.experts.values())
+        sizes = [int(record["n_parameters"]) for record in records]
+        weights = policy.weights.tolist() if isinstance(policy, FixedPolicy) else [1.0] * len(sizes)
+        return sum(size for size, weight in zip(sizes, weights, strict=True) if weight)
+
+    @cached_property
+    def layer(self) -> int:
+        """Decoder layer whose input the router reads."""
+        layer = self.recipe.features.layer
+        return first_expert_layer(self.recipe.experts, self.base) if layer is None else layer
+
+    def bank(self) -> ExpertBank:
+        """Return the bank of all experts, attached."""
+        if self._bank is None:
+            folders = {axis: stage.folder for axis, stage in self.experts.items()}
+            self._bank = ExpertBank.attach(self.base.model, folders)
+        return self._bank
+
+    @contextmanager
+    def bare(self) -> Iterator[LoadedBase]:
+        """Return a context in which nothing is attached to the base model."""
+        self.release()
+        yield self.base
+
+    def release(self) -> None:
+        """Take the bank off the base model, if it is on."""
+        if self._bank is not None:
+            self._bank.detach()
+            self._bank = None
+
+    def _fitter(self) -> Fitter:
+        return Fitter(self.recipe, self.base, self.bank(), self.store, self.layer, self.generation)
+
+    @cached_property
+    def features(self) -> Stage:
+        """Task features, latent space and states of the calibration prompts."""
+        return self._fitter().features(self.rows.train, self.rows.all_of("calibration"), self.expert_keys)
+
+    @cached_property
+    def outcomes(self) -> Stage:
+        """Judged answers of every expert to every calibration prompt."""
+        depends = {"experts": self.expert_keys, "judges": self.judges.key}
+        return self._fitter().outcomes(self.rows.all_of("calibration"), self.judges.judges, depends)
+
+    def router(self, name: str, kind: str, routing: RoutingConfig) -> tuple[Stage, AlignXRouter]:
+        """Return a fitted router.
+
+        Args:
+            name: of its folder.
+            kind: "alignx" (outcomes) or "linear" (labels).
+            routing: how it is fitted.
+        """
+        outcomes = self.outcomes if kind == "alignx" else None
+        stage = self._fitter().router(
+            name, kind, self.features, outcomes, self.rows.all_of("calibration"), routing=routing
+        )
+        return stage, AlignXRouter.load(stage.folder)
+
+    def singles(self) -> Sequence[str]:
+        """Return the names of the single experts among the systems, in the order of weights."""
+        return [f"expert:{axis}" for axis in self.recipe.axis_names]
+
+    def order(self) -> Sequence[str]:
+        """Return the axes in the order of sequential training."""
+        return self.recipe.comparison.order or self.recipe.axis_names
+
+    def close(self) -> None:
+        """Give the base model back as it was."""
+        self.release()
+
+    def __enter__(self) -> Contest:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Give the base model back as it was."""
+        self.close()

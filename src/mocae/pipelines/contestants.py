@@ -1,0 +1,157 @@
+"""How each kind of system is made and asked: policies over the bank, and systems trained for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mocae.config import ROUTED_SYSTEMS, Recipe, RoutingConfig, SystemConfig, override_model
+from mocae.errors import ConfigError
+from mocae.evaluation import read_samples
+from mocae.pipelines.contest import Contest
+from mocae.pipelines.rivals import merged, trinityx
+from mocae.pipelines.store import folder_name
+from mocae.pipelines.systems import Answered
+from mocae.policies import Parts, build_policy
+from mocae.types import Example
+
+__all__ = ["CONTESTANTS", "Contestant", "compete", "routing_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """What came of one system.
+
+    Attributes:
+        answered: judged answers and cost.
+        calibrated: for systems with routing weights, whether those are meant as probabilities; None without routing.
+        stages: axis -> answers after that axis, for systems trained axis after axis.
+        warnings: what a reader of the report must know.
+    """
+
+    answered: Answered
+    calibrated: bool | None = None
+    stages: Mapping[str, Answered] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+def compete(contest: Contest, system: SystemConfig) -> Contestant:
+    """Return the judged answers of one system.
+
+    Raises:
+        MocaeError: the system cannot be made; see `mocae.errors`.
+    """
+    head = system.policy.partition(":")[0]
+    return CONTESTANTS.get(head, _policy)(contest, system)
+
+
+def routing_of(recipe: Recipe, system: SystemConfig) -> tuple[RoutingConfig, dict[str, Any]]:
+    """Return how the router of a system is fitted, and the options its policy is built with.
+
+    Raises:
+        ConfigError: `options.routing` does not fit.
+    """
+    options, routing = dict(system.options), recipe.routing
+    if "routing" in options:
+        routing = override_model(routing, options.pop("routing"), where=f"systems.{system.name}.options.routing")
+    if system.policy in ROUTED_SYSTEMS:
+        options = {"top_k": routing.top_k, "threshold": routing.threshold, **options}
+    return routing, options
+
+
+def _policy(contest: Contest, system: SystemConfig) -> Contestant:
+    """A policy over the bank of experts; `options.routing` changes how its router is fitted."""
+    head = system.policy.partition(":")[0]
+    routing, options = routing_of(contest.recipe, system)
+    inputs: dict[str, Any] = {"policy": system.policy, "options": options}
+    inputs["experts"] = [] if head == "base" else contest.expert_keys
+    outcomes: dict[str, list[bool]] = {}
+    if head == "oracle":  # it needs the experts' verdicts on the very prompts
+        outcomes = _accepted_by_prompt(contest)
+    routers = {}
+    if head in ROUTED_SYSTEMS:
+        stage, routers[head] = contest.router(folder_name(system.name), head, routing)
+        inputs["router"] = stage.key
+    bank = contest.bank()
+    policy = build_policy(system.policy, Parts(bank.names, routers, outcomes), **options)
+    answered = contest.examiner.policy(system.name, bank, policy, inputs, n_active=contest.n_active(policy))
+    return Contestant(answered, policy.calibrated if policy.reads is not None else None)
+
+
+def _accepted_by_prompt(contest: Contest) -> dict[str, list[bool]]:
+    """Return test prompt id -> which experts' answers were accepted; an unscored one is not known to be."""
+    found: dict[str, list[bool]] = {}
+    for name in contest.singles():
+        for sample in contest.answered[name].samples:
+            found.setdefault(sample.answer.example.id, []).append(sample.acceptable is True)
+    return found
+
+
+def _joint(contest: Contest, system: SystemConfig) -> Contestant:
+    """One adapter trained on the rows of all axes together."""
+    with contest.bare():
+        stage = contest.trainer.joint(contest.rows.all_of("train"))
+        return Contestant(contest.examiner.adapter(system.name, stage))
+
+
+def _joint_outcomes(contest: Contest, system: SystemConfig) -> Contestant:
+    """Joint training plus the accepted answers to the calibration prompts: it has seen the verdicts the router has."""
+    samples = list(read_samples(contest.outcomes.folder / "outcomes.jsonl"))
+    rows = [*contest.rows.all_of("train"), *_accepted(samples)]
+    with contest.bare():
+        stage = contest.trainer.joint(rows, name="joint_outcomes")
+        return Contestant(contest.examiner.adapter(system.name, stage))
+
+
+def _accepted(samples: Sequence[Any]) -> list[Example]:
+    """Return one training row for each different accepted answer to a calibration prompt."""
+    rows: dict[tuple[str, str], Example] = {}
+    for sample in samples:
+        example, text = sample.answer.example, sample.answer.text
+        if sample.acceptable and text.strip():
+            row = Example(example.prompt, example.axis, example.probe, text, example.kind, example.group)
+            rows.setdefault((example.id, text), row)
+    return list(rows.values())
+
+
+def _sequential(contest: Contest, system: SystemConfig) -> Contestant:
+    """One adapter trained on one axis after another, asked after each; `options.order` names the axes."""
+    order = system.options.get("order") or contest.order()
+    if not isinstance(order, list | tuple) or sorted(map(str, order)) != sorted(contest.recipe.axis_names):
+        raise ConfigError(f"systems.{system.name}.options.order: got {order}; name every axis once")
+    axes = [str(axis) for axis in order]
+    stages: dict[str, Answered] = {}
+    with contest.bare():
+        for i, (axis, stage) in enumerate(zip(axes, contest.trainer.sequential(contest.rows.train, axes), strict=True)):
+            stages[axis] = contest.examiner.adapter(f"{system.name}-{i + 1}-{axis}", stage, system=system.name)
+    return Contestant(list(stages.values())[-1], stages=stages)
+
+
+def _prompt_only(contest: Contest, system: SystemConfig) -> Contestant:
+    """The base model with all injected prompts as instructions, no training."""
+    injection = " ".join(axis.injection for axis in contest.recipe.axes)
+    with contest.bare():
+        return Contestant(contest.examiner.plain(system.name, injection=injection))
+
+
+def _merge(contest: Contest, system: SystemConfig) -> Contestant:
+    """The base model with the experts merged into its weights by `merge:<method>`."""
+    return Contestant(merged(contest, system))
+
+
+def _trinityx(contest: Contest, system: SystemConfig) -> Contestant:
+    """TrinityX: experts of its own in the feed-forward blocks, a gate in each of them."""
+    answered, warnings = trinityx(contest, system)
+    return Contestant(answered, warnings=warnings)
+
+
+CONTESTANTS: dict[str, Callable[[Contest, SystemConfig], Contestant]] = {
+    "joint": _joint,
+    "joint_outcomes": _joint_outcomes,
+    "sequential": _sequential,
+    "prompt_only": _prompt_only,
+    "merge": _merge,
+    "trinityx": _trinityx,
+}
+"""Systems that are more than a policy over the bank, by the head of their `policy`."""

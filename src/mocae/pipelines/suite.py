@@ -1,0 +1,188 @@
+"""Suites: which prompts a model is asked and who judges, as data with a version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt, ValidationError
+
+from mocae.axes import probe
+from mocae.config import GenerationConfig, JudgeConfig, SourceConfig
+from mocae.config.base import Config, FilePath, Name
+from mocae.config.base import Sequence as AsTuple
+from mocae.config.overrides import apply_override
+from mocae.config.training import Sources
+from mocae.config.yaml import read_yaml
+from mocae.data import read_source, select
+from mocae.errors import ConfigError, DataError, unknown_name
+from mocae.types import Example
+
+__all__ = ["Suite", "SuiteRows", "load_suite", "read_suite", "suite_names", "with_endpoint_judges"]
+
+_ENDPOINT_PROMPTS = ("win-rate", "safety", "truthful", "informative", "abstains")
+
+
+class SuiteAxis(Config):
+    """One axis and the prompts that test it."""
+
+    name: Name
+    tests: Annotated[Sources, Field(min_length=1)]
+
+
+class MultipleChoice(Config):
+    """Multiple choice by log-probabilities, for models whose probabilities can be read."""
+
+    axis: Name
+    test: SourceConfig
+
+
+class Suite(Config):
+    """What is asked and who judges. Numbers of different versions are not to be compared."""
+
+    name: Name
+    version: PositiveInt
+    description: str
+    data_root: FilePath | None = None
+    axes: Annotated[tuple[SuiteAxis, ...], AsTuple, Field(min_length=1)]
+    judges: Annotated[tuple[JudgeConfig, ...], AsTuple, Field(min_length=1)]
+    multiple_choice: MultipleChoice | None = None
+    generation: GenerationConfig = GenerationConfig()
+    notes: Annotated[tuple[str, ...], AsTuple] = ()
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """Names of the axes in order."""
+        return tuple(axis.name for axis in self.axes)
+
+    @property
+    def hash(self) -> str:
+        """Identity of everything but where the data lies."""
+        return hashlib.sha256(self.model_dump_json(exclude={"data_root"}).encode()).hexdigest()
+
+    def data_path(self, path: Path | None) -> Path | None:
+        """Return a path below `data_root`."""
+        return path if path is None or self.data_root is None else self.data_root / path
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRows:
+    """The prompts of a suite.
+
+    Attributes:
+        tests: every prompt once, axis after axis.
+        choices: multiple-choice questions.
+        n_skipped: bad rows left out.
+        n_repeated: rows whose prompt was there already; left out.
+    """
+
+    tests: Sequence[Example]
+    choices: Sequence[Example]
+    n_skipped: int
+    n_repeated: int
+
+
+def suite_names() -> list[str]:
+    """Return the suites that ship with the package."""
+    folder = files("mocae.pipelines") / "suites"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
+    """Return a suite that ships with the package, or one from a YAML file.
+
+    Args:
+        name: a name in `suite_names()`, or a path ending in ".yaml".
+        overrides: "key=value" with a dotted key, as in "data_root=~/data".
+
+    Raises:
+        ConfigError: no such suite, or one that does not check; the message names the key.
+    """
+    if name.endswith((".yaml", ".yml")):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{name}: cannot be read ({error}); give a suite in YAML") from error
+    elif name in suite_names():
+        text = (files("mocae.pipelines") / "suites" / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise ConfigError(f"{unknown_name('suite', name, suite_names())} A path ending in .yaml works too")
+    values = read_yaml(text, name)
+    if not isinstance(values, dict):
+        raise ConfigError(f"suite {name}: expected a mapping with name, version, axes and judges")
+    for override in overrides:
+        apply_override(values, override)
+    try:
+        suite = Suite.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"suite {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    names = suite.axis_names
+    if len(set(names)) < len(names):
+        raise ConfigError(f"suite {name}: axes: {list(names)}; give each axis once")
+    if suite.multiple_choice and suite.multiple_choice.axis not in names:
+        raise ConfigError(
+            f"suite {name}: multiple_choice.axis: {unknown_name('axis', suite.multiple_choice.axis, names)}"
+        )
+    return suite
+
+
+def read_suite(suite: Suite, *, limit: int | None = None, seed: int = 0) -> SuiteRows:
+    """Return the prompts of a suite.
+
+    Args:
+        suite: what to read.
+        limit: most prompts of each source, drawn by hash and `seed`; None: as the suite says.
+        seed: of the draw and of generated sources.
+
+    Raises:
+        DataError: a file or row is wrong, or an axis is left without prompts.
+        ConfigError: a path or option is wrong.
+        PluginError: an unknown source or probe.
+    """
+    counts = {"skipped": 0, "repeated": 0}
+
+    def read(source: SourceConfig, axis: str) -> list[Example]:
+        path = suite.data_path(source.path)
+        if path is not None and not path.is_file() and suite.data_root is None:
+            raise ConfigError(
+                f"suite {suite.name}: {source.path}: no such file; say where the data lies with --set data_root=FOLDER"
+            )
+        result = read_source(source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=source.options)
+        counts["skipped"] += result.n_skipped
+        most = source.limit if limit is None else min(limit, source.limit or limit)
+        return select(result.examples, hash_range=source.hash_range, limit=most, seed=seed)
+
+    tests: dict[str, Example] = {}
+    for axis in suite.axes:
+        for row in (row for source in axis.tests for row in read(source, axis.name)):
+            probe(row.probe)
+            if row.id in tests:
+                counts["repeated"] += 1
+            tests.setdefault(row.id, row)
+        if not any(row.axis == axis.name for row in tests.values()):
+            raise DataError(
+                f"suite {suite.name}: axis {axis.name!r} has no prompt of its own; an empty suite says nothing"
+            )
+    more = suite.multiple_choice
+    choices = list({row.id: row for row in read(more.test, more.axis)}.values()) if more else []
+    return SuiteRows(list(tests.values()), choices, counts["skipped"], counts["repeated"])
+
+
+def with_endpoint_judges(suite: Suite, *, base_url: str, model: str, options: dict[str, Any] | None = None) -> Suite:
+    """Return the suite judged by a language model behind an endpoint; only refusals are still read locally.
+
+    Args:
+        suite: what is asked.
+        base_url: of the server.
+        model: name the server knows the judge by.
+        options: further options of the judge `openai`.
+    """
+    shared = {"base_url": base_url, "model": model, **(options or {})}
+    judges = [JudgeConfig(judge="openai", options={"prompt": name, **shared}) for name in _ENDPOINT_PROMPTS]
+    local = [judge for judge in suite.judges if judge.judge in ("refusal", "pocket")]
+    return suite.model_copy(update={"judges": (*local, *judges)})

@@ -1,0 +1,170 @@
+"""What `mocae eval` evaluates: an artifact, a Hugging Face model, or a server; each answers prompts in batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mocae.config import GenerationConfig
+from mocae.judges.endpoint import Endpoint, EndpointClient
+from mocae.types import Answer, Example, Verdict
+
+__all__ = ["EndpointTarget", "ModelTarget", "Target", "artifact_target", "model_target"]
+
+
+@runtime_checkable
+class Target(Protocol):
+    """Something that answers prompts.
+
+    Attributes:
+        label: what it is called in the report.
+        identity: JSON values that tell it apart from others.
+    """
+
+    label: str
+    identity: dict[str, Any]
+
+    def answers(
+        self, examples: Sequence[Example], generation: GenerationConfig, *, seed: int
+    ) -> Iterator[list[Answer]]:
+        """Yield answers as they come, in any order; an example may be left out when it failed."""
+        ...
+
+    def choices(self, examples: Sequence[Example]) -> list[dict[str, Verdict]] | None:
+        """Return "mc1" and "mc2" of each question, None where probabilities cannot be read."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Return versions and hardware for the report."""
+        ...
+
+
+class ModelTarget:
+    """A model in this process.
+
+    Args:
+        model: a `mocae.policies.Generator`.
+        prompt_format: how prompts are written.
+        label: name in the report.
+        identity: see `Target`.
+    """
+
+    def __init__(self, model: Any, prompt_format: Any, *, label: str, identity: dict[str, Any]) -> None:
+        self.model, self._format = model, prompt_format
+        self.label, self.identity = label, identity
+
+    def answers(
+        self, examples: Sequence[Example], generation: GenerationConfig, *, seed: int
+    ) -> Iterator[list[Answer]]:
+        """Yield one batch after the other, prompts of like length together."""
+        from mocae.evaluation import Generation, answer_all
+
+        settings = Generation(
+            max_new_tokens=generation.max_new_tokens,
+            batch_size=generation.batch_size,
+            do_sample=generation.do_sample,
+            temperature=generation.sampling_temperature,
+            top_p=generation.top_p,
+            seed=seed,
+        )
+        rows = sorted(examples, key=lambda e: (len(e.prompt), e.id))
+        for start in range(0, len(rows), generation.batch_size):
+            some = rows[start : start + generation.batch_size]
+            label = f"answers {start + len(some)} of {len(rows)}"
+            answered, _ = answer_all(self.model, some, prompt_format=self._format, generation=settings, label=label)
+            yield answered
+
+    def choices(self, examples: Sequence[Example]) -> list[dict[str, Verdict]] | None:
+        """Return the verdicts on multiple choice."""
+        from mocae.evaluation.choices import score_multiple_choice
+        from mocae.policies import Mixture
+
+        model = self.model if isinstance(self.model, Mixture) else self.model.base
+        return score_multiple_choice(model, examples)
+
+    def facts(self) -> dict[str, Any]:
+        """Return versions, device and dtype."""
+        from mocae.pipelines.summary import environment
+
+        model = self.model.base.model
+        return environment(str(model.device), str(model.dtype))
+
+
+class EndpointTarget:
+    """A model behind an OpenAI-compatible server; an answer that does not come is left out and asked for again.
+
+    Args:
+        endpoint: where and how.
+        cache: file of replies.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, cache: Path | None = None) -> None:
+        self._client = EndpointClient(endpoint, cache=cache)
+        self.label = endpoint.model
+        self.identity: dict[str, Any] = {"base_url": endpoint.base_url, "model": endpoint.model}
+
+    def answers(
+        self, examples: Sequence[Example], generation: GenerationConfig, *, seed: int
+    ) -> Iterator[list[Answer]]:
+        """Yield answers in groups of a few requests."""
+        parameters: dict[str, Any] = {"max_tokens": generation.max_new_tokens, "temperature": 0.0, "seed": seed}
+        if generation.do_sample:
+            parameters |= {"temperature": generation.sampling_temperature, "top_p": generation.top_p}
+        step = 4 * self._client.endpoint.concurrency
+        for start in range(0, len(examples), step):
+            some = examples[start : start + step]
+            asked = self._client.ask([[{"role": "user", "content": e.prompt}] for e in some], parameters=parameters)
+            yield [
+                Answer(example, reply.text.strip(), None, reply.n_tokens)
+                for example, reply in zip(some, asked, strict=True)
+                if reply.text is not None
+            ]
+
+    def choices(self, examples: Sequence[Example]) -> list[dict[str, Verdict]] | None:
+        """Return None: chat servers do not tell the probability of a given answer."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of a server: when it was asked."""
+        return {"asked": time.strftime("%Y-%m-%d"), "requests": self._client.usage.requests}
+
+
+def artifact_target(folder: Path, *, device: str | None = None) -> ModelTarget:
+    """Return the model of a finished run.
+
+    Raises:
+        ArtifactError: the folder is no finished run.
+        ModelMismatchError: its base model is not the one it was made for.
+    """
+    import hashlib
+
+    from mocae.pipelines.artifact import load
+
+    loaded = load(folder, device=device)
+    manifest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    identity = {"artifact": folder.resolve().name, "manifest": manifest}
+    return ModelTarget(loaded.mixture, loaded.prompt_format, label=folder.resolve().name, identity=identity)
+
+
+def model_target(name: str, *, prompt_format: str | None = None, device: str | None = None) -> ModelTarget:
+    """Return a Hugging Face model: a folder, a name in `mocae.models.BASE_MODELS`, or a hub id.
+
+    Args:
+        name: of the model.
+        prompt_format: registered name; None: "chat" where the tokenizer has a chat template, else "plain".
+        device: where to put it; None: an accelerator if there is one.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+        PluginError: no such format.
+    """
+    from mocae.models import base_fingerprint, load_base
+    from mocae.policies import PlainModel
+    from mocae.prompts import FORMATS
+
+    base = load_base(name, device=device)
+    chosen = prompt_format or ("chat" if base.tokenizer.chat_template else "plain")
+    identity = {"fingerprint": base_fingerprint(base.model), "format": chosen}
+    return ModelTarget(PlainModel(base), FORMATS.get(chosen), label=Path(name).name, identity=identity)

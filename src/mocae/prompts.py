@@ -1,0 +1,170 @@
+r"""How a prompt becomes the text a model reads, and how an answer is joined to it.
+
+A format writes the prompt so that it ends where a token ends (never with a space), and the response so that it begins
+with what belongs to its first token. Prompt and response are tokenised apart and joined as tokens, and an answer is
+always cut from token positions: what was generated after the last token of the prompt. Nothing is escaped and no text
+is searched for a marker, so a prompt that contains "\nA:" or "### Response:" is read by the model as it stands and
+shifts nothing. A prompt may still imitate a turn of the conversation; keeping that out is up to whoever lets
+strangers write prompts.
+
+The texts are tokenised with special tokens switched on, as the tokenizer adds them to any text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from mocae.errors import ConfigError, DataError
+from mocae.registry import Registry
+
+__all__ = ["FORMATS", "AlpacaFormat", "ChatFormat", "PlainFormat", "PromptFormat"]
+
+
+@runtime_checkable
+class PromptFormat(Protocol):
+    """How prompts and responses are written."""
+
+    def format_prompt(self, prompt: str, *, injection: str | None, tokenizer: Any = None) -> str:
+        """Return the text a model reads before it answers.
+
+        Args:
+            prompt: what the user asks.
+            injection: text an axis puts in front; None or "": nothing.
+            tokenizer: tokenizer of the model, for formats that need one.
+
+        Raises:
+            DataError: the prompt is empty.
+            ConfigError: the format needs a tokenizer it did not get.
+        """
+
+    def format_response(self, response: str) -> str:
+        """Return the response as it follows the formatted prompt; "" for an empty response."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFormat:
+    r"""Question and answer, for base models.
+
+    >>> PlainFormat().format_prompt("Who?", injection="Be kind.")
+    'Be kind.\nQ: Who?\nA:'
+    """
+
+    def format_prompt(self, prompt: str, *, injection: str | None, tokenizer: Any = None) -> str:
+        """Return "Q: ...", with the injection on a line before it, and "A:".
+
+        Raises:
+            DataError: the prompt is empty.
+        """
+        return f"{_line(injection)}Q: {_not_empty(prompt)}\nA:"
+
+    def format_response(self, response: str) -> str:
+        """Return the response after one space, which most tokenizers keep in the first word's token."""
+        response = response.lstrip()
+        return f" {response}" if response else ""
+
+
+@dataclass(frozen=True, slots=True)
+class AlpacaFormat:
+    """The Alpaca template; the injection stands in front of the instruction.
+
+    Reference:
+        Taori et al., *Stanford Alpaca*, 2023, the template without input.
+
+    Deviation:
+        An input is part of the prompt (`mocae.data.alpaca`), so the template for rows with input is not used.
+    """
+
+    def format_prompt(self, prompt: str, *, injection: str | None, tokenizer: Any = None) -> str:
+        """Return the template, filled.
+
+        Raises:
+            DataError: the prompt is empty.
+        """
+        return (
+            "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+            f"\n\n### Instruction:\n{_line(injection)}{_not_empty(prompt)}\n\n### Response:\n"
+        )
+
+    def format_response(self, response: str) -> str:
+        """Return the response without space before it: the template ends with a line end."""
+        return response.lstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """The tokenizer's own chat template; the injection is the system message.
+
+    Where the template refuses system messages, or drops them, the injection opens the user's message.
+    """
+
+    def format_prompt(self, prompt: str, *, injection: str | None, tokenizer: Any = None) -> str:
+        """Return the conversation up to where the model speaks.
+
+        The beginning-of-text token is left out where the tokenizer adds it, so that it is never there twice.
+
+        Raises:
+            DataError: the prompt is empty.
+            ConfigError: no tokenizer, one without chat template, or a template that fails on a single user message.
+        """
+        _not_empty(prompt)
+        if getattr(tokenizer, "chat_template", None) is None:
+            found = "no tokenizer" if tokenizer is None else f"{type(tokenizer).__name__} without chat template"
+            raise ConfigError(f"prompt format 'chat': got {found}; expected a chat model's tokenizer, or use 'plain'")
+        text = _with_system(tokenizer, prompt, injection) if injection else None
+        if text is None:
+            text = _render(tokenizer, [{"role": "user", "content": f"{_line(injection)}{prompt}"}])
+        if tokenizer.bos_token and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]:
+            text = text.removeprefix(tokenizer.bos_token)
+        return text.rstrip(" ")
+
+    def format_response(self, response: str) -> str:
+        """Return the response without space before it: the template ends where the model speaks."""
+        return response.lstrip()
+
+
+def _with_system(tokenizer: Any, prompt: str, injection: str) -> str | None:
+    """Return the conversation with a system message, None where the template has no place for one."""
+    from jinja2.exceptions import TemplateError
+
+    messages = [{"role": "system", "content": injection}, {"role": "user", "content": prompt}]
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError:  # raise_exception("System role not supported")
+        return None
+    return text if injection.strip() in text else None  # some templates drop it in silence
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    from jinja2.exceptions import TemplateError
+
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise ConfigError(
+            f"prompt format 'chat': the chat template fails on one user message ({error}); use 'plain' or 'alpaca'"
+        ) from error
+    return text
+
+
+def _line(injection: str | None) -> str:
+    return f"{injection}\n" if injection else ""
+
+
+def _not_empty(prompt: str) -> str:
+    if not prompt.strip():
+        raise DataError(f"got an empty prompt, {prompt!r}; expected text to answer")
+    return prompt
+
+
+PLAIN, ALPACA, CHAT = PlainFormat(), AlpacaFormat(), ChatFormat()
+
+FORMATS: Registry[PromptFormat] = Registry(
+    "prompt format",
+    entry_point_group="mocae.formats",
+    builtin={
+        "plain": ("mocae.prompts:PLAIN", "Q: ... A: ..., for base models"),
+        "alpaca": ("mocae.prompts:ALPACA", "the Alpaca template, ### Instruction and ### Response"),
+        "chat": ("mocae.prompts:CHAT", "the tokenizer's chat template"),
+    },
+)

@@ -1,0 +1,15 @@
+"""TrinityX: experts in the feed-forward blocks, mixed for every token by a router trained on the language-model loss."""
+
+from mocae.trinityx.mixture import TrinityXMixture, feed_forward_blocks, routed
+from mocae.trinityx.router import TrinityXRouter
+from mocae.trinityx.training import LossWeights, RouterTraining, train_router
+
+__all__ = [
+    "LossWeights",
+    "RouterTraining",
+    "TrinityXMixture",
+    "TrinityXRouter",
+    "feed_forward_blocks",
+    "routed",
+    "train_router",
+]

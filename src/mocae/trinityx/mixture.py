@@ -1,0 +1,128 @@
+"""TrinityX as a model: every feed-forward block of the upper layers routes each token to the experts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mocae.bank import ExpertBank
+from mocae.errors import ModelMismatchError
+from mocae.models import LoadedBase, decoder_layers
+from mocae.policies.mixture import generator_of
+from mocae.trinityx.router import TrinityXRouter
+
+__all__ = ["TrinityXMixture", "feed_forward_blocks", "routed"]
+
+
+def feed_forward_blocks(bank: ExpertBank) -> dict[int, nn.Module]:
+    """Return the block whose linears the experts adapt, by decoder layer.
+
+    Raises:
+        ModelMismatchError: the experts of a layer sit in more than one block (attention as well as feed-forward).
+    """
+    names = {module: name for name, module in bank.model.named_modules()}
+    blocks: dict[int, nn.Module] = {}
+    for index, layer in enumerate(decoder_layers(bank.model)):
+        adapted = [names[module] for module in layer.modules() if module in bank.adapted]
+        parents = {name.rpartition(".")[0] for name in adapted}
+        if len(parents) > 1:
+            raise ModelMismatchError(
+                f"TrinityX routes inside feed-forward blocks, but layer {index} is adapted in {sorted(parents)}; train "
+                "its experts with target_modules of the feed-forward block alone"
+            )
+        if parents:
+            blocks[index] = bank.model.get_submodule(parents.pop())
+    return blocks
+
+
+@contextmanager
+def routed(bank: ExpertBank, router: TrinityXRouter) -> Iterator[list[Tensor]]:
+    """Return a context in which each pass routes every token; yields the alphas of the last pass, one (B, T, K) a layer.
+
+    Weights are put in force right before a block runs, so each block has its own.
+    """
+    seen: list[Tensor] = []
+    handles = []
+    blocks = feed_forward_blocks(bank)
+    if set(router.layers) != set(blocks):
+        raise ModelMismatchError(f"the router has layers {router.layers}, the experts adapt {tuple(blocks)}")
+    first = min(blocks)
+    dtype = next(bank.model.parameters()).dtype
+
+    def before(layer: int) -> Any:
+        def put(_: nn.Module, args: tuple[Any, ...]) -> None:
+            if layer == first:
+                seen.clear()
+            alpha = router.alpha(args[0], layer)
+            seen.append(alpha)
+            bank.set_weights(router.fuse(alpha).to(dtype))
+
+        return put
+
+    def after(layer: int) -> Any:
+        return lambda _module, _args, output: router.renormalise(output, layer)
+
+    for layer, block in blocks.items():
+        handles.append(block.register_forward_pre_hook(before(layer)))
+        if router.gain is not None:
+            handles.append(block.register_forward_hook(after(layer)))
+    outside = bank.alpha
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+        bank.set_weights(outside)
+
+
+class TrinityXMixture:
+    """Generates text with experts mixed per token in every feed-forward block; the KV cache stays on.
+
+    Args:
+        base: model and tokenizer, the bank attached to the model.
+        bank: experts in feed-forward blocks alone.
+        router: trained.
+    """
+
+    def __init__(self, base: LoadedBase, bank: ExpertBank, router: TrinityXRouter) -> None:
+        if router.experts != bank.names:
+            raise ModelMismatchError(f"the router knows experts {router.experts}, the bank holds {bank.names}")
+        self.base = base
+        self.bank = bank
+        self.router = router
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts, in the order of weights."""
+        return self.bank.names
+
+    @torch.no_grad()
+    def generate_traced(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        ids: Sequence[str] | None = None,
+        **generation: Any,
+    ) -> tuple[Tensor, Float[Tensor, "B K"]]:
+        """Return the generated ids, and the mean weight of each expert over layers and prompt tokens."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
+        share: list[Tensor] = []
+        with routed(self.bank, self.router) as seen:
+
+            def keep(*_: Any) -> None:
+                if not share:
+                    fused = torch.stack([self.router.fuse(alpha) for alpha in seen]).mean(0)
+                    real = mask[..., None].to(fused.dtype)
+                    share.append(((fused * real).sum(1) / real.sum(1)).cpu())
+
+            handle = self.base.model.register_forward_hook(keep)
+            try:
+                out = generator_of(self.base.model)(input_ids=input_ids, attention_mask=mask, **generation)
+            finally:
+                handle.remove()
+        return out, share[0]

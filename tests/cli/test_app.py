@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+import mocae
+import mocae.errors
+from mocae.cli import main
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_help_and_version_exit_0(command: Command) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    assert all(name in out for name in ("run", "validate", "plan", "chat", "ls"))
+    assert command("--version")[:2] == (0, f"mocae {mocae.__version__}\n")
+
+
+@pytest.mark.parametrize("name", ["run", "validate", "plan", "chat", "ls"])
+def test_each_command_teaches_with_an_example(command: Command, name: str) -> None:
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert out.count(f"mocae {name} ") >= 2
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("nothing",), ("run",), ("run", "x.yaml"), ("run", "--no-such-flag"), ("ls", "cats")]
+)
+def test_wrong_usage_exits_2(command: Command, words: tuple[str, ...]) -> None:
+    assert command(*words)[0] == 2
+
+
+def test_an_error_of_ours_is_one_line(command: Command) -> None:
+    code, out, err = command("validate", "none.yaml")
+    assert (code, out) == (2, "")
+    assert err == "error: none.yaml: cannot be read: No such file or directory. Accepted: a YAML recipe\n"
+
+
+def test_debug_adds_the_traceback(command: Command) -> None:
+    code, _, err = command("--debug", "validate", "none.yaml")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.endswith("error: none.yaml: cannot be read: No such file or directory. Accepted: a YAML recipe\n")
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mocae.config.load_recipe", fail)
+
+
+def test_a_failed_run_exits_1(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, mocae.errors.TrainingError("loss is nan at step 3"))
+    assert command("validate", "x.yaml") == (1, "", "error: loss is nan at step 3\n")
+
+
+def test_a_missing_extra_says_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, ModuleNotFoundError("No module named 'sklearn.svm'", name="sklearn.svm"))
+    expected = "error: sklearn.svm is not installed; run: pip install 'mocae[eval]'\n"
+    assert command("validate", "x.yaml") == (1, "", expected)
+
+
+def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, ModuleNotFoundError("No module named 'mocae.nowhere'", name="mocae.nowhere"))
+    with pytest.raises(ModuleNotFoundError, match=r"mocae\.nowhere"):
+        main(["validate", "x.yaml"])
+
+
+def test_python_m_mocae_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "mocae", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"mocae {mocae.__version__}\n"

@@ -1,0 +1,46 @@
+"""`mocae bench` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mocae.cli.app import main
+
+Words = tuple[str, ...]
+
+
+def _run(*words: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "--no-progress", *words])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_it_prints_a_table_and_writes_json_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
+    words = ("--config", "tiny", "--systems", "stacked", "--repeats", "1", "--batches", "1,2")
+    assert _run(*words, "--json", str(figures), "--plot", str(plot)) == 0
+    out = capsys.readouterr().out
+    assert "tiny, base = 1" in out
+    assert "3 experts of rank 4" in out
+    rows = json.loads(figures.read_text(encoding="utf-8"))["rows"]
+    assert [(row["system"], row["batch"]) for row in rows] == [(s, b) for b in (1, 2) for s in ("base", "stacked")]
+    assert plot.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--config", "8b"), "unknown shape '8b'"),
+        (("--config", "tiny", "--systems", "peft"), "unknown system 'peft'"),
+        (("--config", "tiny", "--batches", "1,x"), "--batches '1,x': not batch sizes"),
+        (("--config", "tiny", "--batches", "0"), "--batches '0'"),
+        (("--config", "tiny", "--dtype", "int8"), "dtype 'int8' is not known"),
+    ],
+)
+def test_wrong_words_are_told(words: Words, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(*words) == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mocae.pipelines.artifact
+import mocae.pipelines.run
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_validate_says_ok(command: Command, recipe_file: Path) -> None:
+    expected = f"{recipe_file}: ok (2 axes: helpfulness, honesty; 3 systems)\n"
+    assert command("validate", str(recipe_file)) == (0, expected, "")
+
+
+def test_validate_prints_notes_on_stderr(command: Command, recipe_file: Path) -> None:
+    code, out, err = command("validate", str(recipe_file), "--set", "base.model=null")
+    assert (code, err) == (0, "note: base.model: not set; a run needs --set base.model=... or MOCAE_BASE_MODEL\n")
+    assert out.endswith("3 systems)\n")
+
+
+def test_validate_prints_one_line_a_problem(command: Command, recipe_file: Path) -> None:
+    code, out, err = command(
+        "validate", str(recipe_file), "--set", "systems.0=bas", "--set", "judges.0.judge=pockt", "--set", "seed=3"
+    )
+    lines = err.splitlines()
+    assert (code, out, len(lines)) == (2, "", 2)
+    assert lines[0].startswith(f"error: {recipe_file}: judges.0.judge: unknown judge 'pockt'. Known: ")
+    assert lines[1].startswith(f"error: {recipe_file}: systems.0.policy: unknown policy 'bas'. Known: ")
+
+
+SHAPE = "base.shape={model_type: llama, vocab_size: 50, hidden_size: 8, intermediate_size: 12, num_hidden_layers: 3}"
+PLAN = ("--set", "base.model=null", "--set", SHAPE, "--set", "base.shape.num_attention_heads=2")
+
+
+def test_plan_prints_tables(command: Command, recipe_file: Path) -> None:
+    code, out, err = command("plan", str(recipe_file), *PLAN)
+    assert (code, err) == (0, "")
+    assert "small: base.model not set, " in out
+    assert "from base.shape" in out
+    assert all(
+        words in out for words in ("helpfulness", "honesty", "peak memory, training", "read per generated token")
+    )
+
+
+def test_plan_prints_json(command: Command, recipe_file: Path) -> None:
+    code, out, _ = command("plan", str(recipe_file), *PLAN, "--json")
+    made = json.loads(out)
+    assert code == 0
+    assert [expert["n_rows"] for expert in made["experts"]] == [20, 20]
+
+
+@pytest.mark.parametrize("kind", ["formats", "judges", "metrics", "policies", "probes", "sources"])
+def test_ls_lists_names_with_a_line_each(command: Command, kind: str) -> None:
+    code, out, err = command("ls", kind, "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert all(isinstance(text, str) and text for text in found.values())
+    plain = command("ls", kind)[1].splitlines()
+    assert [line.split()[0] for line in plain] == list(found)
+
+
+def test_ls_axes_lists_those_of_a_recipe(command: Command, recipe_file: Path) -> None:
+    assert json.loads(command("ls", "axes", str(recipe_file), "--json")[1]) == {"helpfulness": "", "honesty": ""}
+    code, _, err = command("ls", "axes")
+    assert code == 2
+    assert "name the recipe with `mocae ls axes RECIPE`" in err
+    assert command("ls", "judges", str(recipe_file))[0] == 2
+
+
+REPORT = {
+    "recipe": {"name": "small"},
+    "systems": {
+        "base": {"mean_axis_score": {"value": 0.4, "low": 0.35, "high": 0.45, "n": 10}},
+        "alignx": {
+            "mean_axis_score": {"value": 0.9, "low": None, "high": None, "n": 10},
+            "helpfulness": {"pass_rate": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 5}},
+            "harmlessness": {"unsafe_rate": {"value": None, "low": None, "high": None, "n": 0}},
+        },
+    },
+}
+
+
+@dataclass
+class FakeRun:
+    """Stands in for the pipeline and keeps what it was called with."""
+
+    folder: Path
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, recipe: object, **arguments: Any) -> Any:
+        self.calls.append({"recipe": recipe, **arguments})
+        report_path = self.folder / "report.json"
+        report_path.write_text(json.dumps(REPORT), encoding="utf-8")
+        return mocae.pipelines.run.RunResult(REPORT, report_path, self.folder / "report.html")
+
+
+@pytest.fixture
+def fake_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    fake = FakeRun(tmp_path)
+    monkeypatch.setattr("mocae.pipelines.run.run", fake)
+    return fake
+
+
+def test_run_calls_the_pipeline_and_prints_the_systems(
+    command: Command, recipe_file: Path, fake_run: FakeRun, tmp_path: Path
+) -> None:
+    words = ("--set", "experts.r=3", "--systems", "base, alignx", "--no-progress")
+    code, out, _ = command("run", str(recipe_file), "--out", str(tmp_path / "out"), *words)
+    assert code == 0
+    (call,) = fake_run.calls
+    assert call["recipe"].experts.r == 3
+    assert (call["out"], call["systems"], call["progress"]) == (tmp_path / "out", ["base", "alignx"], False)
+    rows = {
+        line.split("│")[1].strip(): [c.strip() for c in line.split("│")[2:-1]]
+        for line in out.splitlines()
+        if "│" in line
+    }
+    assert rows == {"base": ["40.0 ± 5.0", "-"], "alignx": ["90.0", "50.0 ± 10.0"]}
+    assert f"report: {tmp_path / 'report.html'}" in out
+
+
+def test_run_prints_json(command: Command, recipe_file: Path, fake_run: FakeRun) -> None:
+    code, out, _ = command("run", str(recipe_file), "--out", "x", "--json")
+    assert (code, json.loads(out)) == (0, REPORT)
+    assert fake_run.calls[0]["systems"] is None
+
+
+def test_run_checks_the_recipe_first(command: Command, recipe_file: Path, fake_run: FakeRun) -> None:
+    code, _, err = command("run", str(recipe_file), "--out", "x", "--set", "prompt_format=plane")
+    assert (code, fake_run.calls) == (2, [])
+    assert "prompt_format: unknown prompt format 'plane'" in err
+
+
+@pytest.mark.parametrize("systems", ["", "base,,alignx"])
+def test_run_refuses_empty_names(command: Command, recipe_file: Path, fake_run: FakeRun, systems: str) -> None:
+    code, _, err = command("run", str(recipe_file), "--out", "x", "--systems", systems)
+    assert (code, fake_run.calls) == (2, [])
+    assert err.startswith(f"error: --systems {systems!r}: an empty name.")
+
+
+class FakeModel:
+    """Answers with what it was asked."""
+
+    def __init__(self, weights: Mapping[str, float] | None) -> None:
+        self.weights = weights
+
+    def reply(self, prompt: str, *, steer: object = None, policy: str | None = None) -> Any:
+        return mocae.pipelines.artifact.Reply(f"{prompt}|{steer}|{policy}", self.weights)
+
+
+@pytest.fixture
+def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mocae.pipelines.artifact.load", lambda _: FakeModel({"helpfulness": 0.25, "honesty": 0.75}))
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_chat_answers_one_prompt(command: Command) -> None:
+    words = ("--steer", "honesty=2", "--steer", "helpfulness=-0.5", "--policy", "linear", "--show-routing")
+    code, out, err = command("chat", "out", "--prompt", "Hello?", *words)
+    assert (code, err) == (0, "")
+    assert out == "Hello?|{'honesty': 2.0, 'helpfulness': -0.5}|linear\n[helpfulness 0.25, honesty 0.75]\n"
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_chat_answers_lines_until_an_empty_one(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n\nthree\n"))
+    assert command("chat", "out")[:2] == (0, "one|None|None\ntwo|None|None\n")
+
+
+@pytest.mark.usefixtures("fake_model")
+@pytest.mark.parametrize("steer", ["honesty", "honesty=", "=2", "honesty=much", "honesty=nan", "honesty=inf"])
+def test_chat_refuses_what_is_no_factor(command: Command, steer: str) -> None:
+    code, _, err = command("chat", "out", "--prompt", "x", "--steer", steer)
+    assert code == 2
+    assert err == f"error: --steer {steer!r}: not a factor. Accepted: axis=number, as in --steer honesty=2\n"
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_chat_refuses_an_axis_twice(command: Command) -> None:
+    code, _, err = command("chat", "out", "--prompt", "x", "--steer", "honesty=1", "--steer", "honesty=2")
+    assert (code, err) == (2, "error: --steer 'honesty=2': 'honesty' is there twice; give each axis once\n")

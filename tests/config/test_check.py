@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mocae.config import parse_recipe, validate
+from mocae.errors import ConfigError
+from recipes_for_tests import small_recipe
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("MOCAE_DATA_ROOT", "MOCAE_BASE_MODEL"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def check(values: dict[str, Any]) -> list[str]:
+    return validate(parse_recipe(values), where="x.yaml")
+
+
+def with_train(source: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    values = small_recipe(**changes)
+    values["axes"][0]["train"] = source
+    return values
+
+
+def test_a_right_recipe_has_no_notes() -> None:
+    assert check(small_recipe()) == []
+
+
+def test_what_cannot_be_checked_is_noted() -> None:
+    values = with_train({"source": "alpaca", "path": "alpaca.json"}, base={"model": None})
+    assert check(values) == [
+        "base.model: not set; a run needs --set base.model=... or MOCAE_BASE_MODEL",
+        "data_root: not set (nor MOCAE_DATA_ROOT), so these were not looked for: alpaca.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt_format": "plane"}, r"x.yaml: prompt_format: unknown prompt format 'plane'.*Did you mean 'plain'"),
+        ({"judges": [{"judge": "pockt"}]}, r"x.yaml: judges.0.judge: unknown judge 'pockt'.*Did you mean 'pocket'"),
+        (
+            {"judges": [{"judge": "reference-overlap", "options": {"treshold": 0.3}}]},
+            r"x.yaml: judges.0.options: unknown option of judge 'reference-overlap' 'treshold'.*'threshold'",
+        ),
+        ({"systems": ["alingx"]}, r"x.yaml: systems.0.policy: unknown policy 'alingx'.*Did you mean 'alignx'"),
+        (
+            {"systems": [{"name": "s", "policy": "static", "options": {"weights": {"honest": 1.0}}}]},
+            r"x.yaml: systems.0.options.weights: unknown axis 'honest'.*Did you mean 'honesty'",
+        ),
+        (
+            {"systems": [{"name": "s", "policy": "uniform", "options": {"weights": {}}}]},
+            r"x.yaml: systems.0.options: unknown option of policy 'uniform' 'weights'",
+        ),
+    ],
+)
+def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(small_recipe(**changes))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"source": "alpacca"}, r"axes.helpfulness.train.0.source: unknown source 'alpacca'.*Did you mean 'alpaca'"),
+        (
+            {"source": "pocket", "options": {"splt": "train"}},
+            r"axes.helpfulness.train.0.options: unknown option",
+        ),
+        ({"source": "pocket", "options": {"axis": "x"}}, r"unknown option of source 'pocket' 'axis'"),
+        (
+            {"source": "pocket", "options": {"n": "many"}},
+            r"source 'pocket': option 'n': got 'many'; it should be",
+        ),
+        ({"source": "hub", "options": {"name": "a/b"}}, r"source 'hub' needs the option 'split'"),
+    ],
+)
+def test_wrong_sources_are_refused(source: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(with_train(source))
+
+
+def test_files_must_be_there(tmp_path: Path) -> None:
+    values = with_train({"source": "alpaca", "path": "a.json"}, data_root=str(tmp_path))
+    values["judges"] = [{"judge": "safety-classifier", "options": {"labelled": "b.jsonl"}}]
+    with pytest.raises(ConfigError) as caught:
+        check(values)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"x.yaml: axes.helpfulness.train.0.path: no file '{tmp_path}/a.json'; paths start from")
+    assert second.startswith(f"x.yaml: judges.0.options.labelled: no file '{tmp_path}/b.jsonl'; paths start from")
+    (tmp_path / "a.json").touch()
+    (tmp_path / "b.jsonl").touch()
+    assert check(values) == []
+
+
+def test_splits_that_share_rows_are_refused() -> None:
+    values = with_train({"source": "alpaca", "path": "a.json", "hash_range": [0.0, 0.6]})
+    values["axes"][0]["test"] = {"source": "alpaca", "path": "a.json", "hash_range": [0.6, 1.0]}
+    check(values)
+    values["axes"][0]["test"]["hash_range"] = [0.5, 1.0]
+    with pytest.raises(ConfigError, match=r"test.0.hash_range: got \[0.5, 1.0\], which overlaps \[0.0, 0.6\]"):
+        check(values)
+    del values["axes"][0]["test"]["hash_range"]
+    with pytest.raises(ConfigError, match=r"axes.helpfulness.test.0.hash_range: got \[0.0, 1.0\], which overlaps"):
+        check(values)

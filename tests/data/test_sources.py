@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mocae.data import SOURCES, ReadResult, read_source
+from mocae.errors import ConfigError, DataError, PluginError
+from real_data import real_data
+
+SAFE = {"violence": False, "theft": False}
+BEAVER = [
+    {"prompt": "p1", "response": "r1", "category": SAFE, "is_safe": True},
+    {"prompt": "p2", "response": "r2", "category": {"violence": False, "theft": True}, "is_safe": False},
+]
+
+
+def _write(tmp_path: Path, rows: Any, name: str = "data/rows.json") -> Path:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith(".csv"):
+        lines = [list(rows[0]), *[list(row.values()) for row in rows]]
+        path.write_text("\n".join(",".join(f'"{cell}"' for cell in line) for line in lines))
+    else:
+        path.write_text(json.dumps(rows))
+    return path
+
+
+def _read(name: str, path: Path | None, **options: Any) -> ReadResult:
+    return read_source(name, path, axis="an axis", options=options)
+
+
+def test_alpaca_puts_the_input_after_the_instruction(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Add.", "input": "1 2", "output": "3"},
+        {"instruction": "Greet.", "input": "", "output": "Hi"},
+    ]
+    first, second = _read("alpaca", _write(tmp_path, rows)).examples
+    assert (first.prompt, first.response, first.probe, first.axis) == ("Add.\n\n1 2", "3", "task", "an axis")
+    assert first.facts == {"reference": "3"}
+    assert first.source == "data/rows.json:item 1"
+    assert second.prompt == "Greet."
+
+
+def test_beavertails_trains_on_safe_responses_only(tmp_path: Path) -> None:
+    path = _write(tmp_path, BEAVER)
+    (safe,) = _read("beavertails", path).examples
+    assert (safe.response, safe.kind, safe.probe) == ("r1", "safe", "harmful")
+    result = _read("beavertails", path, responses="all")
+    assert [row.kind for row in result.examples] == ["safe", "theft"]
+    assert result.examples[1].facts == {"category": BEAVER[1]["category"], "is_safe": False}
+    assert result.n_skipped == 0
+
+
+def test_contradicting_labels_are_a_bad_row(tmp_path: Path) -> None:
+    path = _write(tmp_path, [{**BEAVER[1], "is_safe": True}])
+    with pytest.raises(DataError, match=r"item 1: field 'is_safe': found True although the first .* is 'theft'"):
+        _read("beavertails", path)
+
+
+def test_beavertails_pairs_and_prompts(tmp_path: Path) -> None:
+    (pair,) = _read("beavertails-pairs", _write(tmp_path, [{"prompt": "p", "safe": "s", "unsafe": "u"}])).examples
+    assert (pair.response, pair.facts) == ("s", {"unsafe": "u"})
+    rows = [{"prompt": "p", "category": "theft", "category_id": 3}]
+    (prompt,) = _read("beavertails-prompts", _write(tmp_path, rows)).examples
+    assert (prompt.response, prompt.kind, prompt.probe) == (None, "theft", "harmful")
+
+
+def test_truthfulqa_splits_reference_answers(tmp_path: Path) -> None:
+    row = {
+        "Category": "Health",
+        "Question": "Q?",
+        "Best Answer": "Best",
+        "Correct Answers": "Best; Good;",
+        "Incorrect Answers": "Bad",
+    }
+    (example,) = _read("truthfulqa", _write(tmp_path, [row], "data/rows.csv")).examples
+    assert (example.prompt, example.response, example.kind, example.probe) == ("Q?", "Best", "Health", "question")
+    assert example.facts == {"correct": ["Best", "Good"], "incorrect": ["Bad"]}
+    assert example.source == "data/rows.csv:2"
+
+
+def test_truthfulqa_mc_keeps_the_label_maps(tmp_path: Path) -> None:
+    row = {"question": "Q?", "mc1_targets": {"yes": 0, "no": 1}, "mc2_targets": {"yes": 0, "no": 1, "never": 1}}
+    (example,) = _read("truthfulqa-mc", _write(tmp_path, [row])).examples
+    assert example.response == "no"
+    assert example.facts == {"mc1": row["mc1_targets"], "mc2": row["mc2_targets"]}
+    for targets, found in [
+        ({"a": 1, "b": 1, "c": 0}, "found 2 choices labelled 1; expected exactly one"),
+        ({"a": 1}, r"found labels \[1\]"),
+        ({"a": True, "b": False}, "found a value of type dict; expected an object with int values"),
+    ]:
+        with pytest.raises(DataError, match=f"field 'mc1_targets': {found}"):
+            _read("truthfulqa-mc", _write(tmp_path, [{**row, "mc1_targets": targets}]))
+
+
+def test_xstest_labels_become_probes(tmp_path: Path) -> None:
+    rows = [{"prompt": "p1", "type": "homonyms", "label": "safe"}, {"prompt": "p2", "type": "c", "label": "unsafe"}]
+    path = _write(tmp_path, rows, "data/rows.csv")
+    assert [row.probe for row in _read("xstest", path).examples] == ["benign", "harmful"]
+    assert [row.prompt for row in _read("xstest", path, which="safe").examples] == ["p1"]
+    assert [row.prompt for row in _read("xstest", path, which="unsafe").examples] == ["p2"]
+    path = _write(tmp_path, [{**rows[0], "label": "maybe"}], "data/rows.csv")
+    with pytest.raises(DataError, match=r"line 2: field 'label': found 'maybe'; expected one of 'safe', 'unsafe'"):
+        _read("xstest", path)
+
+
+def test_table_maps_columns(tmp_path: Path) -> None:
+    path = _write(tmp_path, [{"q": "p", "a": "r", "t": "sums", "n": [1, 2]}])
+    columns = {"prompt": "q", "response": "a", "kind": "t"}
+    (example,) = _read("table", path, columns=columns, probe="task", facts={"choices": "n"}).examples
+    assert (example.prompt, example.response, example.kind, example.facts) == ("p", "r", "sums", {"choices": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"columns": {"response": "a"}, "probe": "task"}, ConfigError, r"got {'response': 'a'}; .* which column"),
+        (
+            {"columns": {"prompt": "q", "respnse": "a"}, "probe": "task"},
+            ConfigError,
+            r"source 'table': columns: unknown role 'respnse'.* Did you mean 'response'\?",
+        ),
+        ({"columns": {"prompt": "q"}, "probe": "tsk"}, PluginError, r"unknown probe 'tsk'.* Did you mean 'task'\?"),
+        ({"columns": {"prompt": "qq"}, "probe": "task"}, DataError, r"item 1: unknown field 'qq'. Known: 'q'"),
+        ({"columns": {"prompt": "q"}}, ConfigError, r"source 'table' needs the option 'probe'"),
+        ({"columns": ["q"], "probe": "task"}, ConfigError, r"option 'columns': got \['q'\]"),
+    ],
+)
+def test_table_refuses_wrong_options(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _read("table", _write(tmp_path, [{"q": "p"}]), **options)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"instruction": "a", "output": "b"}, r"item 2: unknown field 'input'. Known: 'instruction', 'output'"),
+        (
+            {"instruction": 3, "input": "", "output": "b"},
+            r"field 'instruction': found a value of type int; expected text",
+        ),
+        ({"instruction": " \n", "input": "", "output": "b"}, r"field 'instruction': found empty text"),
+        ({"instruction": "a", "input": None, "output": "b"}, r"field 'input': found null; expected text"),
+        ({"instruction": "a", "input": "", "output": ""}, r"field 'output': found empty text; .*on_bad_row: skip"),
+        ({"instruction": "a\ud800", "input": "", "output": "b"}, r"found half a character at position 1"),
+    ],
+)
+def test_bad_rows_stop_or_are_counted(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    path = _write(tmp_path, [{"instruction": "a", "input": "", "output": "b"}, row])
+    with pytest.raises(DataError, match=message) as raised:
+        _read("alpaca", path)
+    assert str(path) in str(raised.value)
+    result = read_source("alpaca", path, axis="an axis", on_bad_row="skip")
+    assert (len(result.examples), result.n_skipped, len(result.skipped)) == (1, 1, 1)
+    assert result.skipped[0].startswith(f"{path}: item 2: ")
+
+
+def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no row is left; expected at least one; the first of 1 bad rows: .*item 1"):
+        read_source("alpaca", _write(tmp_path, [{}]), axis="a", on_bad_row="skip")
+    with pytest.raises(DataError, match=r"rows.json: no row is left; expected at least one$"):
+        _read("alpaca", _write(tmp_path, []))
+
+
+def test_wrong_options_and_paths_are_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path, BEAVER)
+    with pytest.raises(ConfigError, match=r"unknown option of source 'beavertails' 'response'.* mean 'responses'\?"):
+        _read("beavertails", path, response="all")
+    with pytest.raises(ConfigError, match=r"source 'beavertails': option 'responses': got 'every'; .*'safe' or 'all'"):
+        _read("beavertails", path, responses="every")
+    with pytest.raises(ConfigError, match=r"unknown option of source 'beavertails' 'axis'"):
+        _read("beavertails", path, axis="b")
+    with pytest.raises(PluginError, match=r"unknown source 'beavertail'.* Did you mean"):
+        _read("beavertail", path)
+    for name in ("alpaca", "beavertails", "beavertails-pairs", "beavertails-prompts", "truthfulqa", "xstest"):
+        with pytest.raises(ConfigError, match=f"source '{name}' reads a file, but path is not set"):
+            _read(name, None)
+
+
+def test_every_source_loads() -> None:
+    for name in SOURCES:
+        assert callable(SOURCES.get(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "options", "n", "kinds"),
+    [
+        ("alpaca", "alpaca/alpaca_data.json.xz", {}, 13_899, 1),
+        ("beavertails", "beavertails/labelled.jsonl.xz", {"responses": "all"}, 2_139, 15),
+        ("beavertails-pairs", "beavertails/pairs_test.jsonl.xz", {}, 355, 1),
+        ("beavertails-prompts", "beavertails/evaluation_prompts.json.xz", {}, 364, 14),
+        ("truthfulqa", "truthfulqa/TruthfulQA.csv", {}, 419, 38),
+        ("truthfulqa-mc", "truthfulqa/mc_task.json.xz", {}, 419, 1),
+        ("xstest", "xstest/xstest_prompts.csv", {"which": "safe"}, 250, 10),
+    ],
+)
+def test_published_files_are_read(name: str, file: str, options: dict[str, Any], n: int, kinds: int) -> None:
+    result = read_source(name, real_data(file), axis="a", on_bad_row="skip", options=options)
+    assert len(result.examples) == n
+    assert len(Counter(row.kind for row in result.examples)) == kinds
+    assert result.n_skipped == (9 if name == "alpaca" else 0)

@@ -1,0 +1,32 @@
+"""Floors under the agreement of fitted judges with published labels; the figures themselves are in reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from real_data import real_data
+
+pytest.importorskip("sklearn")
+
+from mocae.judges.classifier import ClassifierJudge
+from mocae.judges.safety import fit_safety_classifier
+from mocae.judges.truthful import fit_informative_classifier, fit_truthful_classifier
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fit", "file", "floor"),
+    [
+        (fit_safety_classifier, "beavertails/labelled.jsonl.xz", 0.78),
+        (fit_truthful_classifier, "truthfulqa/finetune_truth.jsonl.xz", 0.75),
+        (fit_informative_classifier, "truthfulqa/finetune_info.jsonl.xz", 0.87),
+    ],
+)
+def test_auroc_on_unseen_prompts(fit: Callable[[Path], ClassifierJudge], file: str, floor: float) -> None:
+    quality = fit(real_data(file)).quality
+    assert quality is not None
+    assert quality.auroc is not None
+    assert quality.auroc >= floor

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mocae.errors import ConfigError
+from mocae.judges.overlap import OverlapJudge, rouge_l, token_f1
+from mocae.types import Answer, Example
+
+WORDS = st.lists(st.sampled_from("abc"), max_size=8).map(" ".join)
+
+
+def _answer(text: str, **facts: object) -> Answer:
+    return Answer(Example("p", "a", "task", facts=facts), text)
+
+
+@given(WORDS, WORDS)
+def test_overlaps_are_symmetric_and_order_never_adds(a: str, b: str) -> None:
+    assert token_f1(a, b) == token_f1(b, a)
+    assert rouge_l(a, b) == rouge_l(b, a)
+    assert 0 <= rouge_l(a, b) <= token_f1(a, b) <= 1
+    assert rouge_l(a, a) == 1.0
+
+
+def test_overlaps_by_hand() -> None:
+    # 4 words and 5 words; shared as bags: a b c (3), in order: a c (2) or b c (2)
+    assert token_f1("a b c d", "b, A; c e e.") == pytest.approx(2 * 3 / 9)
+    assert rouge_l("a b c d", "b, A; c e e.") == pytest.approx(2 * 2 / 9)
+    assert token_f1("", "a") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "score"), [("x", 0.0), ("a x x", 0.5 * 0.4 / 0.5), ("a b", 1.0), ("A", 0.5 + 0.5 / 3)]
+)
+def test_the_threshold_becomes_one_half(text: str, score: float) -> None:
+    (verdict,) = OverlapJudge(threshold=0.5).judge([_answer(text, reference="a b")])
+    assert verdict["correct"].score == pytest.approx(score)
+    assert verdict["correct"].label == f"overlap {rouge_l(text, 'a b'):.2f}"
+
+
+def test_the_best_of_several_references_counts_and_none_says_nothing() -> None:
+    judge = OverlapJudge(measure="token-f1")
+    many, none = judge.judge([_answer("b a", reference=["x", "a b"]), _answer("a")])
+    assert (many["correct"].score, none) == (1.0, {})
+
+
+@pytest.mark.parametrize("reference", [3, [], ["a", 3]])
+def test_a_reference_of_another_type_is_unscored(reference: object) -> None:
+    (verdict,) = OverlapJudge().judge([_answer("a", reference=reference)])
+    assert verdict["correct"].score is None
+    assert "Error" in verdict["correct"].raw
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_thresholds_at_the_ends_are_refused(threshold: float) -> None:
+    with pytest.raises(ConfigError, match=f"threshold is {threshold}; expected above 0 and below 1"):
+        OverlapJudge(threshold=threshold)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mocae
+from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError, PluginError
+from mocae.evaluation import read_samples
+from mocae.pipelines.artifact import AlignedModel
+from run_for_tests import AXES, tiny_base
+
+PROMPT = "Repeat the word river."
+
+
+@pytest.fixture(scope="module")
+def model(finished: Any) -> AlignedModel:
+    return mocae.load(finished.out, device="cpu")
+
+
+def test_a_reply_has_weights_that_sum_to_1(model: AlignedModel) -> None:
+    reply = model.reply(PROMPT)
+    assert tuple(reply.weights) == model.experts == AXES
+    assert sum(reply.weights.values()) == pytest.approx(1, abs=1e-6)
+    assert min(reply.weights.values()) > 0
+    assert reply == model.reply(PROMPT)
+
+
+def test_replies_are_the_answers_of_the_run(finished: Any, model: AlignedModel) -> None:
+    samples = list(read_samples(finished.out / "samples.jsonl"))
+    for policy in ("alignx", "linear", "uniform", "expert:honesty", "base"):
+        for sample in [s for s in samples if s.system == policy][:5]:
+            reply = model.reply(sample.answer.example.prompt, policy=policy)
+            assert reply.text == sample.answer.text
+            assert reply.weights == pytest.approx(dict(sample.answer.weights or {}), abs=1e-4)
+
+
+def test_the_default_policy_is_alignx(model: AlignedModel) -> None:
+    assert model.reply(PROMPT) == model.reply(PROMPT, policy="alignx")
+    assert model.reply(PROMPT).weights != model.reply(PROMPT, policy="uniform").weights
+
+
+def test_steering_moves_weight_and_keeps_the_sum(model: AlignedModel) -> None:
+    plain = model.reply(PROMPT).weights
+    steered = model.reply(PROMPT, steer={"honesty": 3.0}).weights
+    total = plain["helpfulness"] + plain["harmlessness"] + 3 * plain["honesty"]
+    assert steered == pytest.approx(
+        {
+            "helpfulness": plain["helpfulness"] / total,
+            "harmlessness": plain["harmlessness"] / total,
+            "honesty": 3 * plain["honesty"] / total,
+        }
+    )
+    assert model.reply(PROMPT, steer={"honesty": 0.0}).weights["honesty"] == 0.0
+
+
+def test_weights_replace_routing(model: AlignedModel) -> None:
+    reply = model.reply(PROMPT, weights={"honesty": -0.5, "helpfulness": 1.0})
+    assert reply.weights == {"helpfulness": 1.0, "harmlessness": 0.0, "honesty": -0.5}
+    assert model.reply(PROMPT, weights={}) == model.reply(PROMPT, policy="base")
+
+
+def test_a_policy_is_chosen_by_name(model: AlignedModel) -> None:
+    reply = model.reply(PROMPT, policy="expert:harmlessness")
+    assert reply.weights == {"helpfulness": 0.0, "harmlessness": 1.0, "honesty": 0.0}
+    assert reply == model.reply(PROMPT, weights={"harmlessness": 1.0})
+
+
+def test_generation_is_hugging_faces(model: AlignedModel) -> None:
+    ids = model.tokenizer("Q: Who?\nA:", return_tensors="pt").input_ids
+    out = model.generate(ids, max_new_tokens=3, do_sample=False)
+    assert out.shape[1] <= ids.shape[1] + 3
+    assert out[0, : ids.shape[1]].tolist() == ids[0].tolist()
+    assert len(model.reply(PROMPT, max_new_tokens=1).text) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"policy": "alingx"}, PluginError, r"unknown policy 'alingx'.*Did you mean 'alignx'"),
+        ({"policy": "expert:kindness"}, ConfigError, r"unknown axis 'kindness'"),
+        ({"policy": "oracle"}, ConfigError, r"policy 'oracle' needs judged answers"),
+        ({"steer": {"kindness": 2.0}}, ConfigError, r"unknown expert 'kindness'"),
+        ({"steer": {"honesty": -1.0}}, ConfigError, r"steer factors must be at least 0, got \{'honesty': -1.0\}"),
+        ({"steer": {"honesty": float("nan")}}, ConfigError, r"expert 'honesty' is nan"),
+        ({"weights": {"kindness": 2.0}}, ConfigError, r"unknown expert 'kindness'"),
+        ({"weights": {}, "steer": {"honesty": 2.0}}, ConfigError, r"give one of them"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    model: AlignedModel, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    before = model.reply(PROMPT)
+    with pytest.raises(error, match=message):
+        model.reply(PROMPT, **arguments)
+    assert model.reply(PROMPT) == before
+
+
+def test_an_empty_prompt_is_refused(model: AlignedModel) -> None:
+    with pytest.raises(DataError, match="got an empty prompt, '  '"):
+        model.reply("  ")
+
+
+def test_another_base_model_is_refused(finished: Any, tmp_path: Path) -> None:
+    other = tiny_base(tmp_path / "other", seed=1)
+    with pytest.raises(
+        ModelMismatchError, match=r"fingerprint [0-9a-f]{12}, the one loaded has [0-9a-f]{12}; give"
+    ):
+        mocae.load(finished.out, device="cpu", base_model=str(other))
+
+
+def test_a_moved_base_model_is_found_by_argument(finished: Any, tmp_path: Path, model: AlignedModel) -> None:
+    moved = shutil.copytree(finished.base, tmp_path / "moved")
+    assert mocae.load(finished.out, device="cpu", base_model=str(moved)).reply(PROMPT) == model.reply(PROMPT)
+
+
+def _manifest(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def damage(out: Path) -> None:
+        path = out / "manifest.json"
+        path.write_text(json.dumps(change(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+
+    return damage
+
+
+def _cut(name: str) -> Callable[[Path], None]:
+    def damage(out: Path) -> None:
+        path = out / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return damage
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda out: (out / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_remove("manifest.json"), r"no manifest\.json, so this is no finished run; give the --out folder"),
+        (_cut("manifest.json"), r"manifest\.json: not a manifest written by mocae"),
+        (_manifest(lambda m: [m]), r"manifest\.json: not a manifest written by mocae"),
+        (_manifest(lambda m: {**m, "base": {"model": "x"}}), r"not a manifest written by mocae \(KeyError"),
+        (_manifest(lambda m: {k: v for k, v in m.items() if k != "axes"}), r"not a manifest written by mocae"),
+        (_manifest(lambda m: {**m, "routers": ["alignx"]}), r"not a manifest written by mocae"),
+        (_manifest(lambda m: {**m, "routers": {"alignx": "router/alignx"}}), r"not a manifest written by mocae"),
+        (_manifest(lambda m: {**m, "schema": 99}), r"artifact version 99, this mocae reads version 1"),
+        (_manifest(lambda m: {**m, "base": {**m["base"], "dtype": "int3"}}), r"unknown dtype 'int3'"),
+        (_cut("router/alignx/router.safetensors"), r"router/alignx: the router cannot be read"),
+        (_cut("router/alignx/router.json"), r"router/alignx: the router cannot be read"),
+        (_remove("router/alignx/router.json"), r"router/alignx: the router cannot be read"),
+        (_cut("experts/honesty/adapter_model.safetensors"), r"honesty"),
+        (_remove("experts/honesty/adapter_config.json"), r"honesty"),
+    ],
+)
+def test_a_damaged_folder_is_refused(copy: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(copy)
+    with pytest.raises(ArtifactError, match=message):
+        mocae.load(copy, device="cpu")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"nowhere: no manifest\.json"):
+        mocae.load(tmp_path / "nowhere")

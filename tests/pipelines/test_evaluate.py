@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoint_server import EndpointServer, Failure, endpoint_server
+from mocae.errors import ArtifactError, ConfigError, DataError, JudgeError
+from mocae.judges.endpoint import Endpoint
+from mocae.pipelines.compare import compare
+from mocae.pipelines.evaluate import evaluate
+from mocae.pipelines.suite import Suite, load_suite, read_suite, suite_names, with_endpoint_judges
+from mocae.pipelines.targets import EndpointTarget
+
+N = 24
+OWN_SUITE = """
+name: own
+version: 1
+description: a table
+axes:
+  - name: helpfulness
+    tests:
+      source: table
+      path: rows.jsonl
+      options: {probe: task, columns: {prompt: prompt}, facts: {reference: reference}}
+judges:
+  - judge: openai
+    options: {prompt: win-rate, model: judge, base_url: URL, concurrency: 2, backoff_s: 0.001, max_retries: 1}
+generation: {max_new_tokens: 8}
+"""
+
+
+def own_suite(folder: Path, url: str, rows: list[dict[str, Any]] | None = None) -> Suite:
+    given = rows or [{"prompt": f"Say {i}.", "reference": f"reference {i}"} for i in range(N)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
+    (folder / "own.yaml").write_text(OWN_SUITE.replace("URL", url), encoding="utf-8")
+    return load_suite(str(folder / "own.yaml"), [f"data_root={folder}"])
+
+
+def speak(text: str, _: int) -> str:
+    """Answer prompts, and judge in favour of what is not the reference."""
+    found = re.findall(r"<answer_.>\n(.*)\n</answer_.>", text)
+    if found:
+        return f"Verdict: {'B' if found[0].startswith('reference') else 'A'}"
+    return text.removeprefix("Say ")
+
+
+def target(server: EndpointServer) -> EndpointTarget:
+    return EndpointTarget(Endpoint("model", base_url=server.base_url, max_retries=1, backoff_s=0.001, concurrency=2))
+
+
+def test_a_server_is_evaluated_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    with endpoint_server(speak) as server:
+        suite = own_suite(tmp_path, server.base_url)
+        report = evaluate(target(server), suite, out=tmp_path / "out", progress=False).report
+        asked = dict(server.asked)
+        again = evaluate(target(server), suite, out=tmp_path / "out", progress=False).report
+        assert dict(server.asked) == asked
+    assert set(asked.values()) == {1}
+    assert len(asked) == N + 2 * N  # an answer, and a comparison in both orders
+    assert report["systems"]["model"]["helpfulness"]["win_rate"]["value"] == 1.0
+    assert again["systems"]["model"]["helpfulness"] == report["systems"]["model"]["helpfulness"]
+    judge = report["judges"][0]
+    assert (judge["n_verdicts"], judge["n_unscored"], judge["flip_rate"]) == (N, 0, 0.0)
+    assert judge["usage"]["answered"] == 2 * N
+    assert len((tmp_path / "out" / "samples.jsonl").read_text(encoding="utf-8").splitlines()) == N
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+CHILD = """
+import sys
+from mocae.cli import main
+url, suite, data, out = sys.argv[1:]
+words = ["--model", "model", "--suite", suite, "--set", "data_root=" + data, "--out", out, "--no-progress"]
+main(["eval", "--endpoint", url, *words])
+"""
+
+
+def test_a_killed_evaluation_goes_on_and_asks_no_judged_sample_again(tmp_path: Path) -> None:
+    with endpoint_server(speak, delay_s=0.03) as server:
+        own_suite(tmp_path, server.base_url)
+        out = tmp_path / "out"
+        words = [sys.executable, "-c", CHILD, server.base_url, str(tmp_path / "own.yaml"), str(tmp_path), str(out)]
+        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        replies = out / "replies.jsonl"
+        deadline = time.monotonic() + 60
+        while not (replies.exists() and replies.read_bytes().count(b"\n") >= 10):
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        kept = replies.read_bytes().count(b"\n")
+        time.sleep(0.2)  # what was in flight arrives and is lost
+        n_asked = sum(server.asked.values())
+        assert 10 <= kept < 2 * N
+        assert not (out / "report.json").exists()
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    total = sum(server.asked.values())
+    assert total - n_asked == 2 * N - kept  # exactly what was missing
+    assert sum(count - 1 for count in server.asked.values()) <= 2  # at most what was in flight when it was killed
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["judges"][0]["n_verdicts"] == N
+
+
+def test_failed_verdicts_are_unscored_and_are_asked_again(tmp_path: Path) -> None:
+    broken = {"on": True}
+
+    def behave(text: str, before: int) -> Any:
+        if broken["on"] and "<answer_a>\n1." in text:
+            return Failure(500)
+        return speak(text, before)
+
+    with endpoint_server(behave) as server:
+        suite = own_suite(tmp_path, server.base_url)
+        report = evaluate(target(server), suite, out=tmp_path / "out", progress=False).report
+        assert report["judges"][0]["n_unscored"] == 1
+        assert report["systems"]["model"]["helpfulness"]["win_rate"]["n"] == N - 1
+        broken["on"] = False
+        report = evaluate(target(server), suite, out=tmp_path / "out", progress=False).report
+        assert report["judges"][0]["n_unscored"] == 0
+        assert sum(count > 1 for count in server.asked.values()) == 1
+
+
+def test_answers_that_do_not_come_are_counted_and_asked_again(tmp_path: Path) -> None:
+    broken = {"on": True}
+
+    def behave(text: str, before: int) -> Any:
+        return Failure(503) if broken["on"] and text == "Say 3." else speak(text, before)
+
+    with endpoint_server(behave) as server:
+        suite = own_suite(tmp_path, server.base_url)
+        report = evaluate(target(server), suite, out=tmp_path / "out", progress=False).report
+        assert report["counts"]["unanswered"] == 1
+        assert "1 prompts got no answer and are in no number" in report["notes"]
+        broken["on"] = False
+        assert evaluate(target(server), suite, out=tmp_path / "out", progress=False).report["counts"]["unanswered"] == 0
+
+
+def test_repeated_prompts_are_asked_once_and_told(tmp_path: Path) -> None:
+    rows = [{"prompt": "Say a.", "reference": "reference a"}] * 3 + [{"prompt": "Say b.", "reference": "reference b"}]
+    with endpoint_server(speak) as server:
+        suite = own_suite(tmp_path, server.base_url, rows)
+        report = evaluate(target(server), suite, out=tmp_path / "out", progress=False).report
+        assert max(server.asked.values()) == 1
+    assert report["counts"]["repeated"] == 2
+    assert "2 rows repeated a prompt and were left out" in report["notes"]
+
+
+def test_a_folder_is_for_one_evaluation(tmp_path: Path) -> None:
+    with endpoint_server(speak) as server:
+        suite = own_suite(tmp_path, server.base_url)
+        evaluate(target(server), suite, out=tmp_path / "out", limit=4, progress=False)
+        with pytest.raises(ArtifactError, match=r"holds an evaluation with another prompts; .* needs another --out"):
+            evaluate(target(server), suite, out=tmp_path / "out", limit=5, progress=False)
+        other = EndpointTarget(Endpoint("other", base_url=server.base_url))
+        with pytest.raises(ArtifactError, match="another system"):
+            evaluate(other, suite, out=tmp_path / "out", limit=4, progress=False)
+
+
+def test_a_server_that_is_gone_leaves_what_was_answered(tmp_path: Path) -> None:
+    with endpoint_server(lambda *_: Failure(500)) as server:
+        suite = own_suite(tmp_path, server.base_url)
+        with pytest.raises(JudgeError, match="the same command goes on"):
+            evaluate(target(server), suite, out=tmp_path / "out", progress=False)
+
+
+def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path: Path) -> None:
+    def weak(text: str, before: int) -> str:
+        said = speak(text, before)
+        return {"A": "Verdict: B", "B": "Verdict: A"}.get(said[-1:], said) if "<answer_a>" in text else said
+
+    for name, behave in (("strong", speak), ("weak", weak)):
+        with endpoint_server(behave) as server:
+            suite = own_suite(tmp_path, server.base_url)
+            evaluate(target(server), suite, out=tmp_path / name, progress=False)
+    found = compare(str(tmp_path / "strong"), str(tmp_path / "weak"))
+    rows = {row.name: row for row in found.rows}
+    assert (found.first, found.second, found.n_shared) == ("strong", "weak", N)
+    win = rows["helpfulness, task: win"]
+    assert (win.first, win.second, win.difference.value, win.difference.n) == (1.0, 0.0, 1.0, N)
+    assert rows["mean of axes"].difference.value == 1.0
+    with pytest.raises(ArtifactError, match="no finished evaluation"):
+        compare(str(tmp_path), str(tmp_path / "weak"))
+    with pytest.raises(ConfigError, match=r"unknown system 'modle'.*Did you mean 'model'"):
+        compare(f"{tmp_path / 'weak'}:modle", str(tmp_path / "strong"))
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_suites_load(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    judged = with_endpoint_judges(suite, base_url="http://127.0.0.1:9/v1", model="m")
+    assert {judge.judge for judge in judged.judges} >= {"openai"}
+    assert judged.hash != suite.hash
+
+
+def test_the_pocket_suite_reads_and_is_limited() -> None:
+    rows = read_suite(load_suite("pocket"), limit=5)
+    assert [sum(e.axis == axis for e in rows.tests) for axis in ("helpfulness", "harmlessness", "honesty")] == [5] * 3
+
+
+def test_suites_that_do_not_check_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown suite 'poket'.*Did you mean 'pocket'"):
+        load_suite("poket")
+    with pytest.raises(ConfigError, match=r"suite pocket: generation\.max_new_token: Extra inputs"):
+        load_suite("pocket", ["generation.max_new_token=3"])
+    with pytest.raises(ConfigError, match="no such file; say where the data lies with --set data_root=FOLDER"):
+        read_suite(load_suite("over-refusal"))
+    suite = own_suite(tmp_path, "http://127.0.0.1:9/v1")
+    (tmp_path / "rows.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows\.jsonl: no row is left"):
+        read_suite(suite)
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "reference": "b"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="unknown field 'prompt'"):
+        read_suite(suite)

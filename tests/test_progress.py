@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mocae.progress import bar, say, track, visible
+
+
+def test_what_is_shown_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with visible(True):
+        say("one line")
+        with bar(3, "training") as shown:
+            shown.advance(2)
+            shown.note("loss 0.5")
+            shown.advance()
+        assert list(track(["a", "b"], "reading")) == ["a", "b"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "one line" in captured.err
+    assert "training" in captured.err
+    assert "3/3" in captured.err
+    assert "loss 0.5" in captured.err
+    assert "2/2" in captured.err
+
+
+def test_nothing_is_shown_when_off_and_the_switch_goes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    with visible(True):
+        with pytest.raises(KeyError), visible(False):
+            say("hidden")
+            with bar(1, "hidden") as shown:
+                shown.advance()
+            assert list(track([1], "hidden")) == [1]
+            raise KeyError
+        say("shown again")
+    captured = capsys.readouterr()
+    assert "hidden" not in captured.err
+    assert "shown again" in captured.err
+
+
+def test_text_is_shown_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "targets [q_proj] in [/base], " + "a line longer than a terminal is wide, " * 4
+    with visible(True):
+        say(text)
+        with bar(1, "expert [red]") as shown:
+            shown.note("[/bold]")
+    error = capsys.readouterr().err
+    assert f"{text}\n" in error
+    assert "expert [red]" in error
+    assert "[/bold]" in error
+
+
+def test_a_bar_ends_with_an_error_and_when_it_is_left_early(capsys: pytest.CaptureFixture[str]) -> None:
+    with visible(True):
+        with pytest.raises(ValueError, match="broken"), bar(2, "outer") as outer:
+            outer.advance()
+            raise ValueError("broken")
+        with bar(1, "after"):  # would be refused while another is live
+            pass
+        for _ in track([1, 2], "left early"):
+            break
+        with bar(1, "after that"):
+            pass
+    assert "1/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "shown"), [("0", False), ("1", True)])
+def test_an_environment_variable_sets_the_switch(value: str, shown: bool) -> None:
+    script = "from mocae.progress import say; say('a line')"
+    environment = {"MOCAE_PROGRESS": value, "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert ("a line" in done.stderr) is shown

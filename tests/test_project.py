@@ -1,0 +1,47 @@
+"""The files around the package: pins, and nothing that holds on one machine only."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TEXTS = (".py", ".md", ".toml", ".yaml", ".txt", ".j2", ".html", "Makefile", "run")
+FOLDERS = ("src", "tests", "recipes", "docs", "examples", ".ci")
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]  # type: ignore[no-any-return]
+
+
+def names(requirements: list[str]) -> set[str]:
+    found = {re.split(r"[^A-Za-z0-9_.-]", line.split("#")[0].strip())[0].lower() for line in requirements}
+    return {name.replace("_", "-") for name in found if name}
+
+
+def test_every_dependency_is_pinned() -> None:
+    pinned = names((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    wanted = names(project()["dependencies"])
+    for extra in project()["optional-dependencies"].values():
+        wanted |= names(extra)
+    assert wanted - pinned == set()
+
+
+def test_pins_hold_on_every_machine() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not re.fullmatch(r"#.*|[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line)] == []
+
+
+def files() -> list[Path]:
+    inside = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
+    found = [path for path in [*ROOT.glob("*"), *inside] if path.is_file() and path.name.endswith(TEXTS)]
+    return [path for path in found if path != Path(__file__)]
+
+
+def test_no_file_speaks_of_a_machine() -> None:
+    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files()}
+    assert len(texts) > 50
+    speaking = {name: re.findall(r"(?<![\w.])/(?:work|home|Users)/[\w.-]+", text) for name, text in texts.items()}
+    assert {name: found for name, found in speaking.items() if found} == {}
