@@ -25,14 +25,21 @@ def test_what_is_shown_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> Non
     assert "2/2" in captured.err
 
 
+def work(text: str, *, fails: bool) -> None:
+    say(text)
+    with bar(2, text) as shown:
+        shown.advance()
+        if fails:
+            raise ValueError("broken")
+    assert list(track([1], text)) == [1]
+
+
 def test_nothing_is_shown_when_off_and_the_switch_goes_back(capsys: pytest.CaptureFixture[str]) -> None:
     with visible(True):
-        with pytest.raises(KeyError), visible(False):
-            say("hidden")
-            with bar(1, "hidden") as shown:
-                shown.advance()
-            assert list(track([1], "hidden")) == [1]
-            raise KeyError
+        with visible(False):
+            work("hidden", fails=False)
+        with pytest.raises(ValueError, match="broken"), visible(False):
+            work("hidden", fails=True)
         say("shown again")
     captured = capsys.readouterr()
     assert "hidden" not in captured.err
@@ -53,23 +60,20 @@ def test_text_is_shown_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_bar_ends_with_an_error_and_when_it_is_left_early(capsys: pytest.CaptureFixture[str]) -> None:
     with visible(True):
-        with pytest.raises(ValueError, match="broken"), bar(2, "outer") as outer:
-            outer.advance()
-            raise ValueError("broken")
-        with bar(1, "after"):  # would be refused while another is live
-            pass
+        with pytest.raises(ValueError, match="broken"):
+            work("fails", fails=True)
+        work("after", fails=False)
         for _ in track([1, 2], "left early"):
             break
-        with bar(1, "after that"):
-            pass
-    assert "1/2" in capsys.readouterr().err
+        work("after that", fails=False)
+    error = capsys.readouterr().err
+    for text in ("fails", "after", "left early", "after that"):
+        assert text in error
 
 
 @pytest.mark.parametrize(("value", "shown"), [("0", False), ("1", True)])
 def test_an_environment_variable_sets_the_switch(value: str, shown: bool) -> None:
     script = "from mocae.progress import say; say('a line')"
     environment = {"MOCAE_PROGRESS": value, "PATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert ("a line" in done.stderr) is shown

@@ -60,7 +60,7 @@ def test_every_system_has_a_row_and_the_base_is_one(measured: Benchmark) -> None
     assert all(row.batch == 2 and row.decode_ratio > 0 and row.tokens_per_second > 0 for row in rows.values())
     assert rows["peft-xlora"].rounds == 2
     assert rows["stacked"].rounds == 3
-    assert rows["peft-xlora"].note.endswith("two repeats")
+    assert rows["peft-xlora"].note.endswith("two repeats of at most 8 new tokens, scaled up")
 
 
 def test_memory_is_exact(measured: Benchmark) -> None:
@@ -157,6 +157,8 @@ def test_a_real_folder_is_a_shape(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--systems: unknown system 'staked'.*Did you mean 'stacked'"):
         run_bench(TINY, systems=["staked"])
+    with pytest.raises(ConfigError, match=r"--clock: unknown clock 'sun'\. Known: 'cpu', 'wall'"):
+        run_bench(TINY, clock="sun")
     with pytest.raises(ConfigError, match="repeats 0"):
         run_bench(TINY, repeats=0)
     with pytest.raises(ConfigError, match=r"batch sizes \[0\]"):

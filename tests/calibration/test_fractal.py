@@ -101,7 +101,9 @@ def test_points_of_a_cloud_fit_it_better_than_points_far_from_it(kind: FractalSc
 
 
 def test_a_cloud_of_two_points_is_refused() -> None:
-    with pytest.raises(DataError, match=r"at least three prompts an axis, got \[5, 2\]; raise features.probes_per_axis"):
+    with pytest.raises(
+        DataError, match=r"at least three prompts an axis, got \[5, 2\]; raise features.probes_per_axis"
+    ):
         fit_fractal([sheet(5, 2), sheet(2, 2)], epsilon=0.05)
     with pytest.raises(DataError, match=r"got \[\]"):
         fit_fractal([], epsilon=0.05)

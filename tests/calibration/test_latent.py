@@ -20,7 +20,11 @@ def close(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    axes=st.integers(1, 4), width=st.integers(2, 12), k=st.integers(1, 16), rank=st.integers(1, 9), seed=st.integers(0, 9)
+    axes=st.integers(1, 4),
+    width=st.integers(2, 12),
+    k=st.integers(1, 16),
+    rank=st.integers(1, 9),
+    seed=st.integers(0, 9),
 )
 def test_basis_and_projections_are_what_they_say(axes: int, width: int, k: int, rank: int, seed: int) -> None:
     states = some(15, width, seed=seed) * torch.logspace(-2, 2, width)
@@ -65,7 +69,9 @@ def test_k_is_cut_to_what_the_data_span() -> None:
 def test_the_order_of_the_prompts_changes_nothing() -> None:
     states, moved = some(20, 5), [some(6, 5, seed=1), some(8, 5, seed=2)]
     one = fit_latent_space(states, moved, k=4, subspace_rank=2)
-    assert all(torch.equal(a, b) for a, b in zip(one, fit_latent_space(states, moved, k=4, subspace_rank=2), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one, fit_latent_space(states, moved, k=4, subspace_rank=2), strict=True)
+    )
     other = fit_latent_space(states.flip(0), [m.flip(0) for m in moved], k=4, subspace_rank=2)
     for a, b in zip(one, other, strict=True):  # signs too: the largest entry of a row is positive
         close(a, b, 1e-4)

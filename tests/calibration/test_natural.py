@@ -38,7 +38,9 @@ def test_the_mean_of_an_axis_fits_it_perfectly() -> None:
 def test_a_singular_covariance_is_refused_and_shrinkage_mends_it() -> None:
     clouds = [cloud(2, 1), cloud(2, 2)]
     clouds[0][:, 0] = clouds[1][:, 0] = 1.0
-    message = r"4 prompts in 4 dimensions is singular at routing.calibrators.shrinkage = 0.0; raise it, or lower features.k"
+    message = (
+        r"4 prompts in 4 dimensions is singular at routing.calibrators.shrinkage = 0.0; raise it, or lower features.k"
+    )
     with pytest.raises(DataError, match=message):
         fit_natural(clouds, shrinkage=0.0)
     assert fit_natural(clouds, shrinkage=0.5).score(clouds[0]).isfinite().all()

@@ -58,7 +58,9 @@ def test_with_one_acceptable_expert_it_is_logistic_regression(toy: Toy) -> None:
     router = toy.fit(data, gating_weight=0.0, **PLAIN).router
     phi = router.inputs(data.pooled).phi.double().numpy()
     rival = LogisticRegression(C=1 / (2 * 1e-2 * len(phi)), tol=1e-10, max_iter=1000).fit(phi, data.labels.numpy())
-    torch.testing.assert_close(router.probs(data.pooled).double(), torch.from_numpy(rival.predict_proba(phi)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        router.probs(data.pooled).double(), torch.from_numpy(rival.predict_proba(phi)), atol=1e-3, rtol=0
+    )
     labels_alone = toy.fit(data, gating_weight=1.0, outcome_weight=0.0, **PLAIN).router
     assert same(router, labels_alone)
 
@@ -127,7 +129,9 @@ def test_calibrators_enter_with_their_weights(toy: Toy, score: Any) -> None:
     for values in (x.phi, x.fractal, x.natural):
         varies = values.std(0) > 0
         torch.testing.assert_close(values.mean(0), torch.zeros(values.shape[1]), atol=1e-4, rtol=0)
-        torch.testing.assert_close(values.std(0, unbiased=False)[varies], torch.ones(int(varies.sum())), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            values.std(0, unbiased=False)[varies], torch.ones(int(varies.sum())), atol=1e-4, rtol=0
+        )
 
 
 def test_fitted_lambdas_are_held_near_their_start_by_l2(toy: Toy) -> None:

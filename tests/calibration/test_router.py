@@ -102,7 +102,9 @@ def cut(folder: Path) -> None:
 )
 def test_damaged_files_are_refused(folder: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(folder)
-    with pytest.raises(ArtifactError, match=f"(?s){folder}: the router cannot be read .*{message}.*run `mocae run` again"):
+    with pytest.raises(
+        ArtifactError, match=f"(?s){folder}: the router cannot be read .*{message}.*run `mocae run` again"
+    ):
         AlignXRouter.load(folder)
 
 

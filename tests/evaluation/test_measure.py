@@ -7,7 +7,7 @@ import pytest
 
 from mocae.axes import probe as find_probe
 from mocae.errors import DataError
-from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system
+from mocae.evaluation import Bootstrap, difference, mean_difference, measure_routing, measure_system
 from mocae.types import Answer, Example, Sample, Verdict
 
 BOOT = Bootstrap(n_resamples=200, seed=3)
@@ -174,6 +174,16 @@ def test_a_difference_takes_prompts_both_have_scored() -> None:
 def test_a_system_differs_from_itself_by_nothing() -> None:
     same = difference(SYSTEM, SYSTEM, AXES, boot=BOOT)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_runs_on_the_same_prompts_are_averaged_prompt_by_prompt() -> None:
+    first = rows("help", "task", correct=[1, 1, 0, 0])
+    second = rows("help", "task", correct=[0, 1, 1, 0])
+    third = rows("help", "task", correct=[0, 0, 0, None])
+    twice = mean_difference([(first, third), (second, third)], AXES, boot=BOOT)
+    assert (twice.value, twice.n) == (pytest.approx((0.5 + 1.0 + 0.5) / 3), 3)
+    # Another run with the same answers is no new evidence.
+    assert mean_difference([(first, third)] * 9, AXES, boot=BOOT) == difference(first, third, AXES, boot=BOOT)
 
 
 def routed(*cases: tuple[list[float], int | None]) -> list[Sample]:

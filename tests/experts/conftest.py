@@ -17,7 +17,7 @@ def base() -> LoadedBase:
 
 @pytest.fixture(scope="package", autouse=True)
 def _quick_collection() -> Iterator[None]:
-    """Keep what is loaded out of garbage collection: the trainer collects after each run, half the time of a tiny one."""
+    """Keep what is loaded out of garbage collection, which the trainer runs each time: half the time of a tiny run."""
     gc.freeze()
     yield
     gc.unfreeze()

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def test_training_gives_the_base_model_and_tokenizer_back(base: LoadedBase, tmp_
     for name, module in model.named_modules():
         assert type(module) is type(modules[name])
         assert vars(module).keys() == vars(modules[name]).keys(), name  # no forward of its own, no peft_config, no tags
-        assert not (module._forward_hooks or module._forward_pre_hooks or module.training)
+        assert [*module._forward_hooks, *module._forward_pre_hooks] == []
+        assert not module.training
     assert model.config.to_dict() == untouched.config.to_dict()
     assert model.generation_config.pad_token_id is None
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -137,7 +139,8 @@ def test_four_rows_at_once_are_one_row_four_times(
         torch.testing.assert_close(value, adapter(tmp_path / "at-once")[key], atol=1e-5, rtol=0)
 
 
-def interrupted_after(n: int, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+@contextmanager
+def interrupted_after(n: int) -> Iterator[None]:
     """Make the n-th step of a training end in a KeyboardInterrupt."""
     advance: Callable[[Bar, int], None] = Bar.advance
     seen: list[int] = []
@@ -148,8 +151,9 @@ def interrupted_after(n: int, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
             raise KeyboardInterrupt
         advance(bar, count)
 
-    monkeypatch.setattr(Bar, "advance", stop)
-    return monkeypatch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bar, "advance", stop)
+        yield
 
 
 def test_a_training_that_goes_on_ends_where_one_in_one_go_does(base: LoadedBase, tmp_path: Path) -> None:
@@ -158,8 +162,7 @@ def test_a_training_that_goes_on_ends_where_one_in_one_go_does(base: LoadedBase,
     options: dict[str, Any] = {"lora": lora, "optimisation": optimisation}
     whole = train(base, tmp_path / "whole", work=tmp_path / "unused", **options)
     work = tmp_path / "work"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupted_after(8, patch)
+    with interrupted_after(8), pytest.raises(KeyboardInterrupt):
         train(base, tmp_path / "killed", work=work, **options)
     assert same(base.model.state_dict(), tiny_llama(layers=2).state_dict())
     assert [path.name for path in work.glob("checkpoint-*")] == ["checkpoint-6"]
@@ -186,7 +189,9 @@ def test_training_further_starts_at_the_adapter(base: LoadedBase, tmp_path: Path
     train(base, tmp_path / "still", start_from=start, optimisation=steps(learning_rate=0.0))
     assert same(adapter(tmp_path / "still"), adapter(start))
     one_step = steps(epochs=1.0, batch_size=4)
-    further = train(base, tmp_path / "further", start_from=start, optimisation=one_step, lora=LoraSpec(r=7, lora_alpha=1.0))
+    further = train(
+        base, tmp_path / "further", start_from=start, optimisation=one_step, lora=LoraSpec(r=7, lora_alpha=1.0)
+    )
     assert not same(adapter(tmp_path / "further"), adapter(start))
     assert {key: value.shape for key, value in adapter(tmp_path / "further").items()} == {
         key: value.shape for key, value in adapter(start).items()

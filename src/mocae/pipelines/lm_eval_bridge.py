@@ -63,6 +63,11 @@ def model_class() -> type[Any]:
             return int(self._base.tokenizer.eos_token_id)
 
         @property
+        def prefix_token_id(self) -> int:
+            begin = self._base.tokenizer.bos_token_id
+            return self.eot_token_id if begin is None else int(begin)
+
+        @property
         def max_length(self) -> int:
             return int(self._base.model.config.get_text_config().max_position_embeddings)
 

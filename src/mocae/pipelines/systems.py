@@ -11,13 +11,21 @@ from typing import Any
 import torch
 
 from mocae.bank import ExpertBank
-from mocae.evaluation import Cost, Generation, answer_all, judge_answers, read_samples, write_samples
+from mocae.evaluation import (
+    Cost,
+    Generation,
+    answer_all,
+    judge_answers,
+    read_samples,
+    score_multiple_choice,
+    write_samples,
+)
 from mocae.judges import Judge
 from mocae.models import LoadedBase
 from mocae.pipelines.store import Stage, Store, folder_name
 from mocae.policies import FixedPolicy, Generator, Mixture, PlainModel, Policy
 from mocae.prompts import PromptFormat
-from mocae.types import Example, Sample
+from mocae.types import Example, Sample, Verdict
 
 __all__ = ["Answered", "Examiner"]
 
@@ -102,9 +110,25 @@ class Examiner:
         )
         if not keep_weights:
             answers = [replace(answer, weights=None) for answer in answers]
-        write_samples(judge_answers(system, answers, self.judges), folder / "samples.jsonl")
+        choices = self._choices(model, injection)
+        samples = judge_answers(system, answers, self.judges)
+        samples = [replace(s, verdicts={**s.verdicts, **choices.get(s.answer.example.id, {})}) for s in samples]
+        write_samples(samples, folder / "samples.jsonl")
         record = {"cost": asdict(cost), "n_active": n_active}
         (folder / "cost.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def _choices(self, model: Generator, injection: str | None) -> dict[str, dict[str, Verdict]]:
+        """Return "mc1" and "mc2" by prompt for questions that come with choices; none for models routed by token."""
+        asked = [row for row in self.prompts if {"mc1", "mc2"} <= row.facts.keys()]
+        if not asked or not isinstance(model, Mixture | PlainModel):
+            return {}
+        scored = score_multiple_choice(
+            model if isinstance(model, Mixture) else model.base,
+            asked,
+            prompt_format=self.prompt_format,
+            injection=injection,
+        )
+        return {row.id: verdicts for row, verdicts in zip(asked, scored, strict=True)}
 
     def stage(self, system: str, inputs: Mapping[str, Any], answer: Any) -> Answered:
         """Return the answers of a system, made by `answer(folder)` unless they are there for the same inputs."""

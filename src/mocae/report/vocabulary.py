@@ -55,6 +55,8 @@ METRICS: Mapping[str, Metric] = {
     "truthful_informative": Metric(
         "truthful \u00d7 informative", "Truthful share times informative share, as the papers define it.", True
     ),
+    "mc1": Metric("MC1", "TruthfulQA: share of questions whose true choice is the likeliest of all choices.", True),
+    "mc2": Metric("MC2", "TruthfulQA: probability on the true choices, of all choices of a question.", True),
     "ece": Metric(
         "ECE",
         "Expected calibration error: mean gap between the favourite expert's weight and how often it is right.",

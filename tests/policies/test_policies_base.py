@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mocae.errors import ConfigError, ModelMismatchError, PluginError
+from mocae.policies import (
+    POLICIES,
+    Parts,
+    PromptBatch,
+    Reading,
+    RoutedPolicy,
+    build_policy,
+    shape_weights,
+    weights_vector,
+)
+from toy_router import AXES, make_toy
+
+EXPERTS = Parts(("helpful", "harmless", "honest"))
+
+
+@st.composite
+def weights(draw: st.DrawFn) -> Tensor:
+    rows, experts = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    sizes = st.lists(st.sampled_from([0.0, 0.1, 0.25, 1.0, 3.0]), min_size=experts, max_size=experts)
+    found = torch.tensor([draw(sizes) for _ in range(rows)])
+    return found / found.sum(1, keepdim=True).clamp_min(1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(alpha=weights(), top_k=st.none() | st.integers(1, 6), threshold=st.floats(0, 0.9), data=st.data())
+def test_what_shaping_keeps(alpha: Tensor, top_k: int | None, threshold: float, data: st.DataObject) -> None:
+    factors = st.lists(st.sampled_from([0.0, 0.5, 1.0, 4.0]), min_size=alpha.shape[1], max_size=alpha.shape[1])
+    steer = data.draw(st.none() | factors.map(torch.tensor))
+    shaped = shape_weights(alpha, steer=steer, top_k=top_k, threshold=threshold)
+    steered = alpha if steer is None else alpha * steer
+    alive = steered.sum(1) > 0
+    torch.testing.assert_close(shaped.sum(1)[alive], alpha.sum(1)[alive])  # the sum
+    assert (shaped[~alive] == 0).all()
+    kept = shaped != 0
+    assert (kept.sum(1) <= (top_k or alpha.shape[1])).all()
+    assert (kept.sum(1)[alive] >= 1).all()  # never the largest
+    assert not (kept & (steered == 0)).any()
+    for row, before, keep in zip(shaped, steered, kept, strict=True):
+        if keep.any():
+            assert before[keep].min() >= before[~keep].max() if (~keep).any() else True  # the largest ones stay
+            ratio = row[keep] / before[keep]
+            torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))  # in proportion
+
+
+@settings(max_examples=50, deadline=None)
+@given(alpha=weights())
+def test_nothing_asked_for_is_nothing_done(alpha: Tensor) -> None:
+    assert torch.equal(shape_weights(alpha), alpha)
+    assert torch.equal(shape_weights(alpha, steer=torch.ones(alpha.shape[1])), alpha)
+    assert torch.equal(shape_weights(alpha, top_k=alpha.shape[1]), alpha)
+
+
+def shaped(row: list[float], **options: Any) -> list[float]:
+    found: list[float] = shape_weights(torch.tensor([row]), **options)[0].tolist()
+    return found
+
+
+def test_shaping_by_hand() -> None:
+    assert shaped([0.5, 0.3, 0.2], top_k=2) == pytest.approx([0.625, 0.375, 0.0])
+    assert shaped([0.5, 0.3, 0.2], threshold=0.25) == pytest.approx([0.625, 0.375, 0.0])
+    assert shaped([0.5, 0.3, 0.2], threshold=0.9) == pytest.approx([1.0, 0.0, 0.0])
+    assert shaped([0.5, 0.3, 0.2], steer=torch.tensor([0.0, 1.0, 1.0])) == pytest.approx([0.0, 0.6, 0.4])
+    assert shaped([1.0, 1.0, 1.0], steer=torch.tensor([2.0, 1.0, 1.0])) == pytest.approx([1.5, 0.75, 0.75])
+    assert shaped([0.5, 0.5], steer=torch.zeros(2)) == [0.0, 0.0]
+
+
+def test_of_equal_weights_the_first_stay() -> None:
+    assert shaped([0.25] * 4, top_k=1) == [1.0, 0.0, 0.0, 0.0]
+    assert shaped([0.1, 0.3, 0.3, 0.3], top_k=2) == pytest.approx([0.0, 0.5, 0.5, 0.0])
+
+
+def test_pruning_looks_at_steered_weights_after_normalising() -> None:
+    third = torch.full((3,), 1 / 3)
+    assert shaped([0.5, 0.3, 0.2], steer=third, threshold=0.25) == pytest.approx([0.625, 0.375, 0.0])
+    assert shaped([0.5, 0.3, 0.2], steer=torch.tensor([0.1, 1.0, 1.0]), top_k=1) == [0.0, 1.0, 0.0]
+
+
+def test_negative_weights_are_not_scaled() -> None:
+    assert shaped([1.0, -0.9, 0.1], top_k=2) == pytest.approx([1.0, -0.9, 0.0])
+    assert shaped([1.0, -0.9, 0.1], threshold=0.95) == pytest.approx([1.0, 0.0, 0.0])
+    assert shaped([1.0, -1.0], steer=torch.tensor([2.0, 1.0])) == [2.0, -1.0]
+
+
+def test_weights_by_name() -> None:
+    assert weights_vector({"honest": -2.0, "helpful": 1.0}, AXES).tolist() == [1.0, 0.0, -2.0]
+    with pytest.raises(ConfigError, match=r"unknown expert 'honset'. Known: 'harmless', 'helpful', 'honest'"):
+        weights_vector({"honset": 1.0}, AXES)
+    with pytest.raises(ConfigError, match=r"expert 'honest' is -inf; it must be finite"):
+        weights_vector({"honest": float("-inf")}, AXES)
+
+
+def test_an_unknown_way_of_pooling_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"unknown pool 'max'. Known: 'last', 'mean', 'mean\+last'"):
+        Reading(1, "max")
+
+
+# --- policies by name -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("base", {}, [0.0, 0.0, 0.0]),
+        ("expert:harmless", {}, [0.0, 1.0, 0.0]),
+        ("uniform", {}, [1 / 3] * 3),
+        ("sum", {}, [1.0, 1.0, 1.0]),
+        (
+            "static",
+            {"weights": {"honest": -1, "helpful": 0.5}},
+            [0.5, 0.0, -1.0],
+        ),  # whole numbers too, as YAML has them
+    ],
+)
+def test_fixed_policies(name: str, options: dict[str, Any], expected: list[float]) -> None:
+    policy = build_policy(name, EXPERTS, **options)
+    assert policy.reads is None
+    assert not policy.calibrated
+    torch.testing.assert_close(policy.route(PromptBatch(["a", "b"])), torch.tensor([expected] * 2))
+
+
+def test_every_registered_policy_loads() -> None:
+    assert all(callable(POLICIES.get(name)) for name in POLICIES)
+    assert {"base", "expert", "uniform", "static", "sum", "linear", "alignx", "oracle"} <= set(POLICIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("alingx", {}, PluginError, r"unknown policy 'alingx'.*Did you mean 'alignx'"),
+        ("expert:kind", {}, ConfigError, r"unknown axis 'kind'. Known: 'harmless', 'helpful', 'honest'"),
+        ("expert", {}, ConfigError, r"unknown axis ''"),
+        ("base:x", {}, ConfigError, r"policy 'base' takes nothing behind a colon, got 'x'"),
+        ("uniform:", {}, ConfigError, r"policy 'uniform' takes nothing behind a colon, got ''"),
+        ("oracle:x", {}, ConfigError, r"policy 'oracle' takes nothing behind a colon, got 'x'"),
+        ("alignx:x", {}, ConfigError, r"policy 'alignx' takes nothing behind a colon, got 'x'"),
+        ("base", {"top_k": 1}, ConfigError, r"unknown option of policy 'base' 'top_k'"),
+        ("alignx", {"topk": 1}, ConfigError, r"unknown option of policy 'alignx' 'topk'.*Did you mean 'top_k'"),
+        ("alignx", {"top_k": "two"}, ConfigError, r"policy 'alignx': option 'top_k': got 'two'"),
+        ("static", {}, ConfigError, r"policy 'static' needs options: \{weights:"),
+        ("static", {"weights": {}}, ConfigError, r"policy 'static' needs options: \{weights:"),
+        ("static", {"weights": [1.0]}, ConfigError, r"policy 'static': option 'weights': got \[1.0\]"),
+        ("static", {"weights": {"kind": 1.0}}, ConfigError, r"unknown expert 'kind'"),
+        ("alignx", {}, ConfigError, r"policy 'alignx' needs its fitted router.*give the axes calibration prompts"),
+        ("linear", {}, ConfigError, r"policy 'linear' needs its fitted router"),
+        ("oracle", {}, ConfigError, r"needs judged answers of every expert to the same prompts, and there are none"),
+    ],
+)
+def test_what_does_not_fit_a_policy_is_refused(
+    name: str, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        build_policy(name, EXPERTS, **options)
+
+
+def test_the_oracle_takes_the_first_acceptable_expert() -> None:
+    outcomes = {"a": [False, True, True], "b": [False, False, False], "c": [True, True, True]}
+    policy = build_policy("oracle", Parts(AXES, outcomes=outcomes))
+    rows = policy.route(PromptBatch(["c", "a", "b", "a"]))
+    torch.testing.assert_close(rows, torch.tensor([[1.0, 0, 0], [0, 1, 0], [1 / 3] * 3, [0, 1, 0]]))
+    with pytest.raises(ConfigError, match=r"to prompt 'd' were not judged"):
+        policy.route(PromptBatch(["a", "d"]))
+
+
+@pytest.mark.parametrize("name", ["alignx", "linear"])
+def test_routed_policies_prune_what_the_router_says(name: str) -> None:
+    toy = make_toy()
+    router = toy.fit(toy.set_of(10), l2=1e-2, temperature=2.0).router
+    parts = Parts(AXES, routers={name: router})
+    pooled = toy.set_of(5, seed=2).pooled
+    batch = PromptBatch([""] * 15, pooled)
+    policy = build_policy(name, parts)
+    assert policy.reads == Reading(2, "mean")
+    assert torch.equal(policy.route(batch), router.probs(pooled))
+    best = build_policy(name, parts, top_k=1).route(batch)
+    assert torch.equal(best.argmax(1), router.probs(pooled).argmax(1))
+    torch.testing.assert_close(best.amax(1), torch.ones(15))
+    pruned = build_policy(name, parts, threshold=0.3).route(batch)
+    torch.testing.assert_close(pruned, shape_weights(router.probs(pooled), threshold=0.3))
+    with pytest.raises(ConfigError, match="reads hidden states of the prompt and was given none"):
+        policy.route(PromptBatch([""]))
+    for options, message in (({"top_k": 0}, "top_k is 0; give at least 1"), ({"threshold": 1}, r"threshold is 1.0;")):
+        with pytest.raises(ConfigError, match=message):
+            build_policy(name, parts, **options)
+    swapped = Parts(("harmless", "helpful", "honest"), routers={name: router})
+    with pytest.raises(ModelMismatchError, match=r"fitted for experts \['helpful', .*the bank holds \['harmless'"):
+        build_policy(name, swapped)
+    assert RoutedPolicy(router, calibrated=False).calibrated is False
