@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +33,9 @@ def bench(
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the medians over them are printed.")] = 5,
     dtype: Annotated[str, typer.Option("--dtype", help="bf16, fp32, fp16 or auto.")] = "bf16",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the processor; else all.")] = None,
+    clock: Annotated[
+        str, typer.Option("--clock", help="wall, or cpu: processor time, for one thread on a busy machine.")
+    ] = "wall",
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
 ) -> None:
     """Measure speed and memory of the experts beside their rivals, as ratios to the base model of the same run.
@@ -42,8 +44,6 @@ def bench(
 
     [bold]mocae bench --config tiny --systems stacked,merged --repeats 3[/bold]
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read when torch is loaded: its profiler writes to stderr
-
     import torch
 
     from mocae.bench import load_shape, run_bench
@@ -54,7 +54,7 @@ def bench(
     torch.set_num_threads(threads or before)
     try:
         with visible(progress):
-            result = run_bench(shape, systems=names, batches=sizes, repeats=repeats, dtype=dtype)
+            result = run_bench(shape, systems=names, batches=sizes, repeats=repeats, dtype=dtype, clock=clock)
     finally:
         torch.set_num_threads(before)
     _print(result)
@@ -78,8 +78,13 @@ def _print(result: Benchmark) -> None:
     from rich.table import Column, Table
 
     out, told, where = Console(), result.settings, result.hardware
-    heads = ("batch", "decode", "spread", "first token", "total", "memory", "without experts", "tokens/s", "x floor")
-    table = Table("system", *(Column(head, justify="right") for head in heads), title=f"{told['config']}, base = 1")
+    heads = ("batch", "decode", "±", "first", "total", "memory", "- experts", "tokens/s", "floor")
+    table = Table(
+        "system",
+        *(Column(head, justify="right") for head in heads),
+        title=f"{told['config']}, base = 1",
+        padding=(0, 0, 0, 1),
+    )
     for row in result.rows:
         table.add_row(
             row.system,
@@ -95,11 +100,16 @@ def _print(result: Benchmark) -> None:
             end_section=row is result.rows[-1] or result.rows[result.rows.index(row) + 1].batch != row.batch,
         )
     out.print(table)
+    out.print(
+        "decode: tokens after the first; ±: its quartile distance; first: time to the first token; memory: peak, and "
+        "without the experts' own weights; floor: multiple of the time it takes to read the weights",
+        highlight=False,
+    )
     for note in dict.fromkeys(f"{row.system}: {row.note}" for row in result.rows if row.note):
         out.print(note, highlight=False)
     out.print(
-        f"{where['device']}, {where['threads']} threads, torch {where['torch']}, {told['dtype']}, "
-        f"copy {float(where['copy_bytes_per_second']) / 1e9:.1f} GB/s, load {where['load_average']}; "
+        f"{where['device']}, {where['threads']} threads, {told['clock']} time, torch {where['torch']}, "
+        f"{told['dtype']}, copy {float(where['copy_bytes_per_second']) / 1e9:.1f} GB/s, load {where['load_average']}; "
         f"{told['prompt_tokens']} + {told['new_tokens']} tokens, {told['experts']} experts of rank {told['r']}",
         highlight=False,
     )

@@ -1,0 +1,117 @@
+"""The rivals: PEFT's ways of running several adapters, feed-forward mixtures, and whole models."""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from peft import ArrowConfig, PeftModel, XLoraConfig, create_arrow_model, get_peft_model
+from torch import nn
+
+from mocae.bench.decoding import Cached, Ensemble, Uncached
+from mocae.bench.feed_forward import mix_feed_forward
+from mocae.bench.memory import read_bytes
+from mocae.bench.systems import System, Workbench
+
+__all__ = ["ffn_dense", "ffn_top2", "peft_all", "peft_arrow", "peft_one", "peft_xlora", "whole_models"]
+
+
+def peft_one(name: str, bench: Workbench) -> System:
+    """Return the base with the first expert as PEFT puts it on."""
+    folder = next(iter(bench.folders.values()))
+    with _quiet():
+        # In the dtype of the base, as ours: PEFT would cast the adapters to fp32.
+        model = PeftModel.from_pretrained(bench.shared_copy(), folder, autocast_adapter_dtype=False).eval()
+    return _cached(name, model, bench, expert_bytes=bench.expert_bytes // len(bench.experts))
+
+
+def peft_all(name: str, bench: Workbench) -> System:
+    """Return the base with all experts active at once in PEFT."""
+    with _quiet():
+        (first, folder), *others = bench.folders.items()
+        model = PeftModel.from_pretrained(bench.shared_copy(), folder, first, autocast_adapter_dtype=False)
+        for other, path in others:
+            model.load_adapter(path, other, autocast_adapter_dtype=False)
+        tuner: Any = model.base_model  # the method of the tuner takes several adapters, that of the model one
+        tuner.set_adapter(list(bench.folders))
+        model.eval()
+    return _cached(name, model, bench, expert_bytes=bench.expert_bytes)
+
+
+def peft_arrow(name: str, bench: Workbench) -> System:
+    """Return PEFT's Arrow: every linear routes every token by its similarity to the experts' leading directions."""
+    with _quiet():
+        model = create_arrow_model(
+            bench.shared_copy(),
+            [str(folder) for folder in bench.folders.values()],
+            ArrowConfig(top_k=len(bench.folders), rng_seed=0),
+            autocast_adapter_dtype=False,
+        )
+        # The router's own adapter starts in fp32; it holds no weights that are used.
+        model.to(bench.base.dtype).eval()
+    return _cached(name, model, bench, expert_bytes=bench.expert_bytes, note="routes every token in every linear")
+
+
+def peft_xlora(name: str, bench: Workbench) -> System:
+    """Return PEFT's X-LoRA: two passes over the whole text for every token, no KV cache."""
+    base = bench.shared_copy()
+    base.config.use_cache = False
+    adapters = {str(k): str(folder) for k, folder in enumerate(bench.folders.values())}
+    with _quiet():
+        config = XLoraConfig(task_type="CAUSAL_LM", hidden_size=base.config.hidden_size, adapters=adapters)
+        model = get_peft_model(base, config, autocast_adapter_dtype=False)
+        model.to(bench.base.dtype).eval()
+    return System(
+        name,
+        (model,),
+        read_bytes(bench.base) + read_bytes(model),  # the pass that asks for the weights, then the pass that uses them
+        lambda: Uncached(model),
+        expert_bytes=bench.expert_bytes,
+        max_repeats=2,
+        max_new_tokens=8,
+        # Each token costs more than the one before, so scaling up the first ones flatters it.
+        note="no KV cache, two passes a token; two repeats of at most 8 new tokens, scaled up",
+    )
+
+
+def ffn_top2(name: str, bench: Workbench) -> System:
+    """Return a mixture of whole feed-forward blocks in which each token uses two."""
+    k = len(bench.experts)
+    model = mix_feed_forward(bench.shared_copy(), n_experts=k, top_k=2)
+    one = read_bytes(bench.base)
+    two = one + (read_bytes(model) - one) // max(k - 1, 1)
+    return replace(_cached(name, model, bench, note="each token runs two of the blocks"), reads=two)
+
+
+def ffn_dense(name: str, bench: Workbench) -> System:
+    """Return a mixture of whole feed-forward blocks in which each token uses all."""
+    return _cached(
+        name, mix_feed_forward(bench.shared_copy(), n_experts=len(bench.experts), top_k=len(bench.experts)), bench
+    )
+
+
+def whole_models(name: str, bench: Workbench) -> System:
+    """Return one whole model an expert, their probabilities averaged at every token."""
+    models = [bench.shared_copy(), *(copy.deepcopy(bench.base) for _ in range(len(bench.experts) - 1))]
+    return System(
+        name,
+        tuple(models),
+        sum(read_bytes(model) for model in models),
+        lambda: Ensemble([Cached(model, config=model.config) for model in models]),
+    )
+
+
+def _cached(name: str, model: nn.Module, bench: Workbench, *, expert_bytes: int = 0, note: str = "") -> System:
+    decoder = partial(Cached, model, config=bench.base.config)
+    return System(name, (model,), read_bytes(model), decoder, expert_bytes=expert_bytes, note=note)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PEFT reads attributes that transformers deprecates and warns about settings that are meant here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
