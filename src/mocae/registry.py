@@ -24,9 +24,7 @@ class Registry(Generic[T]):
         builtin: name -> "module:attribute", with a one-line description.
     """
 
-    def __init__(
-        self, what: str, *, entry_point_group: str, builtin: dict[str, tuple[str, str]] | None = None
-    ) -> None:
+    def __init__(self, what: str, *, entry_point_group: str, builtin: dict[str, tuple[str, str]] | None = None) -> None:
         self.what = what
         self._group = entry_point_group
         self._lazy: dict[str, tuple[str, str]] = dict(builtin or {})

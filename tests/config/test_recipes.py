@@ -46,7 +46,10 @@ def test_is_valid_and_called_like_its_file(path: Path) -> None:
 
 def test_opens_with_the_command_that_runs_it(path: Path) -> None:
     opening = path.read_text(encoding="utf-8").split("name:")[0]
-    assert f"mocae run recipes/{path.name} --out out/{path.stem}" in opening
+    if path.stem == "pocket-ablation":
+        assert f"mocae ablate recipes/{path.name} --seeds 3 --out out/ablation" in opening
+    else:
+        assert f"mocae run recipes/{path.name} --out out/{path.stem}" in opening
 
 
 def test_is_the_same_after_dump_and_load(path: Path, tmp_path: Path) -> None:

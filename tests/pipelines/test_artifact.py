@@ -107,9 +107,7 @@ def test_an_empty_prompt_is_refused(model: AlignedModel) -> None:
 
 def test_another_base_model_is_refused(finished: Any, tmp_path: Path) -> None:
     other = tiny_base(tmp_path / "other", seed=1)
-    with pytest.raises(
-        ModelMismatchError, match=r"fingerprint [0-9a-f]{12}, the one loaded has [0-9a-f]{12}; give"
-    ):
+    with pytest.raises(ModelMismatchError, match=r"fingerprint [0-9a-f]{12}, the one loaded has [0-9a-f]{12}; give"):
         mocae.load(finished.out, device="cpu", base_model=str(other))
 
 

@@ -15,7 +15,6 @@ from mocae.errors import ConfigError
 from mocae.evaluation import Bootstrap, mean_difference, read_samples
 from mocae.pipelines.run import run
 from mocae.pipelines.store import write_whole
-from mocae.pipelines.summary import environment
 from mocae.progress import say
 from mocae.report.ablation import draw_ablation
 from mocae.types import Sample
@@ -54,7 +53,7 @@ def ablate(
     systems: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Ablation:
-    """Run a recipe for every seed and setting, and compare its systems. Runs that are finished in `out` are not made again.
+    """Run a recipe for every seed and setting, and compare its systems. Finished runs in `out` are not made again.
 
     Args:
         recipe: its file.
@@ -82,15 +81,14 @@ def ablate(
         samples = _samples_by_system(folder / "samples.jsonl")
         found.setdefault(setting.name, {})[seed] = {"report": result.report, "samples": samples}
     boot = Bootstrap(first.report.resamples, first.report.confidence, first.seed)
+    report = next(iter(next(iter(found.values())).values()))["report"]
     summary = {
         "schema": SCHEMA,
         "recipe": first.model_dump(mode="json"),
         "seeds": list(range(first.seed, first.seed + seeds)),
-        "settings": {
-            name: _summarise(by_seed, first.axis_names, boot) for name, by_seed in found.items()
-        },
-        "notes": next(iter(next(iter(found.values())).values()))["report"]["notes"],
-        "environment": environment("cpu", "") | next(iter(next(iter(found.values())).values()))["report"]["environment"],
+        "settings": {name: _summarise(by_seed, first.axis_names, boot) for name, by_seed in found.items()},
+        "notes": report["notes"],
+        "environment": report["environment"],
     }
     return _write(summary, out)
 
@@ -100,14 +98,26 @@ def _settings(vary: Sequence[str]) -> list[Setting]:
     choices: list[list[tuple[str, str]]] = []
     for text in vary:
         key, equals, values = text.partition("=")
-        if not key or not equals or not values:
-            raise ConfigError(f"--vary {text}: not a sweep. Accepted: key=v1,v2,... as in axes.*.train.options.conflict=0,1")
-        choices.append([(key, value.strip()) for value in values.split(",")])
-    grid = []
+        words = [value.strip() for value in values.split(",")]
+        if not key or not equals or not all(words):
+            raise ConfigError(
+                f"--vary {text}: not a sweep. Accepted: key=v1,v2,... as in axes.*.train.options.conflict=0,1"
+            )
+        if key == "seed":
+            raise ConfigError(f"--vary {text}: seeds are swept by --seeds; --set seed=... says where they start")
+        choices.append([(key, word) for word in words])
+    grid: dict[str, Setting] = {}
     for point in itertools.product(*choices):
-        name = "-".join(f"{key.rpartition('.')[2]}={value}" for key, value in point)
-        grid.append(Setting(name, tuple(f"{key}={value}" for key, value in point)))
-    return grid
+        name = "-".join(_plain(f"{key.rpartition('.')[2]}={value}") for key, value in point)
+        if name in grid:
+            raise ConfigError(f"--vary {' '.join(vary)}: two settings would share the folder {name!r}; change one")
+        grid[name] = Setting(name, tuple(f"{key}={value}" for key, value in point))
+    return list(grid.values())
+
+
+def _plain(name: str) -> str:
+    """Return `name` as one part of a path: what is no letter or digit and none of ._-+= becomes an underscore."""
+    return "".join(c if c.isalnum() or c in "._-+=" else "_" for c in name)
 
 
 def _for_axes(overrides: Sequence[str], recipe: Recipe) -> list[str]:
@@ -135,9 +145,7 @@ def _summarise(by_seed: Mapping[int, Mapping[str, Any]], axes: Sequence[str], bo
         entries = [report["systems"][name] for report in reports]
         systems[name] = {
             "mean_axis_score": _spread([entry["mean_axis_score"]["value"] for entry in entries]),
-            "axis_scores": {
-                axis: _spread([entry["axis_scores"][axis]["value"] for entry in entries]) for axis in axes
-            },
+            "axis_scores": {axis: _spread([entry["axis_scores"][axis]["value"] for entry in entries]) for axis in axes},
             "average_alignment_score": _spread([entry["average_alignment_score"]["value"] for entry in entries]),
             "seconds": _spread([entry["cost"]["seconds"] for entry in entries]),
         }

@@ -111,13 +111,20 @@ class AlignedModel:
         return Reply(answer.strip(), dict(zip(self.experts, alpha[0].tolist(), strict=True)))
 
 
-def load(folder: Path | str, *, device: str | None = None, base_model: str | None = None) -> AlignedModel:
+def load(
+    folder: Path | str,
+    *,
+    device: str | None = None,
+    base_model: str | None = None,
+    trust_remote_code: bool = False,
+) -> AlignedModel:
     """Return the model of a finished run.
 
     Args:
         folder: what `mocae run --out` wrote.
         device: where to put it; None: an accelerator if there is one.
         base_model: where the base model lies now, if not where the run found it; it must be the same model.
+        trust_remote_code: run Python code that comes with the base model; an artifact cannot ask for it.
 
     Raises:
         ArtifactError: the folder is no finished run, is damaged, or was written by another version.
@@ -130,6 +137,7 @@ def load(folder: Path | str, *, device: str | None = None, base_model: str | Non
         revision=manifest["base"]["revision"],
         dtype=_DTYPES[manifest["base"]["dtype"]],
         device=device,
+        trust_remote_code=trust_remote_code,
     )
     found = base_fingerprint(base.model)
     if found != manifest["base"]["fingerprint"]:

@@ -21,7 +21,7 @@ from mocae.pipelines.contest import Contest
 from mocae.pipelines.store import Stage, folder_name
 from mocae.pipelines.systems import Answered
 from mocae.policies import PlainModel
-from mocae.trinityx import LossWeights, TrinityXMixture, TrinityXRouter, feed_forward_blocks, train_router
+from mocae.trinityx import LossWeights, TrinityXMixture, TrinityXRouter, feed_forward, feed_forward_blocks, train_router
 
 __all__ = ["TrinityXConfig", "merged", "trinityx"]
 
@@ -85,8 +85,8 @@ class TrinityXConfig(Config):
 def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str]]:
     """Return the answers of TrinityX, and warnings for the report.
 
-    Experts of its own in the feed-forward blocks, importance from their task vectors, a gate in every block trained with
-    the language-model loss and the terms in its options (`TrinityXConfig`).
+    Experts of its own in the feed-forward blocks, importance from their task vectors, a gate in every block trained
+    with the language-model loss and the terms in its options (`TrinityXConfig`).
 
     Raises:
         ConfigError: an option does not fit.
@@ -96,9 +96,11 @@ def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
     base = contest.base
     targets = _feed_forward(contest) if config.target_modules == "feed-forward" else tuple(config.target_modules)
     name = folder_name(system.name)
+    # Experts with other targets lie elsewhere, so that two such systems do not replace each other's.
+    own = "experts" if config.target_modules == "feed-forward" else "experts-" + folder_name("-".join(targets))
     with contest.bare():
         experts = {
-            axis: contest.trainer.expert(axis, rows, targets=targets, folder="trinityx/experts")
+            axis: contest.trainer.expert(axis, rows, targets=targets, folder=f"trinityx/{own}")
             for axis, rows in contest.rows.train.items()
         }
     keys = [[axis, stage.key] for axis, stage in experts.items()]  # in the order of the weights
@@ -134,10 +136,9 @@ def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
 
 
 def _feed_forward(contest: Contest) -> tuple[str, ...]:
-    """Return the names of the linears behind attention: those of the last part of a decoder layer that has any."""
-    layer = decoder_layers(contest.base.model)[-1]
-    parts = [part for part in layer.children() if any(isinstance(m, nn.Linear) for m in part.modules())]
-    names = (name for name, module in parts[-1].named_modules() if isinstance(module, nn.Linear))
+    """Return the names of the linears behind attention."""
+    block = feed_forward(decoder_layers(contest.base.model)[-1])
+    names = (name for name, module in block.named_modules() if isinstance(module, nn.Linear))
     return tuple(sorted({name.rpartition(".")[2] for name in names}))
 
 

@@ -46,15 +46,21 @@ def _rows(plt: Any, setting: Mapping[str, Any]) -> Any:
 def _lines(plt: Any, settings: Mapping[str, Any]) -> Any:
     figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
     names = list(settings)
-    systems = [s for s in next(iter(settings.values()))["systems"] if not s.startswith(("expert:", "base"))]
+    every = list(next(iter(settings.values()))["systems"])
+    systems = [s for s in every if s != "base" and not s.startswith("expert:")] or every
     palette = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
     for i, system in enumerate(systems):
         means = [settings[name]["systems"][system]["mean_axis_score"] for name in names]
-        y = [m["mean"] for m in means]
+        y = [float("nan") if m["mean"] is None else m["mean"] for m in means]
         err = [m["std"] or 0 for m in means]
         shift = (i - len(systems) / 2) * 0.02
         axes.errorbar(
-            [x + shift for x in range(len(names))], y, yerr=err, label=system, marker="o", capsize=3,
+            [x + shift for x in range(len(names))],
+            y,
+            yerr=err,
+            label=system,
+            marker="o",
+            capsize=3,
             color=palette[i % len(palette)],
         )
     axes.set_xticks(range(len(names)), names)

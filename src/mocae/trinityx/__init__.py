@@ -1,6 +1,6 @@
-"""TrinityX: experts in the feed-forward blocks, mixed for every token by a router trained on the language-model loss."""
+"""TrinityX: experts in the feed-forward blocks, mixed for every token by a router trained with the LM loss."""
 
-from mocae.trinityx.mixture import TrinityXMixture, feed_forward_blocks, routed
+from mocae.trinityx.mixture import TrinityXMixture, feed_forward, feed_forward_blocks, routed
 from mocae.trinityx.router import TrinityXRouter
 from mocae.trinityx.training import LossWeights, RouterTraining, train_router
 
@@ -9,6 +9,7 @@ __all__ = [
     "RouterTraining",
     "TrinityXMixture",
     "TrinityXRouter",
+    "feed_forward",
     "feed_forward_blocks",
     "routed",
     "train_router",

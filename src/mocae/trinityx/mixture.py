@@ -14,33 +14,49 @@ from mocae.models import LoadedBase, decoder_layers
 from mocae.policies.mixture import generator_of
 from mocae.trinityx.router import TrinityXRouter
 
-__all__ = ["TrinityXMixture", "feed_forward_blocks", "routed"]
+__all__ = ["TrinityXMixture", "feed_forward", "feed_forward_blocks", "routed"]
+
+
+def feed_forward(layer: nn.Module) -> nn.Module:
+    """Return the feed-forward block of a decoder layer: the last of its parts that has linears.
+
+    Raises:
+        ModelMismatchError: no part has any.
+    """
+    parts = [part for part in layer.children() if any(isinstance(module, nn.Linear) for module in part.modules())]
+    if not parts:
+        raise ModelMismatchError(
+            f"{type(layer).__name__} has no part with linears, so no feed-forward block; use a decoder with linears"
+        )
+    return parts[-1]
 
 
 def feed_forward_blocks(bank: ExpertBank) -> dict[int, nn.Module]:
     """Return the block whose linears the experts adapt, by decoder layer.
 
     Raises:
-        ModelMismatchError: the experts of a layer sit in more than one block (attention as well as feed-forward).
+        ModelMismatchError: an expert sits outside of the feed-forward block (on attention).
     """
     names = {module: name for name, module in bank.model.named_modules()}
     blocks: dict[int, nn.Module] = {}
     for index, layer in enumerate(decoder_layers(bank.model)):
         adapted = [names[module] for module in layer.modules() if module in bank.adapted]
-        parents = {name.rpartition(".")[0] for name in adapted}
-        if len(parents) > 1:
+        if not adapted:
+            continue
+        block = feed_forward(layer)
+        outside = sorted({name.rpartition(".")[0] for name in adapted} - {names[block]})
+        if outside:
             raise ModelMismatchError(
-                f"TrinityX routes inside feed-forward blocks, but layer {index} is adapted in {sorted(parents)}; train "
-                "its experts with target_modules of the feed-forward block alone"
+                f"TrinityX routes inside feed-forward blocks, but layer {index} is adapted in {', '.join(outside)}; "
+                f"train its experts with target_modules of {names[block]} alone"
             )
-        if parents:
-            blocks[index] = bank.model.get_submodule(parents.pop())
+        blocks[index] = block
     return blocks
 
 
 @contextmanager
 def routed(bank: ExpertBank, router: TrinityXRouter) -> Iterator[list[Tensor]]:
-    """Return a context in which each pass routes every token; yields the alphas of the last pass, one (B, T, K) a layer.
+    """Return a context in which each pass routes every token; yields the last pass's alphas, one (B, T, K) a layer.
 
     Weights are put in force right before a block runs, so each block has its own.
     """
@@ -92,7 +108,7 @@ class TrinityXMixture:
             raise ModelMismatchError(f"the router knows experts {router.experts}, the bank holds {bank.names}")
         self.base = base
         self.bank = bank
-        self.router = router
+        self.router = router.to(base.model.device)
 
     @property
     def experts(self) -> tuple[str, ...]:

@@ -127,7 +127,8 @@ class TrinityXRouter(nn.Module):
         except ArtifactError:
             raise
         except Exception as error:
+            reason = " ".join(str(error).split())  # torch's list of what does not fit has several lines
             raise ArtifactError(
-                f"{folder}: the TrinityX router cannot be read ({error}); run the recipe again"
+                f"{folder}: the TrinityX router cannot be read ({reason}); run the recipe again"
             ) from error
         return router.requires_grad_(False).eval()

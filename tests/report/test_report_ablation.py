@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from mocae.report.ablation import draw_ablation
+
+
+def summary(settings: dict[str, dict[str, list[float | None]]]) -> dict[str, Any]:
+    def spread(values: list[float | None]) -> dict[str, Any]:
+        known = [value for value in values if value is not None]
+        mean = sum(known) / len(known) if len(known) == len(values) else None
+        return {"mean": mean, "std": 0.1 if len(known) > 1 else None, "values": values}
+
+    return {
+        "notes": ["synthetic, tiny model"],
+        "settings": {
+            name: {"systems": {system: {"mean_axis_score": spread(v)} for system, v in systems.items()}}
+            for name, systems in settings.items()
+        },
+    }
+
+
+SCORES: dict[str, list[float | None]] = {"base": [0.2, 0.3], "expert:a": [0.4, 0.5], "alignx": [0.8, 0.9], "sum": [0.5]}
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(node.itertext()).strip() for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_one_setting_is_a_row_a_system_best_on_top() -> None:
+    found = texts(draw_ablation(summary({"": SCORES})))
+    assert [text for text in found if text in SCORES] == ["base", "expert:a", "sum", "alignx"]
+    assert "synthetic, tiny model" in found
+
+
+def test_several_settings_are_lines_of_the_compared_systems() -> None:
+    found = texts(draw_ablation(summary({"conflict=0": SCORES, "conflict=1": SCORES})))
+    assert {"conflict=0", "conflict=1", "alignx", "sum", "synthetic, tiny model"} <= set(found)
+    assert not {"base", "expert:a"} & set(found)
+
+
+def test_base_and_experts_alone_are_lines_too() -> None:
+    alone = {name: SCORES[name] for name in ("base", "expert:a")}
+    assert {"base", "expert:a"} <= set(texts(draw_ablation(summary({"r=2": alone, "r=4": alone}))))
+
+
+@pytest.mark.parametrize("names", [[""], ["r=2", "r=4"]])
+def test_a_score_that_is_missing_is_not_drawn(names: list[str]) -> None:
+    scores: dict[str, list[float | None]] = {**SCORES, "joint": [None, 0.5]}
+    assert "joint" in texts(draw_ablation(summary(dict.fromkeys(names, scores))))
+
+
+def test_the_same_numbers_give_the_same_plot() -> None:
+    assert draw_ablation(summary({"": SCORES})) == draw_ablation(summary({"": SCORES}))
