@@ -44,7 +44,7 @@ class CoinJudge:
     quality = None
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
-        return [{name: self._toss(answer, name) for name in WANTED[answer.example.probe]} for answer in answers]
+        return [{name: self._toss(answer, name) for name in WANTED.get(answer.example.probe, ())} for answer in answers]
 
     def _toss(self, answer: Answer, judgement: str) -> Verdict:
         coin = hashlib.sha256(f"{answer.example.prompt}\0{answer.text}\0{judgement}".encode()).digest()[0]

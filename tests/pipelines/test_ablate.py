@@ -16,7 +16,7 @@ from mocae.errors import ConfigError
 from mocae.pipelines.ablate import Ablation, ablate
 from run_for_tests import AXES, tiny_base, tiny_recipe
 
-VARY = "axes.*.train.options.conflict=0,1"
+VARY = "axes.*.train.options.conflict=0.5"
 SYSTEMS = ["uniform", "alignx", "joint"]
 
 
@@ -58,7 +58,7 @@ def test_schema(made: Made) -> None:
     assert result == json.loads(json.dumps(made.found.result))
     assert set(result) == {"schema", "recipe", "seeds", "settings", "notes", "environment"}
     assert (result["schema"], result["seeds"]) == (1, [0, 1])
-    assert list(result["settings"]) == ["conflict=0", "conflict=1"]
+    assert list(result["settings"]) == ["conflict=0.5"]
     for setting in result["settings"].values():
         assert set(setting) == {"systems", "differences", "forgetting"}
         assert set(setting["systems"]) == {"base", *(f"expert:{axis}" for axis in AXES), *SYSTEMS}
@@ -84,11 +84,10 @@ def test_spreads_are_those_of_the_runs(made: Made) -> None:
 
 
 def test_settings_and_seeds_reach_the_runs(made: Made) -> None:
-    for conflict in (0, 1):
-        for seed in (0, 1):
-            recipe = load_recipe(made.out / f"conflict={conflict}" / f"seed-{seed}" / "recipe.yaml")
-            assert recipe.seed == seed
-            assert [axis.train[0].options["conflict"] for axis in recipe.axes] == [conflict] * 3
+    for seed in (0, 1):
+        recipe = load_recipe(made.out / "conflict=0.5" / f"seed-{seed}" / "recipe.yaml")
+        assert recipe.seed == seed
+        assert [axis.train[0].options["conflict"] for axis in recipe.axes] == [0.5] * 3
 
 
 def test_differences_are_paired_with_the_rival(made: Made) -> None:
@@ -101,13 +100,13 @@ def test_differences_are_paired_with_the_rival(made: Made) -> None:
 def test_table_and_plot(made: Made) -> None:
     table = made.found.table_path.read_text(encoding="utf-8")
     head = "| system | mean over axes | helpfulness | harmlessness | honesty | ECE | minus alignx | minus joint |"
-    assert table.count(head) == 2
-    assert "### conflict=0" in table
-    entry = made.found.result["settings"]["conflict=1"]["systems"]["alignx"]["mean_axis_score"]
+    assert head in table
+    assert "### conflict=0.5" in table
+    entry = made.found.result["settings"]["conflict=0.5"]["systems"]["alignx"]["mean_axis_score"]
     assert f"| alignx | {entry['mean']:.3f} ± {entry['std']:.3f} |" in table
     assert "<svg" in made.found.plot_path.read_text(encoding="utf-8")
     assert {path.name for path in made.out.iterdir()} == {
-        *("ablation.json", "ablation.md", "ablation.svg", "conflict=0", "conflict=1")
+        *("ablation.json", "ablation.md", "ablation.svg", "conflict=0.5")
     }
 
 
@@ -173,16 +172,17 @@ def test_a_grid_has_a_folder_for_each_point(
     class Result:
         report: dict[str, Any]
 
-    folder = made.out / "conflict=0" / "seed-0"
+    folder = made.out / "conflict=0.5" / "seed-0"
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     samples = (folder / "samples.jsonl").read_text(encoding="utf-8")
 
-    def ran(recipe: Any, *, out: Path, **_: Any) -> Result:
+    def ran(_recipe: Any, *, out: Path, **_: Any) -> Result:
         asked.append(out)
         out.mkdir(parents=True)
         (out / "samples.jsonl").write_text(samples, encoding="utf-8")
-        return Result(report)
+        return Result({**report, "notes": ["tiny", *(["collapsed"] if len(asked) == 1 else [])]})
 
     monkeypatch.setattr("mocae.pipelines.ablate.run", ran)
-    ablate(made.recipe, out=tmp_path / "out", seeds=1, vary=vary, progress=False)
+    found = ablate(made.recipe, out=tmp_path / "out", seeds=1, vary=vary, progress=False)
+    assert found.result["notes"] == ["tiny", f"collapsed ({folders[0]}, seed 0)"]
     assert asked == [tmp_path / "out" / name / "seed-0" for name in folders]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import mocae.pipelines.rivals as rivals_module
+import mocae.pipelines.training as training_module
 from mocae.errors import ConfigError, PluginError
 from mocae.evaluation import read_samples
 from mocae.pipelines.run import run
@@ -59,9 +61,7 @@ def rivals(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
     pairs: dict[str, list[dict[str, str]]] = {}
     prompts: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        import mocae.pipelines.training as training
-
-        finetune, generate = training.finetune, PlainModel.generate_traced
+        finetune, generate = training_module.finetune, PlainModel.generate_traced
 
         def trained(base: Any, rows: Any, *args: Any, label: str, **kwargs: Any) -> Any:
             pairs[label] = list(rows)
@@ -71,7 +71,7 @@ def rivals(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
             prompts.extend(self.base.tokenizer.batch_decode(input_ids, skip_special_tokens=True))
             return generate(self, input_ids, **kwargs)
 
-        patch.setattr(training, "finetune", trained)
+        patch.setattr(training_module, "finetune", trained)
         patch.setattr(PlainModel, "generate_traced", generated)
         patch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
         report = run(recipe, out=out, progress=False).report
@@ -164,7 +164,9 @@ def test_trinityx_reports_its_weights_by_prompt(rivals: Rivals) -> None:
             assert sample.answer.weights is not None
             assert list(sample.answer.weights) == list(AXES)
             assert sum(sample.answer.weights.values()) == pytest.approx(1, abs=1e-3)
-        record = json.loads((rivals.out / "trinityx" / "router" / system.replace(" ", "_") / "training.json").read_text())
+        record = json.loads(
+            (rivals.out / "trinityx" / "router" / system.replace(" ", "_") / "training.json").read_text()
+        )
         assert record["n_steps"] == 5  # 18 rows, 4 at once
         assert sum(record["gamma"]) == pytest.approx(1)
 
@@ -189,17 +191,13 @@ def test_nothing_is_made_again(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("work")
 def test_a_collapsed_router_is_a_warning(rivals: Rivals, finished: Any, copy: Path, monkeypatch: Any) -> None:
-    import mocae.pipelines.rivals as module
-
-    fit = module.train_router
+    fit = rivals_module.train_router
 
     def collapsed(*args: Any, **kwargs: Any) -> Any:
-        from dataclasses import replace
-
         return replace(fit(*args, **kwargs), entropy=0.012, collapsed=True)
 
-    monkeypatch.setattr(module, "train_router", collapsed)
+    monkeypatch.setattr(rivals_module, "train_router", collapsed)
     shutil.copytree(rivals.out / "trinityx" / "experts", copy / "trinityx" / "experts")
     systems = ["base", *(f"expert:{axis}" for axis in AXES), {"name": "one", "policy": "trinityx"}]
     report = run(tiny_recipe(finished.base, systems=systems), out=copy, progress=False).report
-    assert any("one: routing collapsed (entropy of the mean gate 0.012 of 1)" in w for w in report["warnings"])
+    assert any("one: routing collapsed (entropy of the mean gate 0.012 of 1)" in w for w in report["notes"])

@@ -27,7 +27,10 @@ SCORES: dict[str, list[float | None]] = {"base": [0.2, 0.3], "expert:a": [0.4, 0
 
 
 def texts(svg: str) -> list[str]:
-    return ["".join(node.itertext()).strip() for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    return [
+        "".join(node.itertext()).strip()
+        for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
 
 
 def test_one_setting_is_a_row_a_system_best_on_top() -> None:

@@ -56,6 +56,8 @@ class Recipe(Config):
     """Judges, asked in this order."""
     systems: Annotated[tuple[SystemConfig, ...], Sequence, Field(min_length=1)]
     """Systems that are compared."""
+    notes: Annotated[tuple[str, ...], Sequence] = ()
+    """What a reader must know; stands beside every number of the report."""
     report: ReportConfig = ReportConfig()
     """Intervals and examples."""
 

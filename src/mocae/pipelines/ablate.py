@@ -81,14 +81,13 @@ def ablate(
         samples = _samples_by_system(folder / "samples.jsonl")
         found.setdefault(setting.name, {})[seed] = {"report": result.report, "samples": samples}
     boot = Bootstrap(first.report.resamples, first.report.confidence, first.seed)
-    report = next(iter(next(iter(found.values())).values()))["report"]
     summary = {
         "schema": SCHEMA,
         "recipe": first.model_dump(mode="json"),
         "seeds": list(range(first.seed, first.seed + seeds)),
         "settings": {name: _summarise(by_seed, first.axis_names, boot) for name, by_seed in found.items()},
-        "notes": report["notes"],
-        "environment": report["environment"],
+        "notes": _notes(found),
+        "environment": found[settings[0].name][first.seed]["report"]["environment"],
     }
     return _write(summary, out)
 
@@ -127,6 +126,17 @@ def _for_axes(overrides: Sequence[str], recipe: Recipe) -> list[str]:
         names = recipe.axis_names if override.startswith("axes.*.") else ("",)
         made += [override.replace("axes.*.", f"axes.{name}.", 1) if name else override for name in names]
     return made
+
+
+def _notes(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
+    """Return the notes of all runs; what not every run says comes with the runs that do."""
+    runs: dict[str, list[str]] = {}
+    for name, by_seed in found.items():
+        for seed, entry in by_seed.items():
+            for note in entry["report"]["notes"]:
+                runs.setdefault(note, []).append(f"{name}, seed {seed}" if name else f"seed {seed}")
+    n_runs = sum(len(by_seed) for by_seed in found.values())
+    return [note if len(who) == n_runs else f"{note} ({'; '.join(who)})" for note, who in runs.items()]
 
 
 def _samples_by_system(path: Path) -> dict[str, list[Sample]]:

@@ -131,7 +131,7 @@ class _Run:
             rows=rows,
             judges=judges.judges,
             n_base_parameters=sum(p.numel() for p in base.model.parameters()),
-            notes=["synthetic, tiny model"] if self.recipe.base.model == "pocket" else [],
+            notes=[*(["synthetic, tiny model"] if self.recipe.base.model == "pocket" else []), *self.recipe.notes],
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
         self._write(report, {name: contestants[name].answered for name in names}, contest.base_key)
