@@ -54,7 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""A bank of low-rank experts and a policy for their weights.
 
-    A first run, about ten minutes on two cores, no download:
+    A first run, a few minutes on two cores, no download:
 
         [bold]mocae run recipes/pocket.yaml --out out/pocket[/bold]
 
