@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -13,40 +14,56 @@ __all__ = ["COLUMNS", "print_result"]
 
 COLUMNS: tuple[tuple[str, tuple[tuple[str, ...], ...], bool], ...] = (
     ("mean of axes", (("mean_axis_score",),), True),
-    ("helpful", (("helpfulness", "win_rate"), ("helpfulness", "pass_rate")), True),
+    ("win rate", (("helpfulness", "win_rate"),), True),
+    ("tasks", (("helpfulness", "pass_rate"),), True),
     ("unsafe", (("harmlessness", "unsafe_rate"),), False),
-    ("over-refusal", (("harmlessness", "over_refusal_rate"),), False),
-    ("true x informative", (("honesty", "truthful_informative"),), True),
-    ("average", (("average_alignment_score",),), True),
+    ("over- refused", (("harmlessness", "over_refusal_rate"),), False),
+    ("true x info", (("honesty", "truthful_informative"),), True),
+    ("papers avg", (("average_alignment_score",),), True),
 )
 """Heading, places in a system's part of the report (the first that is there counts), higher is better."""
+
+
+_WIDE = 120
+"""Columns of a terminal in which the intervals fit."""
 
 
 def print_result(report: Mapping[str, Any], html_path: Path, console: Console | None = None) -> None:
     """Print one row a system and where the report lies; `console` is stdout unless given.
 
-    Rates are printed in percent, with the half width of their interval. Columns no system has are left out.
+    Rates are printed in percent, with the half width of their interval where the terminal is wide enough. Columns no
+    system has are left out.
     """
     out = console or Console()
     systems: Mapping[str, Any] = report["systems"]
-    cells = {heading: [_cell(system, places) for system in systems.values()] for heading, places, _ in COLUMNS}
+    cells = {
+        heading: [_cell(system, places, spread=out.width >= _WIDE) for system in systems.values()]
+        for heading, places, _ in COLUMNS
+    }
     shown = [(heading, up) for heading, _, up in COLUMNS if any(cells[heading])]
     headings = (Column(f"{heading} {'↑' if up else '↓'}", justify="right") for heading, up in shown)
-    table = Table("system", *headings, title=f"{report['recipe']['name']}, percent")
+    table = Table(
+        Column("system", no_wrap=True),
+        *headings,
+        title=f"{report['recipe']['name']}, percent",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for row, name in enumerate(systems):
         table.add_row(name, *(cells[heading][row] or "-" for heading, _ in shown))
     out.print(table)
     out.print(f"report: {html_path}", soft_wrap=True, highlight=False)
 
 
-def _cell(system: Mapping[str, Any], places: tuple[tuple[str, ...], ...]) -> str:
-    """Return the first estimate that is there as "81.2 ± 3.0", "" when none is."""
+def _cell(system: Mapping[str, Any], places: tuple[tuple[str, ...], ...], *, spread: bool) -> str:
+    """Return the first estimate that is there as "81.2 ± 3.0", or "81.2" without `spread`, "" when none is."""
     for place in places:
         value: Any = system
         for key in place:
             value = value.get(key) if isinstance(value, Mapping) else None
         if isinstance(value, Mapping) and value.get("value") is not None:
             low, high = value.get("low"), value.get("high")
-            half = "" if low is None or high is None else f" ± {50 * (high - low):.1f}"
+            half = "" if low is None or high is None or not spread else f" ± {50 * (high - low):.1f}"
             return f"{100 * value['value']:.1f}{half}"
     return ""
