@@ -17,7 +17,7 @@ COLUMNS: tuple[tuple[str, tuple[tuple[str, ...], ...], bool], ...] = (
     ("win rate", (("helpfulness", "win_rate"),), True),
     ("tasks", (("helpfulness", "pass_rate"),), True),
     ("unsafe", (("harmlessness", "unsafe_rate"),), False),
-    ("over- refused", (("harmlessness", "over_refusal_rate"),), False),
+    ("over refused", (("harmlessness", "over_refusal_rate"),), False),
     ("true x info", (("honesty", "truthful_informative"),), True),
     ("papers avg", (("average_alignment_score",),), True),
 )
@@ -41,7 +41,7 @@ def print_result(report: Mapping[str, Any], html_path: Path, console: Console | 
         for heading, places, _ in COLUMNS
     }
     shown = [(heading, up) for heading, _, up in COLUMNS if any(cells[heading])]
-    headings = (Column(f"{heading} {'↑' if up else '↓'}", justify="right") for heading, up in shown)
+    headings = (Column(f"{heading} {'↑' if up else '↓'}", justify="right", min_width=7) for heading, up in shown)
     table = Table(
         Column("system", no_wrap=True),
         *headings,
