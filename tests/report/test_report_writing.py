@@ -38,6 +38,6 @@ def test_half_a_surrogate_pair_does_not_cost_the_report(tmp_path: Path) -> None:
 def test_writing_replaces_and_leaves_no_unfinished_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_text(tmp_path / "a.txt", "old")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ArtifactError, match=r"a\.txt: could not be written \(disk full\); free space"):
         write_text(path, "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]

@@ -14,7 +14,7 @@ def write_text(path: Path, text: str) -> Path:
     """Return `path` after putting `text` there as UTF-8 in one step.
 
     Raises:
-        ArtifactError: the folder does not exist.
+        ArtifactError: the folder does not exist, or the file cannot be written (a full disk, a read-only folder).
     """
     if not path.parent.is_dir():
         raise ArtifactError(f"{path.parent}: no such folder; {path.name} is written into an existing artifact folder")
@@ -23,6 +23,10 @@ def write_text(path: Path, text: str) -> Path:
         # A model may write half a surrogate pair; one bad letter must not cost the report.
         unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")
         os.replace(unfinished, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: could not be written ({error.strerror or error}); free space or choose another folder"
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
     return path
