@@ -8,13 +8,12 @@ from typing import Any
 
 from mocae.config import ROUTED_SYSTEMS, Recipe, RoutingConfig, SystemConfig, override_model
 from mocae.errors import ConfigError
-from mocae.evaluation import read_samples
 from mocae.pipelines.contest import Contest
+from mocae.pipelines.joint_outcomes import joint_outcomes
 from mocae.pipelines.rivals import merged, trinityx
 from mocae.pipelines.store import folder_name
 from mocae.pipelines.systems import Answered
 from mocae.policies import Parts, build_policy
-from mocae.types import Example
 
 __all__ = ["CONTESTANTS", "Contestant", "compete", "routing_of"]
 
@@ -97,22 +96,9 @@ def _joint(contest: Contest, system: SystemConfig) -> Contestant:
 
 def _joint_outcomes(contest: Contest, system: SystemConfig) -> Contestant:
     """Joint training plus the accepted answers to the calibration prompts: it has seen the verdicts the router has."""
-    samples = list(read_samples(contest.outcomes.folder / "outcomes.jsonl"))
-    rows = [*contest.rows.all_of("train"), *_accepted(samples)]
+    stage = joint_outcomes(contest, system)
     with contest.bare():
-        stage = contest.trainer.joint(rows, name="joint_outcomes")
         return Contestant(contest.examiner.adapter(system.name, stage))
-
-
-def _accepted(samples: Sequence[Any]) -> list[Example]:
-    """Return one training row for each different accepted answer to a calibration prompt."""
-    rows: dict[tuple[str, str], Example] = {}
-    for sample in samples:
-        example, text = sample.answer.example, sample.answer.text
-        if sample.acceptable and text.strip():
-            row = Example(example.prompt, example.axis, example.probe, text, example.kind, example.group)
-            rows.setdefault((example.id, text), row)
-    return list(rows.values())
 
 
 def _sequential(contest: Contest, system: SystemConfig) -> Contestant:

@@ -46,9 +46,15 @@ class Trainer:
         label = f"expert {axis}" if targets is None else f"expert {axis} ({', '.join(targets)})"
         return self._adapter(f"{folder}/{axis}", rows, r=self.recipe.experts.r, label=label, targets=targets)
 
-    def joint(self, rows: Sequence[Example], *, name: str = "joint") -> Stage:
-        """Return one adapter trained on the rows of all axes, with the rank of all experts together."""
-        return self._adapter(f"comparison/{name}", rows, r=self._total_rank, label=name)
+    def joint(self, rows: Sequence[Example], *, name: str = "joint", start: Stage | None = None) -> Stage:
+        """Return one adapter trained on the rows of all axes, with the rank of all experts together.
+
+        Args:
+            rows: to train on.
+            name: of its stage.
+            start: the adapter to go on from; None: a new one.
+        """
+        return self._adapter(f"comparison/{name}", rows, r=self._total_rank, label=name, start=start)
 
     def sequential(self, rows: Mapping[str, Sequence[Example]], order: Sequence[str]) -> list[Stage]:
         """Return one adapter trained on one axis after another, as it was after each, with the rank of all experts."""
