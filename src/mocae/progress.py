@@ -33,11 +33,16 @@ class Bar:
 
     def __init__(self, progress: Progress, total: int, description: str) -> None:
         self._progress = progress
+        self._total = total
         self._task = progress.add_task(description, total=total, note="")
 
     def advance(self, steps: int = 1) -> None:
         """Move on by `steps`."""
         self._progress.advance(self._task, steps)
+
+    def finish(self) -> None:
+        """Move to the end: other processes have done the rest."""
+        self._progress.update(self._task, completed=self._total)
 
     def note(self, text: str) -> None:
         """Show `text` beside the bar."""

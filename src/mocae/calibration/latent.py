@@ -95,7 +95,7 @@ def fit_latent_space(
     stacked = torch.cat([block / len(block) ** 0.5 for block in blocks])
     _, singular, rows = torch.linalg.svd(stacked, full_matrices=False)
     rank = int((singular > singular[0] * 1e-5).sum())
-    basis = _fixed_sign(rows[: min(k, rank)])
+    basis = _fixed_sign(rows[: min(k, rank)]).contiguous()  # as a loaded one is: see `fit_natural`
     subspaces = []
     for block in moved:
         _, _, directions = torch.linalg.svd(block @ basis.T, full_matrices=False)

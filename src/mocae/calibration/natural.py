@@ -58,4 +58,6 @@ def fit_natural(clouds: list[Float[Tensor, "_ k"]], *, shrinkage: float) -> Natu
             f"the shared covariance of {len(centred)} prompts in {k} dimensions is singular at "
             f"routing.calibrators.shrinkage = {shrinkage}; raise it, or lower features.k"
         )
-    return NaturalCalibrator(means, torch.linalg.solve_triangular(factor, torch.eye(k), upper=False))
+    # Contiguous as a loaded one is: products of another memory order differ in the last bit.
+    whitening = torch.linalg.solve_triangular(factor, torch.eye(k), upper=False).contiguous()
+    return NaturalCalibrator(means, whitening)

@@ -21,21 +21,37 @@ def run(
     ] = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            min=1,
+            metavar="N",
+            help="Refuse to run with another number of processes.",
+        ),
+    ] = None,
 ) -> None:
     """Run a recipe from data to report. A run that was stopped goes on where it was.
 
     [bold]mocae run recipes/pocket.yaml --out out/pocket[/bold]
 
     [bold]mocae run recipes/pocket.yaml --out out/r16 --set experts.r=16 --systems base,alignx[/bold]
+
+    Several processes or machines share a run that a launcher starts; see docs/scale.md:
+
+    [bold]accelerate launch --config_file recipes/accelerate/gpus.yaml -m mocae run RECIPE --out DIR[/bold]
     """
     from mocae.cli.run_table import print_result
     from mocae.config import load_recipe
     from mocae.config import validate as check
+    from mocae.distributed import is_main
     from mocae.pipelines.run import run as run_recipe
 
     loaded = load_recipe(recipe, settings or ())
     check(loaded, where=str(recipe))
-    result = run_recipe(loaded, out=out, systems=words(systems, "--systems"), progress=progress)
+    result = run_recipe(loaded, out=out, systems=words(systems, "--systems"), progress=progress, processes=processes)
+    if not is_main():
+        return
     if as_json:
         typer.echo(result.report_path.read_text(encoding="utf-8"))
     else:

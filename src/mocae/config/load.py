@@ -44,6 +44,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{file}: got a {type(data).__name__} at the top. Accepted: a mapping with the keys of a recipe, "
             f"{', '.join(Recipe.model_fields)}"
         )
+    for key in data:
+        if not isinstance(key, str):
+            raise ConfigError(f"{file}: the key {key!r} is no text. Accepted: {', '.join(Recipe.model_fields)}")
     return parse_recipe(data, overrides, where=str(file))
 
 

@@ -51,6 +51,8 @@ class BaseConfig(Config):
     """Type of the frozen weights; auto: bf16 where the hardware is fast in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto: an accelerator when there is one."""
+    shard: bool = False
+    """Whether the processes of a launch hold the model together, each a part of every weight (FSDP)."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
     shape: dict[str, JsonValue] | None = None

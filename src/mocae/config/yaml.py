@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -15,6 +17,7 @@ __all__ = ["dump_yaml", "read_yaml"]
 _FLOAT = re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$")
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+_MOST_PLACES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,12 +59,15 @@ def read_yaml(text: str, where: str) -> Any:
     """
     try:
         # _Loader is a SafeLoader: it builds plain values only.
-        return _unshared(yaml.load(text, Loader=_Loader))
+        return _unshared(yaml.load(text, Loader=_Loader), itertools.count())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{where}: {line}not valid YAML: {problem}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        # PyYAML lets through what int, float or date say of text that only looks like one: 2001-00-01, !!bool maybe.
+        raise ConfigError(f"{where}: not valid YAML: a value does not fit its type ({error})") from error
     except RecursionError as error:
         raise ConfigError(f"{where}: not valid YAML: nested too deep, or an alias holds itself") from error
 
@@ -71,8 +77,14 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _unshared(value: Any) -> Any:
-    """Return a copy in which no two places are one object, so that setting one place sets one place."""
+def _unshared(value: Any, places: Iterator[int]) -> Any:
+    """Return a copy in which no two places are one object, so that setting one place sets one place.
+
+    Raises:
+        YAMLError: aliases of aliases make more places than memory would hold; `places` counts them.
+    """
+    if next(places) > _MOST_PLACES:
+        raise yaml.YAMLError(f"aliases make more than {_MOST_PLACES} values of it")
     if isinstance(value, dict):
-        return {key: _unshared(item) for key, item in value.items()}
-    return [_unshared(item) for item in value] if isinstance(value, list) else value
+        return {key: _unshared(item, places) for key, item in value.items()}
+    return [_unshared(item, places) for item in value] if isinstance(value, list) else value

@@ -43,6 +43,8 @@ def read_selfaware(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "erro
     def convert(row: Row) -> Example:
         kind = "answerable" if row.flag("answerable") else "unanswerable"
         answers = row.json("answer") or []
+        if not isinstance(answers, list):
+            raise row.wrong("answer", f"a value of type {type(answers).__name__}", "a list of answers, or null")
         return Example(
             row.text("question"),
             axis=axis,
@@ -86,7 +88,7 @@ def _examples_of(path: Path) -> list[dict[str, Any]]:
         examples = loaded["example"]
         if not isinstance(examples, list) or not all(isinstance(item, dict) for item in examples):
             raise TypeError("'example' is no list of objects")
-    except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: not SelfAware's file ({error!r}); expected an object with 'example', a list"
         ) from error

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from mocae.distributed import spread
 from mocae.errors import DataError
+from mocae.models import is_sharded
 from mocae.policies import Generator
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
@@ -64,7 +66,8 @@ def answer_all(
     """Return one answer an example, in order, and what they cost.
 
     Rows are batched by length and padded on the left; each keeps its own weights. The answer is cut at token positions,
-    so template markers inside a prompt change nothing.
+    so template markers inside a prompt change nothing. Several processes share the batches, which are those of one
+    process; where answers are sampled every batch has a seed of its own, so they are the same too.
 
     Raises:
         DataError: no examples.
@@ -74,16 +77,20 @@ def answer_all(
     tokenizer = model.base.tokenizer
     texts = [prompt_format.format_prompt(e.prompt, injection=injection, tokenizer=tokenizer) for e in examples]
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
-    answers: dict[int, Answer] = {}
+    batches = [order[i : i + generation.batch_size] for i in range(0, len(order), generation.batch_size)]
     _reset_peak_memory()
-    torch.manual_seed(generation.seed)
     started = time.perf_counter()
     with bar(len(examples), label) as shown:
-        for start in range(0, len(order), generation.batch_size):
-            some = order[start : start + generation.batch_size]
+
+        def answer(some: Sequence[int]) -> list[Answer]:
+            torch.manual_seed(generation.seed + some[0])
             made = _answer_batch(model, [examples[i] for i in some], [texts[i] for i in some], generation)
-            answers.update(zip(some, made, strict=True))
             shown.advance(len(some))
+            return made
+
+        made = spread(batches, answer, lockstep=is_sharded(model.base.model))
+        shown.finish()
+    answers = dict(zip((i for some in batches for i in some), (a for some in made for a in some), strict=True))
     seconds = time.perf_counter() - started
     rows = [answers[i] for i in range(len(examples))]
     return rows, Cost(seconds, sum(a.n_tokens for a in rows), _peak_memory_bytes())
@@ -102,6 +109,8 @@ def _answer_batch(
         batch["input_ids"],
         attention_mask=batch["attention_mask"],
         ids=[e.id for e in examples],
+        # Processes that hold the model together go on until the last of them has its answer.
+        **({"synced_gpus": True} if is_sharded(model.base.model) else {}),
         **generation.arguments(),
     )
     new = out[:, batch["input_ids"].shape[1] :]

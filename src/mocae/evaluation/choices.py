@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mocae.distributed import spread
 from mocae.errors import DataError
 from mocae.judges.multiple_choice import score_choices
-from mocae.models import LoadedBase
+from mocae.models import LoadedBase, is_sharded
 from mocae.policies import Mixture, Policy
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
@@ -212,13 +213,19 @@ def continuation_scores(
     with torch.inference_mode(), bar(len(questions), "log-probabilities") as shown:
         shared = _shared(fitting) if isinstance(model, LoadedBase) else 0
         opening = _read_opening(model, fitting[0].prompt[:shared]) if shared else None
-        for batch in _batches(fitting, shared, batch_tokens):
-            found |= _score_batch(model, batch, opening, shared, policy)
+        together = is_sharded(_base(model).model)
+
+        def score(batch: list[_Question]) -> dict[int, list[Continuation]]:
             shown.advance(len(batch))
-        for question in questions:
-            if question.longest > batched:
-                found[question.place] = _score_singly(model, question, limit, policy)
-                shown.advance()
+            if batch[0].longest > batched:
+                return {batch[0].place: _score_singly(model, batch[0], limit, policy)}
+            return _score_batch(model, batch, opening, shared, policy)
+
+        # Batches first, then long questions by themselves: in one list, so that processes share them evenly.
+        batches = [*_batches(fitting, shared, batch_tokens), *([q] for q in questions if q.longest > batched)]
+        for scored in spread(batches, score, lockstep=together):
+            found |= scored
+        shown.finish()
     return [found[i] for i in range(len(prompts))]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mocae.axes import probe
+from mocae.distributed import size, spread
 from mocae.errors import JudgeError
 from mocae.judges import Judge
 from mocae.types import Answer, Sample, Verdict
@@ -22,13 +23,10 @@ def judge_answers(system: str, answers: Sequence[Answer], judges: Sequence[Judge
     Raises:
         JudgeError: a judge gave another number of verdicts than there are answers.
     """
-    asked = [judge.judge(answers) for judge in judges]
-    for judge, rows in zip(judges, asked, strict=True):
-        if len(rows) != len(answers):
-            raise JudgeError(
-                f"judge {judge.name!r} gave verdicts on {len(rows)} of {len(answers)} answers of {system!r}; it must "
-                "return one dictionary an answer, {} where it has nothing to say"
-            )
+    # Shared by the processes in blocks; a verdict is about one answer, so it does not matter who stands beside it.
+    block = max(1, -(-len(answers) // size()))
+    blocks = [answers[i : i + block] for i in range(0, len(answers), block)]
+    asked = [_verdicts(system, judge, blocks) for judge in judges]
     samples = []
     for i, answer in enumerate(answers):
         verdicts: dict[str, Verdict] = {}
@@ -38,3 +36,16 @@ def judge_answers(system: str, answers: Sequence[Answer], judges: Sequence[Judge
                     verdicts[name] = verdict
         samples.append(Sample(system, answer, verdicts, probe(answer.example.probe).accepts(verdicts)))
     return samples
+
+
+def _verdicts(system: str, judge: Judge, blocks: Sequence[Sequence[Answer]]) -> list[Mapping[str, Verdict]]:
+    def ask(answers: Sequence[Answer]) -> Sequence[Mapping[str, Verdict]]:
+        rows = judge.judge(answers)
+        if len(rows) != len(answers):
+            raise JudgeError(
+                f"judge {judge.name!r} gave verdicts on {len(rows)} of {len(answers)} answers of {system!r}; it must "
+                "return one dictionary an answer, {} where it has nothing to say"
+            )
+        return rows
+
+    return [row for rows in spread(blocks, ask) for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,21 @@ from typing import Any
 
 import datasets
 import transformers
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import RandomSampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 from trl import SFTConfig, SFTTrainer
 
+from mocae.distributed import agreed, size, split_batch
 from mocae.errors import DataError, TrainingError
 from mocae.experts.lora import LoraSpec, trainable_adapter
 from mocae.models import LoadedBase
 from mocae.progress import Bar, bar, say
 
 __all__ = ["Optimisation", "TrainingRecord", "finetune"]
+
+_IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,9 @@ class Optimisation:
     Attributes:
         learning_rate: peak.
         epochs: passes over the rows.
-        batch_size: rows a device sees at once.
-        gradient_accumulation: batches summed before one step; each token weighs the same in all of them.
+        batch_size: rows seen at once.
+        gradient_accumulation: batches summed before one step; each token weighs the same in all of them. Several
+            processes share the batch_size x gradient_accumulation rows of a step, so it is the same step.
         weight_decay: of AdamW.
         warmup_ratio: share of the steps that warm up, in [0, 1].
         lr_scheduler: name of the schedule, as the trainer knows it.
@@ -121,7 +127,7 @@ def finetune(
         trainer = _trainer(base, wrapped, kept, _arguments(base, optimisation, seed=seed, work=work or folder), label)
         with ExitStack() as stack:
             trainer.add_callback(_Watcher(stack, label))
-            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(work))
+            trainer.train(resume_from_checkpoint=agreed(_last_whole_checkpoint(work)))
         # A name, not a path: the folder must mean the same on another machine.
         config: Any = wrapped.peft_config["default"]
         config.base_model_name_or_path = base_name
@@ -160,10 +166,14 @@ def _with_room(tokenizer: Any, pairs: Sequence[dict[str, str]], max_length: int,
 
 
 def _trainer(base: LoadedBase, wrapped: Any, pairs: Sequence[dict[str, str]], arguments: SFTConfig, label: str) -> Any:
+    # What is frozen is the same in every process, or cut over them: DDP has nothing to do with it.
+    frozen = [name for name, p in wrapped.named_parameters() if not p.requires_grad]
+    buffers = [name for name, _ in wrapped.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(wrapped, [*frozen, *buffers])
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()  # one for every small step of preparing rows
     try:
-        trainer = SFTTrainer(
+        trainer = _Trainer(
             model=wrapped,
             args=arguments,
             train_dataset=datasets.Dataset.from_list(list(pairs)),
@@ -175,7 +185,53 @@ def _trainer(base: LoadedBase, wrapped: Any, pairs: Sequence[dict[str, str]], ar
         if shown:
             datasets.enable_progress_bars()
     trainer.remove_callback(transformers.PrinterCallback)
+    trainer.fill_last_step()
     return trainer
+
+
+class _Trainer(SFTTrainer):
+    """TRL's trainer, whose steps see the same rows however many processes share them.
+
+    The processes must all come to the end of an epoch together. Accelerate would give the last step rows from the start
+    of the epoch again; here it is filled up with rows that teach nothing.
+    """
+
+    n_rows: int
+    train_dataset: Any  # a map-style data set, which TRL's wider types do not say
+    processing_class: Any
+
+    def fill_last_step(self) -> None:
+        """Add rows without labels until every step of an epoch has as many rows as the others."""
+        self.n_rows = len(self.train_dataset)
+        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * size()
+        missing = -self.n_rows % step if size() > 1 else 0
+        if missing:
+            token = self.processing_class.eos_token_id
+            empty = {"input_ids": [[token, token]] * missing, "labels": [[_IGNORED, _IGNORED]] * missing}
+            kept = self.train_dataset.select_columns(list(empty))
+            filling = datasets.Dataset.from_dict(empty, features=kept.features)
+            self.train_dataset = datasets.concatenate_datasets([kept, filling])
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Return the order of rows one process would see, the filling behind it."""
+        if size() == 1:
+            return super()._get_train_sampler(train_dataset)
+        return _FilledSampler(self.n_rows, len(self.train_dataset))
+
+
+class _FilledSampler(RandomSampler):
+    """The rows as `RandomSampler` shuffles them, then the filling."""
+
+    def __init__(self, n_rows: int, n_filled: int) -> None:
+        super().__init__(range(n_rows))
+        self._filling = range(n_rows, n_filled)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from super().__iter__()
+        yield from self._filling
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._filling)
 
 
 def _last_whole_checkpoint(work: Path | None) -> str | None:
@@ -189,10 +245,11 @@ def _last_whole_checkpoint(work: Path | None) -> str | None:
 def _arguments(base: LoadedBase, optimisation: Optimisation, *, seed: int, work: Path) -> SFTConfig:
     on_cpu = base.model.device.type == "cpu"
     every = optimisation.checkpoint_steps
+    at_once, accumulation = split_batch(optimisation.batch_size, optimisation.gradient_accumulation, size())
     arguments = SFTConfig(
         output_dir=str(work),
-        per_device_train_batch_size=optimisation.batch_size,
-        gradient_accumulation_steps=optimisation.gradient_accumulation,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=accumulation,
         learning_rate=optimisation.learning_rate,
         num_train_epochs=optimisation.epochs,
         weight_decay=optimisation.weight_decay,
@@ -213,6 +270,7 @@ def _arguments(base: LoadedBase, optimisation: Optimisation, *, seed: int, work:
         fp16=False,
         activation_checkpointing=not on_cpu,
         dataloader_pin_memory=not on_cpu,
+        ddp_find_unused_parameters=False,
         seed=seed,
         data_seed=seed,
         report_to=[],

@@ -1,16 +1,17 @@
 """Hidden states of prompts as vectors: what the router reads and what experts change."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mocae.distributed import spread
 from mocae.errors import ConfigError, DataError
-from mocae.models import decoder_layers
-from mocae.progress import track
+from mocae.models import decoder_layers, is_sharded
+from mocae.progress import bar
 
 __all__ = ["Pool", "StopForward", "at_layer", "layer_inputs", "pool_hidden", "pooled_states"]
 
@@ -102,6 +103,8 @@ def pooled_states(
 ) -> Float[Tensor, "N P"]:
     """Return the pooled input of decoder layer `layer` for each text, fp32 on the CPU, in the order of the texts.
 
+    Several processes share the batches.
+
     Args:
         model: a decoder model.
         tokenizer: its tokenizer, with a pad token; either padding side.
@@ -118,14 +121,20 @@ def pooled_states(
     if not texts:
         raise DataError(f"{label or 'hidden states'}: no prompts to read; give at least one")
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    starts = range(0, len(order), batch_size)
-    rows: dict[int, Tensor] = {}
-    for start in track(starts, label) if label else starts:
-        some = order[start : start + batch_size]
-        batch = tokenizer([texts[i] for i in some], return_tensors="pt", padding=True, return_token_type_ids=False)
-        batch = batch.to(model.device)
-        with layer_inputs(model, layer, stop=True) as collected, suppress(StopForward):
-            model(**batch, use_cache=False)
-        pooled = pool_hidden(collected[0], batch["attention_mask"], pool=pool).cpu()
-        rows.update(zip(some, pooled, strict=True))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    with bar(len(batches), label) if label else nullcontext() as shown:
+
+        def read(some: Sequence[int]) -> Tensor:
+            batch = tokenizer([texts[i] for i in some], return_tensors="pt", padding=True, return_token_type_ids=False)
+            batch = batch.to(model.device)
+            with layer_inputs(model, layer, stop=True) as collected, suppress(StopForward):
+                model(**batch, use_cache=False)
+            if shown is not None:
+                shown.advance()
+            return pool_hidden(collected[0], batch["attention_mask"], pool=pool).cpu()
+
+        pooled = spread(batches, read, lockstep=is_sharded(model))
+        if shown is not None:
+            shown.finish()
+    rows = {i: row for some, part in zip(batches, pooled, strict=True) for i, row in zip(some, part, strict=True)}
     return torch.stack([rows[i] for i in range(len(texts))])

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from mocae.errors import ArtifactError, ConfigError
-from mocae.models import decoder_layers
+from mocae.models import decoder_layers, reshard
 
 __all__ = ["LoraSpec", "trainable_adapter"]
 
@@ -50,6 +50,7 @@ def trainable_adapter(model: Any, lora: LoraSpec, *, start_from: Path | None = N
         ConfigError: a layer or target module the model does not have.
         ArtifactError: `start_from` holds no adapter.
     """
+    reshard(model)
     with _given_back(model):
         yield _loaded(model, start_from) if start_from is not None else _fresh(model, lora)
 

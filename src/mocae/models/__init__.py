@@ -2,15 +2,20 @@
 
 from mocae.models.layers import decoder_layers, layer_index, linear_groups
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base
-from mocae.models.precision import pick_dtype
+from mocae.models.precision import pick_device, pick_dtype
+from mocae.models.shard import is_sharded, reshard, shard
 
 __all__ = [
     "BASE_MODELS",
     "LoadedBase",
     "base_fingerprint",
     "decoder_layers",
+    "is_sharded",
     "layer_index",
     "linear_groups",
     "load_base",
+    "pick_device",
     "pick_dtype",
+    "reshard",
+    "shard",
 ]

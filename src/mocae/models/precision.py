@@ -1,4 +1,4 @@
-"""Which number format a model runs in: asked of the hardware or measured, never read from a name."""
+"""Where a model runs and in which number format: asked of the hardware or measured, never read from a name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ import torch
 
 from mocae.errors import ConfigError
 
-__all__ = ["DTYPES", "pick_dtype"]
+__all__ = ["DTYPES", "pick_device", "pick_dtype"]
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
+
+
+def pick_device(wanted: str) -> str:
+    """Return "cuda" or "cpu" for "auto", "cuda" or "cpu"; of several accelerators each process of a launch has its own.
+
+    Raises:
+        ConfigError: an accelerator is asked for and there is none.
+    """
+    device = "cuda" if torch.cuda.is_available() and wanted != "cpu" else "cpu"
+    if wanted == "cuda" and device == "cpu":
+        raise ConfigError("base.device: 'cuda' asked for, and torch finds no such device; use auto or cpu")
+    return device
 
 
 def pick_dtype(name: str, device: str | torch.device) -> torch.dtype:

@@ -12,7 +12,7 @@ from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter
 from mocae.config import Recipe, RoutingConfig
 from mocae.evaluation import Generation
-from mocae.models import LoadedBase, base_fingerprint
+from mocae.models import LoadedBase, base_fingerprint, pick_device, shard
 from mocae.pipelines.fitting import Fitter
 from mocae.pipelines.judges import Judges
 from mocae.pipelines.rows import Rows
@@ -43,6 +43,9 @@ class Contest:
         self.judges = judges
         self.store = store
         self.base_key = {"fingerprint": base_fingerprint(base.model), "dtype": str(base.model.dtype)}
+        self.n_base_parameters = sum(p.numel() for p in base.model.parameters())
+        if recipe.base.shard:
+            shard(base.model, pick_device(recipe.base.device))
         self.trainer = Trainer(recipe, base, store, self.base_key)
         self.answered: dict[str, Answered] = {}
         self._bank: ExpertBank | None = None

@@ -15,6 +15,7 @@ from torch import nn
 from mocae.bank import ExpertBank, load_peft
 from mocae.config import SystemConfig, override_model
 from mocae.config.base import Config
+from mocae.errors import ConfigError
 from mocae.merging import MERGE_METHODS, TaskVector, applied, importance
 from mocae.models import decoder_layers
 from mocae.pipelines.contest import Contest
@@ -33,8 +34,13 @@ def merged(contest: Contest, system: SystemConfig) -> Answered:
 
     Raises:
         PluginError: no such method.
-        ConfigError: an option does not fit.
+        ConfigError: an option does not fit, or the base model is sharded.
     """
+    if contest.recipe.base.shard:
+        raise ConfigError(
+            f"systems.{system.name}: {system.policy!r} writes into the base model's weights, which base.shard cuts "
+            "over the processes; leave this system out, or run without base.shard"
+        )
     name = system.policy.partition(":")[2]
     method = MERGE_METHODS.get(name)
     vectors = _vectors(contest.experts)

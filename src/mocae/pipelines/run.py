@@ -14,9 +14,10 @@ import transformers
 
 import mocae
 from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load_recipe
+from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import sample_to_json
-from mocae.models import LoadedBase, load_base, pick_dtype
+from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete, routing_of
 from mocae.pipelines.judges import make_judges
@@ -40,7 +41,12 @@ class RunResult:
 
 
 def run(
-    recipe: Recipe | Path | str, *, out: Path | str, systems: Sequence[str] | None = None, progress: bool = True
+    recipe: Recipe | Path | str,
+    *,
+    out: Path | str,
+    systems: Sequence[str] | None = None,
+    progress: bool = True,
+    processes: int | None = None,
 ) -> RunResult:
     """Run a recipe into a folder and return its report. Stages that are finished there are not made again.
 
@@ -50,6 +56,8 @@ def run(
         systems: compare only these systems of the recipe; the base model and the single experts always answer, because
             others are measured against them.
         progress: show progress on stderr.
+        processes: refuse to run unless this many processes share the work; None: any number. Some settings of
+            launchers start fewer than they were told to, without a word.
 
     Raises:
         MocaeError: see `mocae.errors`; what is finished stays, and the same call goes on with it.
@@ -57,9 +65,20 @@ def run(
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
     chosen = _chosen(loaded, systems)
     store = Store(Path(out))
-    with visible(progress), _library_bars(progress), store.locked():
+    join(cpu=pick_device(loaded.base.device) == "cpu")
+    if processes is not None and processes != size():
+        raise ConfigError(
+            f"--processes {processes}: the launcher started {size()} that work together; check its configuration "
+            "(recipes/accelerate/ has some that work, and docs/scale.md says which settings start one in silence)"
+        )
+    shown = progress and is_main()
+    with visible(shown), _library_bars(shown), store.locked():
+        if size() > 1:
+            say(f"{size()} processes share the work")
         report = _Run(loaded, store, chosen).report()
-        store.clean()
+        if is_main():
+            store.clean()
+        wait()
     return RunResult(report, store.root / "report.json", store.root / "report.html")
 
 
@@ -130,7 +149,7 @@ class _Run:
             contestants={name: contestants[name] for name in names},
             rows=rows,
             judges=judges.judges,
-            n_base_parameters=sum(p.numel() for p in base.model.parameters()),
+            n_base_parameters=contest.n_base_parameters,
             notes=[*(["synthetic, tiny model"] if self.recipe.base.model == "pocket" else []), *self.recipe.notes],
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
@@ -139,16 +158,15 @@ class _Run:
 
     def _load_base(self) -> LoadedBase:
         config = self.recipe.base
-        device = "cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu"
-        if config.device == "cuda" and device == "cpu":
-            raise ConfigError("base.device: 'cuda' asked for, and torch finds no such device; use auto or cpu")
+        device = pick_device(config.device)
         dtype = self._dtype(device)
         say(f"base model {config.required_model()} in {dtype} on {device}")
+        # A sharded model goes to the accelerator piece by piece, so that the whole never has to fit there.
         return load_base(
             config.required_model(),
             revision=config.revision,
             dtype=dtype,
-            device=device,
+            device="cpu" if config.shard else device,
             trust_remote_code=config.trust_remote_code,
         )
 
@@ -157,9 +175,10 @@ class _Run:
         if self.recipe.base.dtype != "auto":
             return self.recipe.base.dtype
         record = self.store.root / ".dtype.json"
-        if not record.is_file():
+        if is_main() and not record.is_file():
             picked = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[pick_dtype("auto", device)]
             write_whole(record, json.dumps(picked))
+        wait()
         try:
             dtype = json.loads(record.read_text(encoding="utf-8"))
         except ValueError:
@@ -170,6 +189,8 @@ class _Run:
 
     def _write(self, report: dict[str, Any], answered: Mapping[str, Answered], base_key: Mapping[str, str]) -> None:
         """Publish the artifact's own files, each whole; `manifest.json` comes last."""
+        if not is_main():
+            return
         root = self.store.root
         rows = (sample_to_json(sample) for system in answered.values() for sample in system.samples)
         write_whole(root / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

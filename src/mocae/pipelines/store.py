@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import filelock
 from safetensors import SafetensorError
 
+from mocae.distributed import agreed, is_main, wait
 from mocae.errors import ArtifactError
 
 __all__ = ["Stage", "Store", "folder_name", "key_of", "write_whole"]
@@ -81,6 +83,9 @@ class Store:
 
     A stage is made in a partial folder and renamed when it is complete; its record lists every file with its SHA-256.
     What a killed run left behind is never taken for finished, and a file damaged later is noticed.
+
+    Where several processes do one job they all call `stage`, with the same arguments: all of them make it, since they
+    share the work, and the main process alone writes it. The root lies where every process can read it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -88,25 +93,37 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Return a context in which this process alone may write the folder.
+        """Return a context in which this job alone may write the folder.
 
         Raises:
             ArtifactError: the folder cannot be written, or another run holds it.
         """
+        lock, problem = None, None
+        if is_main():
+            try:
+                lock = self._lock()
+            except ArtifactError as error:
+                problem = str(error)
+        if problem := agreed(problem):
+            raise ArtifactError(problem)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _lock(self) -> filelock.BaseFileLock:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.root / ".lock")
             lock.acquire(timeout=0)
+            return lock
         except filelock.Timeout as error:
             raise ArtifactError(
                 f"{self.root}: another run is writing this folder; wait for it, or give another --out"
             ) from error
         except OSError as error:
             raise ArtifactError(f"{self.root}: cannot be written ({error.strerror}); give another --out") from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def stage(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Stage:
         """Return the stage `name`, made by `make(folder)` unless it is there for the same inputs.
@@ -121,8 +138,23 @@ class Store:
         """
         key = key_of({"stage": name, **inputs})
         folder = self.root / name
-        if self._is_whole(folder, key):
+        main_key, whole = agreed((key, is_main() and self._is_whole(folder, key)))
+        if key != main_key:
+            raise ArtifactError(
+                f"{folder}: the processes of this run do not agree on what it depends on; give every machine the same "
+                "recipe, data, base model and versions"
+            )
+        if whole:
             return Stage(folder, key)
+        if is_main():
+            self._make(name, key, folder, make)
+        else:
+            with tempfile.TemporaryDirectory(prefix="mocae-") as own:
+                make(Path(own))
+        wait()
+        return Stage(folder, key)
+
+    def _make(self, name: str, key: str, folder: Path, make: Callable[[Path], None]) -> None:
         partial = self.root / ".partial" / name.replace("/", "__")
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -137,7 +169,6 @@ class Store:
             raise _unwritable(folder, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        return Stage(folder, key)
 
     def work(self, name: str) -> Path:
         """Return a folder for files that outlive a kill but are no part of the result (training checkpoints)."""

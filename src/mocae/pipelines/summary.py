@@ -11,6 +11,7 @@ import torch
 
 import mocae
 from mocae.config import Recipe
+from mocae.distributed import size
 from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system
 from mocae.judges import Judge
 from mocae.metrics import forgetting_matrix
@@ -89,6 +90,7 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.machine()} CPU",
+        "processes": size(),
         "threads": torch.get_num_threads(),
         "dtype": dtype,
     }

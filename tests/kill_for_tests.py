@@ -1,0 +1,158 @@
+"""Kill a run at random moments, look at what it left, start it again, and compare the end with a run nobody killed.
+
+python tests/kill_for_tests.py --kills 20 --seed 0      # a table of the moments, for docs/reliability.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mocae.config import Recipe
+from mocae.pipelines.run import run
+from run_for_tests import tiny_base, tiny_recipe
+
+SYSTEMS: list[Any] = [
+    *("base", "expert:helpfulness", "expert:harmlessness", "expert:honesty", "linear", "alignx", "oracle", "joint"),
+    *("sequential", {"name": "ties", "policy": "merge:ties", "options": {"density": 0.5}}, "trinityx"),
+]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One kill.
+
+    Attributes:
+        at: share of the whole run's time.
+        in_work: what was being made: the stage in the partial folder, "report" behind the last stage, else "between".
+        n_whole: stages that were finished.
+        n_broken: stages that could be taken for finished and are not whole; must be 0.
+        same: whether the run that went on ended as the one nobody killed.
+    """
+
+    at: float
+    in_work: str
+    n_whole: int
+    n_broken: int
+    same: bool
+
+
+def kill_at(recipe: Recipe, root: Path, moments: Sequence[float]) -> list[Moment]:
+    """Return what happened at each moment, given as a share of the run's time."""
+    whole = root / "whole"
+    started = time.monotonic()
+    assert _finish(recipe, whole) == 0
+    seconds = time.monotonic() - started
+    found = []
+    for share in moments:
+        out = root / "killed"
+        shutil.rmtree(out, ignore_errors=True)
+        child = _start(recipe, out)
+        time.sleep(seconds * share)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        n_whole, broken, in_work = _left_behind(out)
+        ended = _finish(recipe, out)
+        found.append(Moment(share, in_work, n_whole, len(broken), ended == 0 and result(out) == result(whole)))
+    return found
+
+
+def result(out: Path) -> dict[str, Any]:
+    """Return what a run found: the report but for time, memory and machine, every answer, every tensor, rests."""
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    for system in report["systems"].values():
+        system.pop("cost")
+    report.pop("environment")
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    tensors = {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*.safetensors"))
+    }
+    rests = sorted(path.name for path in out.iterdir() if path.name.startswith(".") and path.is_dir())
+    return {"report": report, "samples": samples, "tensors": tensors, "rests": rests}
+
+
+def _start(recipe: Recipe, out: Path) -> int:
+    """Start the run in a process of its own and return its id. Forked, so that the libraries are loaded once."""
+    child = os.fork()
+    if child:
+        return child
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        code = 1
+        try:
+            run(recipe, out=out, progress=False)
+            code = 0
+        finally:
+            os._exit(code)
+
+
+def _finish(recipe: Recipe, out: Path) -> int:
+    _, status = os.waitpid(_start(recipe, out), 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _left_behind(out: Path) -> tuple[int, list[str], str]:
+    """Return how many stages are finished, those that say so and are not, and what was in work."""
+    if not out.is_dir():
+        return 0, [], "before the folder"
+    broken, n_whole = [], 0
+    for record in out.rglob("stage.json"):
+        if record.relative_to(out).parts[0].startswith("."):
+            continue
+        files = json.loads(record.read_text(encoding="utf-8"))["files"]
+        good = all(
+            (record.parent / name).is_file()
+            and hashlib.sha256((record.parent / name).read_bytes()).hexdigest() == digest
+            for name, digest in files.items()
+        )
+        n_whole += good
+        if not good:
+            broken.append(str(record.parent.relative_to(out)))
+    for name in ("report.json", "manifest.json"):  # there or not, never half
+        if (out / name).is_file():
+            json.loads((out / name).read_text(encoding="utf-8"))
+    partial = sorted((out / ".partial").iterdir()) if (out / ".partial").is_dir() else []
+    if partial:
+        return n_whole, broken, partial[0].name.replace("__", "/", 1)
+    return n_whole, broken, "report" if (out / "samples.jsonl").is_file() else "between stages"
+
+
+def kill_recipe(base: Path) -> Recipe:
+    """Return a recipe with every kind of stage, and a checkpoint after every second training step."""
+    return tiny_recipe(base, "experts.optimizer.checkpoint_steps=2", systems=SYSTEMS)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    rng = random.Random(given.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = kill_recipe(tiny_base(Path(folder) / "base"))
+        moments = kill_at(recipe, Path(folder), sorted(rng.uniform(0, 1) for _ in range(given.kills)))
+    print("| killed at | in work | stages finished | taken for finished and broken | same end |")
+    print("|---:|---|---:|---:|---|")
+    for m in moments:
+        print(f"| {m.at:.0%} | {m.in_work} | {m.n_whole} | {m.n_broken} | {'yes' if m.same else 'NO'} |")
+    print(Counter(m.in_work.partition("/")[0] for m in moments))
+    return 0 if all(m.same and not m.n_broken for m in moments) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
