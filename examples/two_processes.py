@@ -49,8 +49,9 @@ def differences(one: Path, two: Path) -> list[str]:
     found += [
         f"{key}: {reports[0].get(key)} and {reports[1].get(key)}"
         for key in reports[0].keys() | reports[1].keys()
-        # Means over routing weights carry their rounding; everything else is a count of verdicts.
-        if abs(reports[0].get(key, 1e9) - reports[1].get(key, -1e9)) > (1e-4 if key.startswith("routing") else 1e-12)
+        # Routing weights and overlaps of adapters carry their rounding; everything else is a count of verdicts.
+        if abs(reports[0].get(key, 1e9) - reports[1].get(key, -1e9))
+        > (1e-4 if key.startswith(("routing", "collapse")) else 1e-12)
     ]
     return found
 
@@ -59,7 +60,7 @@ def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
     """Yield every number of a report by its place, but those of time, memory and the machine."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            if key not in ("cost", "environment", "weights", "seconds", "recipe"):
+            if key not in ("cost", "environment", "weights", "updates", "recipe"):
                 yield from numbers(item, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for i, item in enumerate(value):

@@ -99,7 +99,8 @@ class Scripted:
 
     def __init__(self, rows: Sequence[Sequence[int]], eos: int | list[int] | None) -> None:
         config = SimpleNamespace(eos_token_id=eos)
-        model: Any = SimpleNamespace(generation_config=config, device=torch.device("cpu"))
+        model: Any = torch.nn.Module()
+        model.generation_config, model.device = config, torch.device("cpu")
         self.base = LoadedBase(model, tiny_tokenizer())
         self.rows = rows
 

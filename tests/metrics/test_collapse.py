@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from mocae.errors import ConfigError, DataError
-from mocae.metrics import forgetting_matrix, linear_cka, principal_angles
+from mocae.metrics import chance_cka, chance_principal_angles, forgetting_matrix, linear_cka, principal_angles
 
 STAGES = {
     "base": {"helpful": 0.5, "harmless": 0.25, "honest": 0.75},
@@ -116,3 +116,22 @@ def test_similarities_refuse() -> None:
         principal_angles(features(0), features(1, 2), rank=3)
     with pytest.raises(DataError, match=r"first\[0, 1\] = nan is missing"):
         principal_angles([[1, float("nan")]], [[1, 0]])
+
+
+def test_chance_levels_are_what_unrelated_features_score() -> None:
+    x, y = features(8, 20, 60), features(9, 20, 60)
+    assert linear_cka(x, y) > 0.5  # far above 0, though nothing is shared
+    assert linear_cka(x, y) == pytest.approx(chance_cka(x, y), abs=0.08)
+    assert chance_cka(x, x) < 0.9
+    assert chance_cka(x, y, seed=3) == chance_cka(x, y, seed=3)
+    with pytest.raises(ConfigError, match="n_shuffles is 0"):
+        chance_cka(x, y, n_shuffles=0)
+
+
+def test_random_lines_in_the_plane_are_45_degrees_apart_on_average() -> None:
+    assert np.degrees(chance_principal_angles(2, 1, 1, n_draws=4000)) == pytest.approx([45], abs=1.5)
+    assert np.degrees(chance_principal_angles(400, 1, 1)) == pytest.approx([87], abs=3)  # nearly orthogonal
+    assert len(chance_principal_angles(9, 4, 2)) == 2
+    for size, first, second in [(3, 4, 1), (3, 0, 1)]:
+        with pytest.raises(ConfigError, match="subspaces of"):
+            chance_principal_angles(size, first, second)

@@ -56,11 +56,12 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_schema(made: Made) -> None:
     result = json.loads(made.found.json_path.read_text(encoding="utf-8"))
     assert result == json.loads(json.dumps(made.found.result))
-    assert set(result) == {"schema", "recipe", "seeds", "settings", "notes", "environment"}
-    assert (result["schema"], result["seeds"]) == (1, [0, 1])
+    assert set(result) == {"schema", "recipe", "seeds", "vary", "settings", "notes", "environment"}
+    assert (result["schema"], result["seeds"]) == (2, [0, 1])
+    assert result["vary"] == {"axes.*.train.options.conflict": ["0.5"]}
     assert list(result["settings"]) == ["conflict=0.5"]
     for setting in result["settings"].values():
-        assert set(setting) == {"systems", "differences", "forgetting"}
+        assert set(setting) == {"values", "systems", "differences", "parts", "updates", "forgetting", "collapse"}
         assert set(setting["systems"]) == {"base", *(f"expert:{axis}" for axis in AXES), *SYSTEMS}
         assert set(setting["differences"]) == {"alignx", "joint"}
         assert set(setting["differences"]["joint"]) == set(setting["systems"]) - {"joint"}
@@ -106,7 +107,7 @@ def test_table_and_plot(made: Made) -> None:
     assert f"| alignx | {entry['mean']:.3f} ± {entry['std']:.3f} |" in table
     assert "<svg" in made.found.plot_path.read_text(encoding="utf-8")
     assert {path.name for path in made.out.iterdir()} == {
-        *("ablation.json", "ablation.md", "ablation.svg", "conflict=0.5")
+        *("ablation.html", "ablation.json", "ablation.md", "ablation.svg", "conflict=0.5", ".lock", ".stages")
     }
 
 
@@ -167,22 +168,18 @@ def test_a_grid_has_a_folder_for_each_point(
     made: Made, tmp_path: Path, vary: list[str], folders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Path] = []
-
-    @dataclass
-    class Result:
-        report: dict[str, Any]
-
     folder = made.out / "conflict=0.5" / "seed-0"
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     samples = (folder / "samples.jsonl").read_text(encoding="utf-8")
 
-    def ran(_recipe: Any, *, out: Path, **_: Any) -> Result:
+    def ran(_recipe: Any, *, out: Path, **_: Any) -> None:
         asked.append(out)
         out.mkdir(parents=True)
         (out / "samples.jsonl").write_text(samples, encoding="utf-8")
-        return Result({**report, "notes": ["tiny", *(["collapsed"] if len(asked) == 1 else [])]})
+        notes = ["tiny", *(["collapsed"] if len(asked) == 1 else [])]
+        (out / "report.json").write_text(json.dumps({**report, "notes": notes}), encoding="utf-8")
 
-    monkeypatch.setattr("mocae.pipelines.ablate.run", ran)
+    monkeypatch.setattr("mocae.pipelines.ablation_runs.run", ran)
     found = ablate(made.recipe, out=tmp_path / "out", seeds=1, vary=vary, progress=False)
     assert found.result["notes"] == ["tiny", f"collapsed ({folders[0]}, seed 0)"]
     assert asked == [tmp_path / "out" / name / "seed-0" for name in folders]

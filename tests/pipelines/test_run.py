@@ -52,7 +52,7 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert report == json.loads((finished.out / "report.json").read_text(encoding="utf-8"))
     assert set(report) == {
         *("schema", "recipe", "systems", "routing", "forgetting", "comparisons", "judges", "examples", "counts"),
-        *("notes", "environment"),
+        *("notes", "environment", "collapse", "updates"),
     } | (set(report) & {"warnings"})
     assert report["schema"] == 1
     assert list(report["systems"]) == NAMES
@@ -147,7 +147,7 @@ def test_costs_count_what_a_system_uses(finished: Any) -> None:
 def test_the_folder_holds_the_artifact_and_no_rests(finished: Any) -> None:
     names = {path.name for path in finished.out.iterdir() if not path.name.startswith(".")}
     assert names == {
-        *("experts", "comparison", "router", "features", "outcomes", "answers"),
+        *("experts", "comparison", "router", "features", "outcomes", "answers", "collapse"),
         *("outcomes.jsonl", "samples.jsonl", "report.json", "report.html", "README.md", "recipe.yaml", "manifest.json"),
     }
     assert not [path for path in finished.out.rglob("*") if path.suffix in (".pt", ".bin", ".pkl", ".partial")]

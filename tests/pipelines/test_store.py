@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mocae.errors import ArtifactError, DataError
-from mocae.pipelines.store import Store, folder_name, key_of, write_whole
+from mocae.pipelines.store import Store, folder_name, key_of
 
 
 class Maker:
@@ -66,6 +67,30 @@ def test_the_record_lists_every_file(store: Store) -> None:
     record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
     assert sorted(record["files"]) == ["a.txt", "deep/b.bin"]
     assert record["stage"] == "experts/kind"
+
+
+def test_the_record_says_how_long_it_took_and_the_key_does_not(store: Store) -> None:
+    def slow(folder: Path) -> None:
+        time.sleep(0.05)
+        sum(range(400_000))
+        (folder / "a.txt").write_text("whole", encoding="utf-8")
+
+    made = store.stage("s", {"x": 1}, slow)
+    assert made.took is not None
+    assert 0.05 <= made.took.seconds < 5
+    assert 0 < made.took.cpu_seconds <= made.took.seconds
+    again = Store(store.root).stage("s", {"x": 1}, Maker())
+    assert (again.key, again.took) == (made.key, made.took)
+    assert store.stages == {"s": made}
+
+
+def test_a_record_without_times_is_still_whole(store: Store) -> None:
+    path = finished(store) / "stage.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["took"], record["seal"]
+    path.write_text(json.dumps({**record, "seal": key_of(record)}), encoding="utf-8")
+    assert not made_again(store)
+    assert store.stages["experts/kind"].took is None
 
 
 def test_changed_inputs_make_it_again_and_change_its_key(store: Store) -> None:
@@ -268,20 +293,6 @@ def test_a_full_disk_under_safetensors_says_so_too(store: Store) -> None:
         store.stage("features", {}, fail(full))
     with pytest.raises(SafetensorError, match="not contiguous"):
         store.stage("features", {}, fail("tensor is not contiguous"))
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.json"
-    write_whole(path, "old")
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ArtifactError, match=r"report\.json: could not be written \(No space left on device\)"):
-        write_whole(path, "new")
-    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
-    assert path.read_text(encoding="utf-8") == "old"
 
 
 def test_a_second_run_on_one_folder_is_refused(store: Store) -> None:

@@ -14,10 +14,16 @@ def summary(settings: dict[str, dict[str, list[float | None]]]) -> dict[str, Any
         mean = sum(known) / len(known) if len(known) == len(values) else None
         return {"mean": mean, "std": 0.1 if len(known) > 1 else None, "values": values}
 
+    values = {name: dict(pair.split("=") for pair in [name] if pair) for name in settings}
     return {
         "notes": ["synthetic, tiny model"],
+        "vary": {key: [v[key] for v in values.values()] for key in next(iter(values.values()))},
         "settings": {
-            name: {"systems": {system: {"mean_axis_score": spread(v)} for system, v in systems.items()}}
+            name: {
+                "values": values[name],
+                "systems": {system: {"mean_axis_score": spread(v)} for system, v in systems.items()},
+                "differences": {},
+            }
             for name, systems in settings.items()
         },
     }
@@ -35,13 +41,13 @@ def texts(svg: str) -> list[str]:
 
 def test_one_setting_is_a_row_a_system_best_on_top() -> None:
     found = texts(draw_ablation(summary({"": SCORES})))
-    assert [text for text in found if text in SCORES] == ["base", "expert:a", "sum", "alignx"]
+    assert [text for text in found if text in SCORES] == ["alignx", "sum", "expert:a", "base"]
     assert "synthetic, tiny model" in found
 
 
 def test_several_settings_are_lines_of_the_compared_systems() -> None:
     found = texts(draw_ablation(summary({"conflict=0": SCORES, "conflict=1": SCORES})))
-    assert {"conflict=0", "conflict=1", "alignx", "sum", "synthetic, tiny model"} <= set(found)
+    assert {"conflict", "0", "1", "alignx", "sum", "synthetic, tiny model"} <= set(found)
     assert not {"base", "expert:a"} & set(found)
 
 

@@ -104,7 +104,7 @@ def test_what_is_absent_is_left_out_with_a_reason() -> None:
     whole = make_report(["honesty"])
     bare = {key: whole[key] for key in ("schema", "recipe")} | {"systems": {"base": {}, "joint": None}}
     page = html_page(bare)
-    assert page.count("Not drawn. ") == 6
+    assert page.count("Not drawn. ") == 8
     assert "The report holds no example answers." in page
     assert "The report names no judges" in page
     assert "<svg" not in page

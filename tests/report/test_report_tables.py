@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from mocae.report.tables import (
-    forgetting_rows,
+    forgetting_table,
     format_bytes,
     format_count,
     format_estimate,
     kinds_table,
     routing_table,
     systems_table,
+    updates_table,
 )
 from mocae.types import Estimate
 from report_for_tests import make_report
@@ -91,5 +92,35 @@ def test_absent_parts_make_no_table(report: dict[str, Any]) -> None:
 
 
 def test_forgetting_is_a_size_without_sign(report: dict[str, Any]) -> None:
-    report["forgetting"]["forgetting"] = {"a": {"value": 0.7, "low": 0.6, "high": 0.8, "n": 9}, "b": 0.0, "c": None}
-    assert forgetting_rows(report) == [("a", "70.0 points [60.0, 80.0]"), ("b", "0.0 points")]
+    losses = {"helpfulness": {"value": 0.7, "low": 0.6, "high": 0.8, "n": 9}, "honesty": -0.1, "harmlessness": None}
+    report["forgetting"] = {"forgetting": losses, "matrix": [[0.9, 0.5, 0.2], [0.2, 0.4, 0.3]]}
+    table = forgetting_table(report)
+    assert table is not None
+    (row,) = table.rows
+    assert [column.label for column in table.columns] == [
+        *("helpfulness", "harmlessness", "honesty", "mean loss", "mean score")
+    ]
+    assert [cell.text for cell in row.cells] == ["70.0 points", "\u2013", "\u221210.0 points", "30.0 points", "30.0 %"]
+    assert row.cells[0].interval == "[60.0, 80.0]"
+
+
+def test_every_order_of_training_has_a_row(report: dict[str, Any]) -> None:
+    first = report["forgetting"]
+    report["collapse"] = {"orders": {"sequential": first, "sequential back": {**first, "forgetting": {"honesty": 0.2}}}}
+    table = forgetting_table(report)
+    assert table is not None
+    assert [row.name for row in table.rows] == ["sequential", "sequential back"]
+    report["collapse"], report["forgetting"] = None, {}
+    assert forgetting_table(report) is None
+
+
+def test_what_taking_in_something_new_costs(report: dict[str, Any]) -> None:
+    assert updates_table(report) is None
+    times = {"seconds": 0.5, "cpu_seconds": 0.25, "stages": ["router/alignx"]}
+    report["updates"] = {"alignx": {"verdicts": times}, "joint": {"axis": {**times, "seconds": 123.4}}}
+    table = updates_table(report)
+    assert table is not None
+    assert [(row.name, [cell.text for cell in row.cells]) for row in table.rows] == [
+        ("alignx", ["0.50 s", "0.25 s", "\u2013", "\u2013"]),
+        ("joint", ["\u2013", "\u2013", "123 s", "0.25 s"]),
+    ]

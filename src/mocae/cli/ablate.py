@@ -24,11 +24,21 @@ def ablate(
         typer.Option("--vary", metavar="KEY=V1,V2", help="Sweep a setting; axes.* stands for every axis."),
     ] = None,
     systems: Annotated[str | None, typer.Option("--systems", metavar="A,B", help="Compare only these.")] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Runs at a time, each a process; for tiny models on many cores.")
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", help="Threads of a run; else all, or the cores shared out among jobs."),
+    ] = None,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress on stderr.")] = True,
 ) -> None:
-    """Run a recipe over seeds and settings and say what each part buys. Finished runs are not made again.
+    """Run a recipe over seeds and settings and say what each part buys.
 
-    [bold]mocae ablate recipes/pocket-ablation.yaml --seeds 3 --out out/ablation[/bold]
+    Finished stages are not made again: neither after a kill, nor for another setting that does not touch them. The
+    folder gets ablation.html (read this), ablation.json, ablation.md and ablation.svg.
+
+    [bold]mocae ablate recipes/pocket-ablation.yaml --seeds 3 --jobs 2 --out out/ablation[/bold]
 
     [bold]mocae ablate recipes/pocket.yaml --vary axes.*.train.options.conflict=0,0.5,1 --out out/conflict[/bold]
     """
@@ -41,7 +51,9 @@ def ablate(
         overrides=settings or (),
         vary=vary or (),
         systems=words(systems, "--systems"),
+        jobs=jobs,
+        threads=threads,
         progress=progress,
     )
     typer.echo(made.table_path.read_text(encoding="utf-8"))
-    typer.echo(f"results: {made.json_path}\nplot:    {made.plot_path}")
+    typer.echo(f"page:    {made.page_path}\nresults: {made.json_path}\nplot:    {made.plot_path}")

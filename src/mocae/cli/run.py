@@ -19,6 +19,10 @@ def run(
     systems: Annotated[
         str | None, typer.Option("--systems", metavar="A,B", help="Compare only these systems of the recipe.")
     ] = None,
+    stages: Annotated[
+        Path | None,
+        typer.Option("--stages", metavar="DIR", help="Share finished stages with other runs through this folder."),
+    ] = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
     processes: Annotated[
@@ -45,11 +49,15 @@ def run(
     from mocae.config import load_recipe
     from mocae.config import validate as check
     from mocae.distributed import is_main
+    from mocae.pipelines.pool import StagePool
     from mocae.pipelines.run import run as run_recipe
 
     loaded = load_recipe(recipe, settings or ())
     check(loaded, where=str(recipe))
-    result = run_recipe(loaded, out=out, systems=words(systems, "--systems"), progress=progress, processes=processes)
+    pool = StagePool(stages) if stages is not None else None
+    result = run_recipe(
+        loaded, out=out, systems=words(systems, "--systems"), progress=progress, processes=processes, pool=pool
+    )
     if not is_main():
         return
     if as_json:

@@ -6,14 +6,17 @@ from mocae.evaluation.answering import Cost, Generation, answer_all
 from mocae.evaluation.choices import score_multiple_choice
 from mocae.evaluation.judging import judge_answers
 from mocae.evaluation.measure import Bootstrap, difference, mean_difference, measure_routing, measure_system
+from mocae.evaluation.over_seeds import SeedDifference, difference_over_seeds
 from mocae.evaluation.records import read_samples, sample_to_json, write_samples
 
 __all__ = [
     "Bootstrap",
     "Cost",
     "Generation",
+    "SeedDifference",
     "answer_all",
     "difference",
+    "difference_over_seeds",
     "judge_answers",
     "mean_difference",
     "measure_routing",

@@ -12,8 +12,9 @@ from typing import Any
 
 import datasets
 import transformers
+from accelerate.data_loader import SeedableRandomSampler
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import RandomSampler
+from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 from trl import SFTConfig, SFTTrainer
@@ -216,22 +217,29 @@ class _Trainer(SFTTrainer):
         """Return the order of rows one process would see, the filling behind it."""
         if size() == 1:
             return super()._get_train_sampler(train_dataset)
-        return _FilledSampler(self.n_rows, len(self.train_dataset))
+        return _FilledSampler(self.n_rows, len(self.train_dataset), seed=self.args.data_seed)
 
 
-class _FilledSampler(RandomSampler):
-    """The rows as `RandomSampler` shuffles them, then the filling."""
+class _FilledSampler(Sampler[int]):
+    """The rows as one process shuffles them, then the filling.
 
-    def __init__(self, n_rows: int, n_filled: int) -> None:
-        super().__init__(range(n_rows))
+    No `RandomSampler`: accelerate puts its own in the place of one, over the rows alone.
+    """
+
+    def __init__(self, n_rows: int, n_filled: int, *, seed: int | None) -> None:
+        self._rows = SeedableRandomSampler(range(n_rows), data_seed=seed)
         self._filling = range(n_rows, n_filled)
 
     def __iter__(self) -> Iterator[int]:
-        yield from super().__iter__()
+        yield from self._rows
         yield from self._filling
 
     def __len__(self) -> int:
-        return super().__len__() + len(self._filling)
+        return len(self._rows) + len(self._filling)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle for this epoch."""
+        self._rows.set_epoch(epoch)
 
 
 def _last_whole_checkpoint(work: Path | None) -> str | None:

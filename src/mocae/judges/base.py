@@ -63,6 +63,9 @@ class Judge(Protocol):
         name: registered name.
         judgements: which judgements it can give ("unsafe", "refusal", ...).
         quality: its agreement with labels it has not learned from; None where that was not measured.
+
+    A judge whose verdicts follow from the definition of the task, so that there is nothing to measure, says so with an
+    attribute `exact` that is True.
     """
 
     @property

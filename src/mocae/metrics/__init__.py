@@ -29,7 +29,15 @@ from mocae.metrics.calibration import (
     risk_coverage,
 )
 from mocae.metrics.catalogue import METRICS, MetricInfo
-from mocae.metrics.collapse import ForgettingMatrix, forgetting_matrix, linear_cka, principal_angles
+from mocae.metrics.collapse import (
+    ForgettingMatrix,
+    chance_cka,
+    chance_principal_angles,
+    forgetting_matrix,
+    linear_cka,
+    principal_angles,
+)
+from mocae.metrics.crossed import CrossedTable, crossed_bootstrap_mean
 from mocae.metrics.intervals import (
     Table,
     bootstrap_mean,
@@ -46,6 +54,7 @@ __all__ = [
     "METRICS",
     "REFUSAL_LABELS",
     "Binning",
+    "CrossedTable",
     "ForgettingMatrix",
     "LengthControlledWinRate",
     "MetricInfo",
@@ -64,8 +73,11 @@ __all__ = [
     "bootstrap_statistic",
     "bootstrap_tables",
     "brier_score",
+    "chance_cka",
+    "chance_principal_angles",
     "classwise_calibration_error",
     "cohens_kappa",
+    "crossed_bootstrap_mean",
     "estimate_rate",
     "expected_calibration_error",
     "forgetting_matrix",

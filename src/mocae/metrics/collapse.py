@@ -10,7 +10,14 @@ import numpy as np
 from mocae.errors import ConfigError, DataError
 from mocae.metrics._checks import Array, Values, matrix
 
-__all__ = ["ForgettingMatrix", "forgetting_matrix", "linear_cka", "principal_angles"]
+__all__ = [
+    "ForgettingMatrix",
+    "chance_cka",
+    "chance_principal_angles",
+    "forgetting_matrix",
+    "linear_cka",
+    "principal_angles",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +110,29 @@ def linear_cka(first: Values, second: Values) -> float:
     return float(_cross(x, y) / np.sqrt(_cross(x, x) * _cross(y, y)))
 
 
+def chance_cka(first: Values, second: Values, *, n_shuffles: int = 20, seed: int = 0) -> float:
+    """Return the mean linear CKA of the two when the rows of one are shuffled: what unrelated features score.
+
+    With fewer rows than features linear CKA is far above 0 for features that have nothing to do with each other, so a
+    value means something only next to this one.
+
+    Args:
+        first: shape (N, F1).
+        second: shape (N, F2).
+        n_shuffles: shuffles averaged over.
+        seed: of the shuffles.
+
+    Raises:
+        DataError: see `linear_cka`.
+        ConfigError: `n_shuffles` is under 1.
+    """
+    if n_shuffles < 1:
+        raise ConfigError(f"n_shuffles is {n_shuffles}; at least 1 is needed")
+    x, y = matrix(first, "first"), matrix(second, "second")
+    rng = np.random.default_rng(seed)
+    return float(np.mean([linear_cka(x, y[rng.permutation(len(y))]) for _ in range(n_shuffles)]))
+
+
 def principal_angles(first: Values, second: Values, *, rank: int | None = None) -> Array:
     """Return the principal angles in radians, [0, pi/2], from the smallest, between two feature subspaces.
 
@@ -139,6 +169,38 @@ def principal_angles(first: Values, second: Values, *, rank: int | None = None) 
     sines = np.linalg.svd(small - large @ inner, compute_uv=False)[::-1]
     result: Array = np.arctan2(sines, cosines)
     return result
+
+
+def chance_principal_angles(size: int, first: int, second: int, *, n_draws: int = 50, seed: int = 0) -> Array:
+    """Return the mean principal angles in radians between random subspaces: what unrelated axes would show.
+
+    Args:
+        size: dimension of the space.
+        first: dimension of one subspace.
+        second: dimension of the other.
+        n_draws: pairs of random subspaces averaged over.
+        seed: of the draws.
+
+    Returns:
+        Shape (m,), m the smaller of the two dimensions.
+
+    Raises:
+        ConfigError: a dimension is under 1 or above `size`, or no draws.
+
+    >>> np.degrees(chance_principal_angles(2, 2, 1)).round(6).tolist()
+    [0.0]
+    """
+    if not 1 <= min(first, second) <= max(first, second) <= size or n_draws < 1:
+        raise ConfigError(
+            f"got subspaces of {first} and {second} dimensions in {size}, {n_draws} draws; all at least 1"
+        )
+    rng = np.random.default_rng(seed)
+    drawn = [
+        principal_angles(rng.standard_normal((first, size)), rng.standard_normal((second, size)))
+        for _ in range(n_draws)
+    ]
+    mean: Array = np.mean(drawn, axis=0)
+    return mean
 
 
 def _centred(values: Values, name: str) -> Array:

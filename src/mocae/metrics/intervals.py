@@ -69,8 +69,8 @@ def bootstrap_mean(
     Estimate(value=0.75, low=0.5, high=1.0, n=8)
     """
     data = vector(values, "values")
-    _check_settings(n_resamples, confidence)
-    codes = _group_codes(groups, data.size)
+    check_settings(n_resamples, confidence)
+    codes = group_codes(groups, data.size)
     sums = np.bincount(codes, weights=data)
     sizes = np.bincount(codes)
     means = [
@@ -193,13 +193,13 @@ def bootstrap_tables(
     >>> bootstrap_tables(lambda wins, unsafe: wins.mean() - unsafe.mean(), tables).value
     0.5
     """
-    _check_settings(n_resamples, confidence)
+    check_settings(n_resamples, confidence)
     data = [_checked_columns(table) for table in tables]
     names = [name for columns in data for name in columns]
     if not names or len(set(names)) < len(names):
         raise DataError(f"columns are {names}; at least one is needed, and each name may occur once over all tables")
     lengths = [next(iter(columns.values())).size for columns in data]
-    codes = [_group_codes(table.groups, n) for table, n in zip(tables, lengths, strict=True)]
+    codes = [group_codes(table.groups, n) for table, n in zip(tables, lengths, strict=True)]
     n_units = [int(code.max()) + 1 for code in codes]
     draws = [
         (counts for block in _count_blocks(units, n_resamples=n_resamples, seed=seed, stream=i) for counts in block)
@@ -226,15 +226,24 @@ def _checked_columns(table: Table) -> dict[str, Array]:
     return columns
 
 
-def _check_settings(n_resamples: int, confidence: float) -> None:
+def check_settings(n_resamples: int, confidence: float) -> None:
+    """Refuse settings that make no interval.
+
+    Raises:
+        ConfigError: `n_resamples` is under 1 or `confidence` not in (0, 1).
+    """
     if n_resamples < 1:
         raise ConfigError(f"n_resamples is {n_resamples}; at least 1 is needed (1000 is usual)")
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence is {confidence}; it must lie between 0 and 1, for example 0.95")
 
 
-def _group_codes(groups: Sequence[Hashable] | None, n: int) -> npt.NDArray[np.intp]:
-    """Return a group number for each row, counted from 0; rows of group "" or None get one of their own."""
+def group_codes(groups: Sequence[Hashable] | None, n: int) -> npt.NDArray[np.intp]:
+    """Return a group number for each row, counted from 0; rows of group "" or None get one of their own.
+
+    Raises:
+        DataError: `groups` has another length than `n`.
+    """
     if groups is None:
         return np.arange(n)
     if len(groups) != n:

@@ -12,32 +12,38 @@ from typing import Any
 
 from mocae.config import Recipe, load_recipe
 from mocae.errors import ConfigError
-from mocae.evaluation import Bootstrap, mean_difference, read_samples
-from mocae.pipelines.run import run
-from mocae.pipelines.store import write_whole
-from mocae.progress import say
-from mocae.report.ablation import draw_ablation
+from mocae.evaluation import Bootstrap, difference_over_seeds, read_samples
+from mocae.files import write_whole
+from mocae.pipelines.ablation_parts import Part, parts_of
+from mocae.pipelines.ablation_runs import PlannedRun, run_all
+from mocae.pipelines.pool import StagePool
+from mocae.pipelines.store import Store
+from mocae.progress import visible
+from mocae.report.ablation import ABLATION_SCHEMA, ablation_page, ablation_table, draw_ablation
 from mocae.types import Sample
 
 __all__ = ["Ablation", "Setting", "ablate"]
 
-SCHEMA = 1
-_RIVALS = ("alignx", "joint")
+_RIVALS = ("alignx", "joint", "joint_outcomes")
+"""Systems that all others are compared with, where the recipe has them."""
+_ROUTING = ("ece", "brier", "misrouted_rate", "regret", "entropy")
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One point of a sweep: a name for its folder, and the overrides that make it."""
+    """One point of a sweep: a name for its folder, the overrides that make it, and the values of the swept keys."""
 
     name: str
     overrides: tuple[str, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """What an ablation found, and where table and plot lie."""
+    """What an ablation found, and where page, table and plot lie."""
 
     result: dict[str, Any]
+    page_path: Path
     json_path: Path
     table_path: Path
     plot_path: Path
@@ -51,45 +57,93 @@ def ablate(
     overrides: Sequence[str] = (),
     vary: Sequence[str] = (),
     systems: Sequence[str] | None = None,
+    jobs: int = 1,
+    threads: int | None = None,
     progress: bool = True,
 ) -> Ablation:
-    """Run a recipe for every seed and setting, and compare its systems. Finished runs in `out` are not made again.
+    """Run a recipe for every seed and setting, and compare its systems. Finished stages in `out` are not made again.
+
+    Runs share their stages: what a swept key does not touch (the experts, where only a routing setting varies) is made
+    once a seed. After a kill the same call goes on where it was.
 
     Args:
         recipe: its file.
-        out: a folder of runs, with `ablation.json`, `ablation.md` and `ablation.svg`.
+        out: a folder of runs, with `ablation.html`, `ablation.json`, `ablation.md` and `ablation.svg`.
         seeds: how many, counted up from the recipe's own.
         overrides: "key=value" settings for all runs.
         vary: "key=v1,v2,..." keys to sweep; several make a grid. `axes.*` stands for every axis.
         systems: compare only these.
+        jobs: runs at a time, each in a process of its own if more than one.
+        threads: threads of a run; None: all for one job, else the cores shared out among the jobs.
         progress: show progress on stderr.
 
     Raises:
-        ConfigError: no seeds, a malformed `vary`, or see `load_recipe`.
+        ConfigError: no seeds, jobs or threads, a malformed `vary`, or see `load_recipe`.
+        ArtifactError: another process writes `out`.
         MocaeError: a run failed; the same call goes on where it was.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; at least 1 is needed (3 give a spread)")
     settings = _settings(vary)
     first = load_recipe(recipe, overrides)
-    found: dict[str, dict[int, dict[str, Any]]] = {}
-    for setting, seed in itertools.product(settings, range(first.seed, first.seed + seeds)):
-        say(f"[bold]{setting.name or first.name}, seed {seed}[/bold]")
-        loaded = load_recipe(recipe, [*overrides, *_for_axes(setting.overrides, first), f"seed={seed}"])
-        folder = out / setting.name / f"seed-{seed}" if setting.name else out / f"seed-{seed}"
-        result = run(loaded, out=folder, systems=systems, progress=progress)
-        samples = _samples_by_system(folder / "samples.jsonl")
-        found.setdefault(setting.name, {})[seed] = {"report": result.report, "samples": samples}
-    boot = Bootstrap(first.report.resamples, first.report.confidence, first.seed)
-    summary = {
-        "schema": SCHEMA,
-        "recipe": first.model_dump(mode="json"),
-        "seeds": list(range(first.seed, first.seed + seeds)),
-        "settings": {name: _summarise(by_seed, first.axis_names, boot) for name, by_seed in found.items()},
-        "notes": _notes(found),
-        "environment": found[settings[0].name][first.seed]["report"]["environment"],
+    numbers = range(first.seed, first.seed + seeds)
+    planned = {
+        (setting.name, seed): _plan(recipe, first, overrides, setting, seed, out)
+        for setting, seed in itertools.product(settings, numbers)
     }
-    return _write(summary, out)
+    pool = StagePool(out / ".stages")
+    with visible(progress), Store(out).locked():
+        run_all(list(planned.values()), systems=systems, pool=pool, jobs=jobs, threads=threads, progress=progress)
+        pool.prune()
+        found: dict[str, dict[int, dict[str, Any]]] = {}
+        for (name, seed), one in planned.items():
+            found.setdefault(name, {})[seed] = _read(one.folder)
+        boot = Bootstrap(first.report.resamples, first.report.confidence, first.seed)
+        parts = parts_of(first)
+        summary = {
+            "schema": ABLATION_SCHEMA,
+            "recipe": first.model_dump(mode="json"),
+            "seeds": list(numbers),
+            "vary": _varied(settings),
+            "settings": {
+                setting.name: {
+                    "values": dict(setting.values),
+                    **_summarise(found[setting.name], first.axis_names, parts, boot),
+                }
+                for setting in settings
+            },
+            "notes": _notes(found),
+            "environment": found[settings[0].name][first.seed]["report"]["environment"],
+        }
+        return _write(summary, out)
+
+
+def _plan(path: Path, first: Recipe, overrides: Sequence[str], setting: Setting, seed: int, out: Path) -> PlannedRun:
+    every = (*overrides, *_for_axes(setting.overrides, first), f"seed={seed}")
+    return PlannedRun(
+        label=f"{setting.name or first.name}, seed {seed}",
+        recipe=load_recipe(path, every),
+        path=path,
+        overrides=every,
+        folder=out / setting.name / f"seed-{seed}" if setting.name else out / f"seed-{seed}",
+    )
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    by_system: dict[str, list[Sample]] = {}
+    for sample in read_samples(folder / "samples.jsonl"):
+        by_system.setdefault(sample.system, []).append(sample)
+    return {"report": report, "samples": by_system}
+
+
+def _varied(settings: Sequence[Setting]) -> dict[str, list[str]]:
+    """Return the swept keys with their values, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for setting in settings:
+        for key, value in setting.values:
+            found.setdefault(key, {})[value] = None
+    return {key: list(values) for key, values in found.items()}
 
 
 def _settings(vary: Sequence[str]) -> list[Setting]:
@@ -110,7 +164,7 @@ def _settings(vary: Sequence[str]) -> list[Setting]:
         name = "-".join(_plain(f"{key.rpartition('.')[2]}={value}") for key, value in point)
         if name in grid:
             raise ConfigError(f"--vary {' '.join(vary)}: two settings would share the folder {name!r}; change one")
-        grid[name] = Setting(name, tuple(f"{key}={value}" for key, value in point))
+        grid[name] = Setting(name, tuple(f"{key}={value}" for key, value in point), point)
     return list(grid.values())
 
 
@@ -139,43 +193,60 @@ def _notes(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
     return [note if len(who) == n_runs else f"{note} ({'; '.join(who)})" for note, who in runs.items()]
 
 
-def _samples_by_system(path: Path) -> dict[str, list[Sample]]:
-    by_system: dict[str, list[Sample]] = {}
-    for sample in read_samples(path):
-        by_system.setdefault(sample.system, []).append(sample)
-    return by_system
-
-
-def _summarise(by_seed: Mapping[int, Mapping[str, Any]], axes: Sequence[str], boot: Bootstrap) -> dict[str, Any]:
-    """Return mean and spread over the seeds of every system, and paired differences against the rivals."""
+def _summarise(
+    by_seed: Mapping[int, Mapping[str, Any]], axes: Sequence[str], parts: Sequence[Part], boot: Bootstrap
+) -> dict[str, Any]:
+    """Return mean and spread of every system over the seeds, and paired differences: against rivals, part by part."""
     reports = [entry["report"] for entry in by_seed.values()]
     samples = [entry["samples"] for entry in by_seed.values()]
-    systems = {}
-    for name in reports[0]["systems"]:
-        entries = [report["systems"][name] for report in reports]
-        systems[name] = {
-            "mean_axis_score": _spread([entry["mean_axis_score"]["value"] for entry in entries]),
-            "axis_scores": {axis: _spread([entry["axis_scores"][axis]["value"] for entry in entries]) for axis in axes},
-            "average_alignment_score": _spread([entry["average_alignment_score"]["value"] for entry in entries]),
-            "seconds": _spread([entry["cost"]["seconds"] for entry in entries]),
-        }
-        routing = [report["routing"].get(name) for report in reports]
-        if all(routing):
-            keys = ("ece", "brier", "misrouted_rate", "regret", "entropy")
-            systems[name]["routing"] = {
-                key: _spread([(entry or {}).get(key, {}).get("value") for entry in routing]) for key in keys
-            }
-    differences = {
-        rival: {
-            name: asdict(mean_difference([(s[name], s[rival]) for s in samples], axes, boot=boot))
+    systems = {name: _system(name, reports, axes) for name in reports[0]["systems"]}
+
+    def compared(one: str, other: str) -> dict[str, Any]:
+        return asdict(difference_over_seeds([(s[one], s[other]) for s in samples], axes, boot=boot))
+
+    return {
+        "systems": systems,
+        "differences": {
+            rival: {name: compared(name, rival) for name in systems if name != rival}
+            for rival in _RIVALS
+            if rival in systems
+        },
+        "parts": [
+            {**asdict(part), "difference": compared(part.parent, part.system)}
+            for part in parts
+            if part.system in systems and part.parent in systems
+        ],
+        "updates": {
+            name: {what: told for what in ("verdicts", "axis") if (told := _clock(reports, name, what)) is not None}
             for name in systems
-            if name != rival
-        }
-        for rival in _RIVALS
-        if rival in systems
+        },
+        "forgetting": {str(seed): entry["report"]["forgetting"] for seed, entry in by_seed.items()},
+        "collapse": {str(seed): entry["report"].get("collapse") for seed, entry in by_seed.items()},
     }
-    forgetting = {str(seed): entry["report"]["forgetting"] for seed, entry in by_seed.items()}
-    return {"systems": systems, "differences": differences, "forgetting": forgetting}
+
+
+def _system(name: str, reports: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> dict[str, Any]:
+    entries = [report["systems"][name] for report in reports]
+    found = {
+        "mean_axis_score": _spread([entry["mean_axis_score"]["value"] for entry in entries]),
+        "axis_scores": {axis: _spread([entry["axis_scores"][axis]["value"] for entry in entries]) for axis in axes},
+        "average_alignment_score": _spread([entry["average_alignment_score"]["value"] for entry in entries]),
+        "seconds": _spread([entry["cost"]["seconds"] for entry in entries]),
+    }
+    routing = [report["routing"].get(name) for report in reports]
+    if all(routing):
+        found["routing"] = {
+            key: _spread([(entry or {}).get(key, {}).get("value") for entry in routing]) for key in _ROUTING
+        }
+    return found
+
+
+def _clock(reports: Sequence[Mapping[str, Any]], name: str, what: str) -> dict[str, Any] | None:
+    """Return the spread of the seconds a system needs to take in something new, None where a run does not say."""
+    told = [report.get("updates", {}).get(name, {}).get(what) for report in reports]
+    if not all(told):
+        return None
+    return {key: _spread([entry[key] for entry in told]) for key in ("seconds", "cpu_seconds")}
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:
@@ -188,42 +259,10 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _write(summary: dict[str, Any], out: Path) -> Ablation:
-    paths = Ablation(summary, out / "ablation.json", out / "ablation.md", out / "ablation.svg")
+    paths = Ablation(summary, *(out / f"ablation.{ending}" for ending in ("html", "json", "md", "svg")))
+    page, table, plot = ablation_page(summary), ablation_table(summary), draw_ablation(summary)
     write_whole(paths.json_path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    write_whole(paths.table_path, ablation_table(summary))
-    write_whole(paths.plot_path, draw_ablation(summary))
+    write_whole(paths.table_path, table)
+    write_whole(paths.plot_path, plot)
+    write_whole(paths.page_path, page)
     return paths
-
-
-def ablation_table(summary: Mapping[str, Any]) -> str:
-    """Return the results as Markdown tables, one a setting, best mean first."""
-    axes = [axis["name"] for axis in summary["recipe"]["axes"]]
-    lines = [f"{'; '.join(summary['notes'])}. Seeds {summary['seeds']}.".lstrip(". "), ""]
-    for name, setting in summary["settings"].items():
-        if name:
-            lines += [f"### {name}", ""]
-        head = ["system", "mean over axes", *axes, "ECE", *(f"minus {rival}" for rival in setting["differences"])]
-        lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-        order = sorted(setting["systems"].items(), key=lambda item: -(item[1]["mean_axis_score"]["mean"] or 0))
-        for system, entry in order:
-            cells = [system, _cell(entry["mean_axis_score"])]
-            cells += [_cell(entry["axis_scores"][axis]) for axis in axes]
-            cells.append(_cell(entry.get("routing", {}).get("ece")))
-            for rival, rows in setting["differences"].items():
-                cells.append("" if rival == system else _signed(rows.get(system)))
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cell(spread: Mapping[str, Any] | None) -> str:
-    if spread is None or spread["mean"] is None:
-        return ""
-    return f"{spread['mean']:.3f}" + ("" if spread["std"] is None else f" ± {spread['std']:.3f}")
-
-
-def _signed(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None or estimate["value"] is None:
-        return ""
-    interval = "" if estimate["low"] is None else f" [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"
-    return f"{estimate['value']:+.3f}{interval}"

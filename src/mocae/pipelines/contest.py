@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+from numpy.typing import NDArray
+
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter
 from mocae.config import Recipe, RoutingConfig
@@ -131,6 +133,11 @@ class Contest:
     def features(self) -> Stage:
         """Task features, latent space and states of the calibration prompts."""
         return self._fitter().features(self.rows.train, self.rows.all_of("calibration"), self.expert_keys)
+
+    def subspaces(self, features: Stage) -> dict[str, NDArray[Any]]:
+        """Return for every axis the orthonormal rows, shape (m, k), of its subspace U_i of the latent space."""
+        latent = self._fitter().read_features(features).latent
+        return {axis: u.double().numpy() for axis, u in zip(self.bank().names, latent.subspaces, strict=True)}
 
     @cached_property
     def outcomes(self) -> Stage:

@@ -11,10 +11,11 @@ from typing import Any
 
 from mocae.errors import ArtifactError, JudgeError
 from mocae.evaluation import Bootstrap, judge_answers, measure_system, write_samples
+from mocae.files import write_whole
 from mocae.judges import Judge, build_judge
 from mocae.metrics import estimate_rate
 from mocae.pipelines.eval_log import EvalLog
-from mocae.pipelines.store import Store, key_of, write_whole
+from mocae.pipelines.store import Store, key_of
 from mocae.pipelines.suite import Suite, SuiteRows, read_suite
 from mocae.pipelines.targets import Target
 from mocae.progress import bar, say, visible
@@ -256,6 +257,7 @@ def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
         "name": judge.name,
         "judgements": list(judge.judgements),
         "quality": asdict(judge.quality) if judge.quality is not None else None,
+        "exact": bool(getattr(judge, "exact", False)),
         "n_verdicts": len(given),
         "n_unscored": sum(v.score is None for v in given),
     }

@@ -17,14 +17,18 @@ from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load
 from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import sample_to_json
+from mocae.files import write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
+from mocae.pipelines.collapse import overlap
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete, routing_of
 from mocae.pipelines.judges import make_judges
+from mocae.pipelines.pool import StagePool
 from mocae.pipelines.rows import read_rows_of
-from mocae.pipelines.store import Store, folder_name, write_whole
+from mocae.pipelines.store import Store, folder_name
 from mocae.pipelines.summary import SCHEMA, environment, summarise
 from mocae.pipelines.systems import Answered
+from mocae.pipelines.updates import updates
 from mocae.progress import say, visible
 from mocae.report import write_report
 
@@ -47,6 +51,7 @@ def run(
     systems: Sequence[str] | None = None,
     progress: bool = True,
     processes: int | None = None,
+    pool: StagePool | None = None,
 ) -> RunResult:
     """Run a recipe into a folder and return its report. Stages that are finished there are not made again.
 
@@ -58,13 +63,14 @@ def run(
         progress: show progress on stderr.
         processes: refuse to run unless this many processes share the work; None: any number. Some settings of
             launchers start fewer than they were told to, without a word.
+        pool: stages to share with runs into other folders.
 
     Raises:
         MocaeError: see `mocae.errors`; what is finished stays, and the same call goes on with it.
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
     chosen = _chosen(loaded, systems)
-    store = Store(Path(out))
+    store = Store(Path(out), pool)
     join(cpu=pick_device(loaded.base.device) == "cpu")
     if processes is not None and processes != size():
         raise ConfigError(
@@ -143,6 +149,8 @@ class _Run:
             for system in _in_turn(self.systems):
                 contestants[system.name] = compete(contest, system)
                 contest.answered[system.name] = contestants[system.name].answered
+            overlaps = overlap(contest)
+            order = contest.order()
         names = [system.name for system in self.systems]
         report = summarise(
             self.recipe,
@@ -150,6 +158,8 @@ class _Run:
             rows=rows,
             judges=judges.judges,
             n_base_parameters=contest.n_base_parameters,
+            overlap=overlaps,
+            updates={s.name: updates(s, self.store.stages, self.recipe.axis_names, order) for s in self.systems},
             notes=[*(["synthetic, tiny model"] if self.recipe.base.model == "pocket" else []), *self.recipe.notes],
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
@@ -176,7 +186,8 @@ class _Run:
             return self.recipe.base.dtype
         record = self.store.root / ".dtype.json"
         if is_main() and not record.is_file():
-            picked = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[pick_dtype("auto", device)]
+            pool = self.store.pool
+            picked = _pick(device) if pool is None else pool.remembered("dtype", lambda: _pick(device))
             write_whole(record, json.dumps(picked))
         wait()
         try:
@@ -225,6 +236,10 @@ class _Run:
             "seed": self.recipe.seed,
             "routers": routers,
         }
+
+
+def _pick(device: str) -> str:
+    return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[pick_dtype("auto", device)]
 
 
 def _in_turn(systems: Sequence[SystemConfig]) -> list[SystemConfig]:

@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from safetensors import SafetensorError
 
 from mocae.distributed import agreed, is_main, wait
 from mocae.errors import ArtifactError
+from mocae.files import write_whole
+from mocae.pipelines.pool import StagePool, link_tree
 
-__all__ = ["Stage", "Store", "folder_name", "key_of", "write_whole"]
+__all__ = ["Stage", "Store", "Took", "folder_name", "is_whole", "key_of"]
 
 _RECORD = "stage.json"
 _VERSION = 1
@@ -43,25 +47,6 @@ def folder_name(name: str) -> str:
     return "".join("__" if c == ":" else c if c.isalnum() or c in "._-" else "_" for c in name)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part.
-
-    Raises:
-        ArtifactError: the disk is full or the folder cannot be written; the old text stays.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
 def _unwritable(path: Path, error: Exception) -> ArtifactError:
     reason = getattr(error, "strerror", None) or error
     return ArtifactError(
@@ -70,12 +55,27 @@ def _unwritable(path: Path, error: Exception) -> ArtifactError:
     )
 
 
-class Stage:
-    """A finished stage: its folder, and the key that later stages depend on."""
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How long a stage took to make: wall clock, and processor time of all threads of the process, in seconds.
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder = folder
-        self.key = key
+    A training that was killed and went on from a checkpoint counts from there.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+    def __add__(self, other: Took) -> Took:
+        return Took(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A finished stage: its folder, the key that later stages depend on, and what making it took (None: not told)."""
+
+    folder: Path
+    key: str
+    took: Took | None = None
 
 
 class Store:
@@ -86,10 +86,19 @@ class Store:
 
     Where several processes do one job they all call `stage`, with the same arguments: all of them make it, since they
     share the work, and the main process alone writes it. The root lies where every process can read it.
+
+    Args:
+        root: the folder.
+        pool: stages that other folders share; a stage found there is linked in, a stage made here is linked there.
+
+    Attributes:
+        stages: every stage asked for so far, by name.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, pool: StagePool | None = None) -> None:
         self.root = root
+        self.pool = pool
+        self.stages: dict[str, Stage] = {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -138,29 +147,44 @@ class Store:
         """
         key = key_of({"stage": name, **inputs})
         folder = self.root / name
-        main_key, whole = agreed((key, is_main() and self._is_whole(folder, key)))
-        if key != main_key:
-            raise ArtifactError(
-                f"{folder}: the processes of this run do not agree on what it depends on; give every machine the same "
-                "recipe, data, base model and versions"
-            )
-        if whole:
-            return Stage(folder, key)
-        if is_main():
-            self._make(name, key, folder, make)
-        else:
-            with tempfile.TemporaryDirectory(prefix="mocae-") as own:
-                make(Path(own))
+        # Held by key: of two runs that need the same stage one makes it and the other waits for it.
+        with self.pool.held(key) if self.pool is not None and is_main() else nullcontext():
+            main_key, whole = agreed((key, is_main() and self._found(name, folder, key)))
+            if key != main_key:
+                raise ArtifactError(
+                    f"{folder}: the processes of this run do not agree on what it depends on; give every machine the "
+                    "same recipe, data, base model and versions"
+                )
+            if not whole and is_main():
+                self._place(name, folder, lambda partial: self._fill(partial, name, key, make))
+            elif not whole:
+                with tempfile.TemporaryDirectory(prefix="mocae-") as own:
+                    make(Path(own))
         wait()
-        return Stage(folder, key)
+        self.stages[name] = Stage(folder, key, _took(folder))
+        return self.stages[name]
 
-    def _make(self, name: str, key: str, folder: Path, make: Callable[[Path], None]) -> None:
+    def _found(self, name: str, folder: Path, key: str) -> bool:
+        """Return whether the stage is there, linked from the pool if need be; one that is there is linked into it."""
+        if self.pool is None:
+            return is_whole(folder, key)
+        pooled = self.pool.folder(key)
+        if is_whole(folder, key):
+            if not pooled.is_dir():
+                self.pool.add(key, folder)
+            return True
+        if not is_whole(pooled, key):
+            return False
+        self._place(name, folder, lambda partial: link_tree(pooled, partial))
+        return True
+
+    def _place(self, name: str, folder: Path, fill: Callable[[Path], None]) -> None:
+        """Put what `fill` makes of a partial folder in place of `folder`, whole."""
         partial = self.root / ".partial" / name.replace("/", "__")
         try:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            make(partial)
-            self._seal(partial, name, key)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            fill(partial)
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._swap(partial, folder)
         except (OSError, SafetensorError) as error:
@@ -170,6 +194,15 @@ class Store:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
+    def _fill(self, partial: Path, name: str, key: str, make: Callable[[Path], None]) -> None:
+        """Make the stage in `partial`, timed and sealed, and give it to the pool."""
+        partial.mkdir()
+        wall, cpu = time.perf_counter(), time.process_time()
+        make(partial)
+        self._seal(partial, name, key, Took(time.perf_counter() - wall, time.process_time() - cpu))
+        if self.pool is not None:
+            self.pool.add(key, partial)
+
     def work(self, name: str) -> Path:
         """Return a folder for files that outlive a kill but are no part of the result (training checkpoints)."""
         return self.root / ".work" / name.replace("/", "__")
@@ -178,14 +211,17 @@ class Store:
         """Remove what is no part of the result."""
         for name in (".partial", ".work", ".stale"):
             shutil.rmtree(self.root / name, ignore_errors=True)
+        for leftover in self.root.glob(".*.partial"):
+            leftover.unlink(missing_ok=True)
 
-    def _seal(self, folder: Path, name: str, key: str) -> None:
+    def _seal(self, folder: Path, name: str, key: str, took: Took) -> None:
         files = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             with path.open("rb+") as file:
                 files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
                 os.fsync(file.fileno())
-        record = {"version": _VERSION, "stage": name, "key": key, "files": files}
+        clock = {name: round(value, 3) for name, value in asdict(took).items()}
+        record = {"version": _VERSION, "stage": name, "key": key, "files": files, "took": clock}
         write_whole(folder / _RECORD, json.dumps({**record, "seal": key_of(record)}, indent=1) + "\n")
 
     def _swap(self, partial: Path, folder: Path) -> None:
@@ -197,16 +233,24 @@ class Store:
         partial.rename(folder)
         shutil.rmtree(stale, ignore_errors=True)
 
-    def _is_whole(self, folder: Path, key: str) -> bool:
-        try:
-            record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-            seal = record.pop("seal")
-            if record["version"] != _VERSION or record["key"] != key or key_of(record) != seal:
-                return False
-            for name, digest in record["files"].items():
-                with (folder / name).open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                        return False
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+
+def is_whole(folder: Path, key: str) -> bool:
+    """Return whether a folder holds the finished stage of this key, every file as it was when it was finished."""
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        seal = record.pop("seal")
+        if record["version"] != _VERSION or record["key"] != key or key_of(record) != seal:
             return False
-        return True
+        for name, digest in record["files"].items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _took(folder: Path) -> Took | None:
+    """Return what the record says; one written before stages were timed says nothing."""
+    told = json.loads((folder / _RECORD).read_text(encoding="utf-8")).get("took")
+    return Took(**told) if told else None

@@ -14,7 +14,7 @@ from mocae.config import Recipe
 from mocae.distributed import size
 from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system
 from mocae.judges import Judge
-from mocae.metrics import forgetting_matrix
+from mocae.pipelines.collapse import forgetting
 from mocae.pipelines.contestants import Contestant
 from mocae.pipelines.rows import Rows
 from mocae.pipelines.systems import Answered
@@ -31,6 +31,8 @@ def summarise(
     contestants: Mapping[str, Contestant],
     rows: Rows,
     judges: Sequence[Judge],
+    overlap: Mapping[str, Any] | None,
+    updates: Mapping[str, Mapping[str, Any]],
     n_base_parameters: int,
     notes: Sequence[str],
     environment: Mapping[str, Any],
@@ -42,6 +44,8 @@ def summarise(
         contestants: system -> what came of it; "base" and one "expert:<axis>" for each axis among them.
         rows: for the counts.
         judges: for their quality.
+        overlap: of the experts, see `mocae.pipelines.collapse.overlap`.
+        updates: system -> what taking in something new costs it, see `mocae.pipelines.updates.updates`.
         n_base_parameters: of the base model.
         notes: labels that stand beside every number.
         environment: versions and hardware.
@@ -63,13 +67,21 @@ def summarise(
         measured = measure_routing(answered[name].samples, experts, calibrated=contestant.calibrated, boot=boot)
         if measured is not None:
             routing[name] = measured
+    orders = {
+        name: forgetting(axes, base, contestant.stages, boot)
+        for name, contestant in contestants.items()
+        if contestant.stages
+    }
+    orders = {name: found for name, found in orders.items() if found is not None}
     every = [sample for system in answered.values() for sample in system.samples]
     return {
         "schema": SCHEMA,
         "recipe": recipe.model_dump(mode="json"),
         "systems": systems,
         "routing": routing,
-        "forgetting": _forgetting(axes, systems, contestants, boot),
+        "forgetting": next(iter(orders.values()), {}),
+        "collapse": {"orders": orders, "overlap": overlap},
+        "updates": {name: entry for name, entry in updates.items() if entry},
         "comparisons": _comparisons(answered, axes, boot),
         "judges": [_judge(judge, every) for judge in judges],
         "examples": _examples(answered, recipe.report.examples),
@@ -107,27 +119,6 @@ def _cost(system: Answered, n_base: int) -> dict[str, Any]:
     }
 
 
-def _forgetting(
-    axes: Sequence[str], systems: Mapping[str, Any], contestants: Mapping[str, Contestant], boot: Bootstrap
-) -> dict[str, Any]:
-    """Return the scores on every axis after each stage of the first system trained axis after axis; {} without one."""
-    stages = next((c.stages for c in contestants.values() if c.stages), {})
-    scores = {"base": {axis: systems["base"]["axis_scores"][axis]["value"] for axis in axes}}
-    for i, (axis, system) in enumerate(stages.items()):
-        entry = measure_system(system.samples, contestants["base"].answered.samples, axes, boot=boot)
-        scores[axis if i == 0 else f"+{axis}"] = {a: entry["axis_scores"][a]["value"] for a in axes}
-    if not stages or any(value is None for row in scores.values() for value in row.values()):
-        return {}
-    matrix = forgetting_matrix({name: {a: float(v) for a, v in row.items()} for name, row in scores.items()})
-    return {
-        "order": list(stages),
-        "axes": list(matrix.axes),
-        "stages": list(matrix.stages),
-        "matrix": [[float(value) for value in row] for row in matrix.rates],
-        "forgetting": {axis: float(value) for axis, value in matrix.forgetting.items()},
-    }
-
-
 def _comparisons(answered: Mapping[str, Answered], axes: Sequence[str], boot: Bootstrap) -> dict[str, Any]:
     """Return paired differences in the mean over the axes against joint training, else against the base model."""
     against = "joint" if "joint" in answered else "base"
@@ -148,6 +139,7 @@ def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
         "name": judge.name,
         "judgements": list(judge.judgements),
         "quality": asdict(judge.quality) if judge.quality is not None else None,
+        "exact": bool(getattr(judge, "exact", False)),
         "n_verdicts": len(mine),
         "n_unscored": sum(v.score is None for v in mine),
     }

@@ -12,11 +12,15 @@ __all__ = ["PocketVerifier"]
 
 
 class PocketVerifier:
-    """Judges answers to pocket prompts by comparing text; never wrong, so it carries no quality figure."""
+    """Judges answers to pocket prompts by comparing text with the answers the world allows.
+
+    `exact`: the world defines what is right, so there is no rate of error to measure and `quality` is None.
+    """
 
     name = "pocket"
     judgements = ("correct", "unsafe", "refusal", "truthful", "informative")
     quality: JudgeQuality | None = None
+    exact = True
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return the verdicts each answer's probe asks for; {} for prompts that are not of the pocket world."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mocae.report.files import write_text
+from mocae.files import write_whole
 from mocae.report.findings import find
 from mocae.report.judges import judge_rows
 from mocae.report.schema import axis_names, check_report, sorted_systems
@@ -26,7 +26,7 @@ def write_card(report: Mapping[str, Any], folder: Path) -> Path:
     Raises:
         ArtifactError: the report cannot be drawn, or `folder` is not a folder.
     """
-    return write_text(Path(folder) / "README.md", card_text(report))
+    return write_whole(Path(folder) / "README.md", card_text(report))
 
 
 def card_text(report: Mapping[str, Any]) -> str:

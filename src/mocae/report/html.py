@@ -17,12 +17,13 @@ from mocae.report.schema import axis_names, check_report, is_upper_bound, lookup
 from mocae.report.tables import (
     DASH,
     MINUS,
-    forgetting_rows,
+    forgetting_table,
     format_bytes,
     format_count,
     kinds_table,
     routing_table,
     systems_table,
+    updates_table,
 )
 from mocae.report.templating import templates
 from mocae.report.vocabulary import METRICS, describe_system
@@ -63,7 +64,9 @@ def html_page(report: Mapping[str, Any]) -> str:
             glossary=[(s, describe_system(s)) for s in sorted_systems(report)],
             metrics=METRICS,
             plates=_plates(report),
-            forgetting=forgetting_rows(report),
+            forgetting=forgetting_table(report),
+            overlap=lookup(report, "collapse", "overlap") or {},
+            updates=updates_table(report),
             routing=routing_table(report),
             kinds=kinds_table(report),
             costs=_costs(report),
@@ -98,6 +101,8 @@ def _plates(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "systems": figures.draw_systems(report),
         "forgetting": figures.draw_forgetting(report),
+        "overlap": figures.draw_overlap(report),
+        "routers": figures.draw_routers(report),
         "refusal": figures.draw_refusal(report),
         "reliability": figures.draw_reliability(report),
         "routing": figures.draw_routing(report),

@@ -12,6 +12,7 @@ from mocae.report.tables import format_count, format_estimate
 __all__ = ["JudgeRow", "judge_rows"]
 
 _UNCHECKED = "not checked against labelled answers"
+_EXACT = "exact: the task defines which answers are right, so there is no error to measure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ def _row(judge: Mapping[str, Any]) -> JudgeRow:
     accuracy, balanced, auroc = (read_estimate(quality.get(k)) for k in ("accuracy", "balanced_accuracy", "auroc"))
     n = format_count(quality.get("n"))
     told = str(quality.get("note") or "")
-    note = told or ("tested on labelled answers" if quality else _UNCHECKED)
+    unmeasured = _EXACT if judge.get("exact") is True else _UNCHECKED
+    note = told or ("tested on labelled answers" if quality else unmeasured)
     measured = f"balanced accuracy {format_estimate(balanced)} on {n} labelled answers"
     return JudgeRow(
         name=str(judge["name"]),

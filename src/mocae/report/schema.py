@@ -13,6 +13,7 @@ __all__ = [
     "SCHEMA",
     "axis_names",
     "check_report",
+    "forgetting_tables",
     "is_upper_bound",
     "lookup",
     "read_estimate",
@@ -24,7 +25,9 @@ SCHEMA = 1
 # Optional sections and the kind of JSON value each must be when it is there and not null.
 _SECTIONS: dict[str, type] = {
     "routing": Mapping,
+    "updates": Mapping,
     "forgetting": Mapping,
+    "collapse": Mapping,
     "comparisons": Mapping,
     "counts": Mapping,
     "environment": Mapping,
@@ -66,7 +69,8 @@ def check_report(report: Mapping[str, Any]) -> None:
         for number, item in enumerate(report.get(section) or ()):
             if lookup(item, key) is None:
                 raise ArtifactError(f"report.json: {section}[{number}]: got {item!r}; {key!r} is missing")
-    _check_forgetting(report.get("forgetting"))
+    for table in forgetting_tables(report).values():
+        _check_forgetting(table)
 
 
 def _check_forgetting(forgetting: Mapping[str, Any] | None) -> None:
@@ -81,6 +85,15 @@ def _check_forgetting(forgetting: Mapping[str, Any] | None) -> None:
             f"report.json: forgetting.matrix: got rows of {[len(row) for row in matrix]} values, "
             f"expected {rows} rows (stages) of {columns} (axes)"
         )
+
+
+def forgetting_tables(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the forgetting of every system trained axis after axis; a report that knows one order only names it so."""
+    orders = lookup(report, "collapse", "orders")
+    if orders:
+        return dict(orders)
+    first = report.get("forgetting")
+    return {"sequential": first} if first else {}
 
 
 def lookup(value: object, *path: str) -> Any:

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mocae.report.schema import axis_names, is_upper_bound, lookup, read_estimate, sorted_systems
+from mocae.report.schema import (
+    axis_names,
+    forgetting_tables,
+    is_upper_bound,
+    lookup,
+    read_estimate,
+    sorted_systems,
+)
 from mocae.report.vocabulary import Unit, metric
 from mocae.types import Estimate
 
@@ -17,13 +24,15 @@ __all__ = [
     "Column",
     "Row",
     "Table",
-    "forgetting_rows",
+    "forgetting_table",
     "format_bytes",
     "format_count",
     "format_estimate",
+    "format_seconds",
     "kinds_table",
     "routing_table",
     "systems_table",
+    "updates_table",
 ]
 
 DASH = "\u2013"  # stands where nothing was measured
@@ -131,6 +140,17 @@ def format_bytes(value: int | float | None) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.0f} B"
+
+
+def format_seconds(value: float | None) -> str:
+    """Return a duration with about two digits, a dash for None.
+
+    >>> format_seconds(0.034), format_seconds(7.26), format_seconds(312)
+    ('0.03 s', '7.3 s', '312 s')
+    """
+    if value is None:
+        return DASH
+    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
 
 
 def systems_table(report: Mapping[str, Any]) -> Table:
@@ -241,8 +261,46 @@ def kinds_table(report: Mapping[str, Any]) -> Table | None:
     return Table(columns, tuple(Row(s, tuple(c), is_upper_bound(s)) for s, c in zip(systems, cells, strict=True)))
 
 
-def forgetting_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (axis, loss in points with its interval) for every axis whose forgetting was measured."""
-    losses = lookup(report, "forgetting", "forgetting") or {}
-    estimates = [(axis, read_estimate(raw)) for axis, raw in losses.items()]
-    return [(axis, format_estimate(e, "points")) for axis, e in estimates if e.value is not None]
+def forgetting_table(report: Mapping[str, Any]) -> Table | None:
+    """Return what every order of training lost of each axis, None when none was measured.
+
+    The last two columns are the mean loss over the axes and the mean score over the axes at the end.
+    """
+    tables = {name: t for name, t in forgetting_tables(report).items() if lookup(t, "forgetting")}
+    if not tables:
+        return None
+    axes = [a for a in axis_names(report) if any(a in (t["forgetting"] or {}) for t in tables.values())]
+    columns = [
+        Column("lost by the end", a, f"Best score on {a} at any stage minus the score at the end.", "↓") for a in axes
+    ]
+    columns.append(Column("lost by the end", "mean loss", "Mean of the losses over the axes.", "↓"))
+    columns.append(Column("at the end", "mean score", "Mean score over the axes after the last stage.", "↑"))
+    rows = []
+    for name, table in tables.items():
+        losses = [read_estimate(table["forgetting"].get(axis)) for axis in axes]
+        known = [loss.value for loss in losses if loss.value is not None]
+        ends = [read_estimate(value).value for value in (table.get("matrix") or [[]])[-1]]
+        scores = [value for value in ends if value is not None]
+        cells = [Cell(_value(e, "points"), _interval(e, "points"), e.value) for e in losses]
+        for values, unit in ((known, "points"), (scores, "percent")):
+            mean = Estimate(sum(values) / len(values) if values else None)
+            cells.append(Cell(_value(mean, "points" if unit == "points" else "percent"), "", mean.value))
+        rows.append(Row(name, tuple(cells)))
+    return Table(tuple(columns), tuple(rows))
+
+
+def updates_table(report: Mapping[str, Any]) -> Table | None:
+    """Return how long each system needs to take in new verdicts and a new axis, None when nothing was timed."""
+    told = report.get("updates") or {}
+    systems = [name for name in sorted_systems(report) if told.get(name)]
+    if not systems:
+        return None
+    columns: list[Column] = []
+    cells: list[list[Cell]] = [[] for _ in systems]
+    for what, label in (("verdicts", "new verdicts"), ("axis", "a new axis")):
+        for key, clock in (("seconds", "wall clock"), ("cpu_seconds", "processor")):
+            columns.append(Column(label, clock, f"Seconds to take in {label}: {clock} time.", "↓"))
+            for system, row in zip(systems, cells, strict=True):
+                value = read_estimate(lookup(told[system], what, key)).value
+                row.append(Cell(format_seconds(value), "", value))
+    return Table(tuple(columns), tuple(Row(s, tuple(c)) for s, c in zip(systems, cells, strict=True)))

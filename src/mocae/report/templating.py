@@ -8,6 +8,8 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mocae.report.tables import format_estimate
+
 __all__ = ["templates"]
 
 
@@ -25,6 +27,7 @@ def templates() -> Environment:
     environment.filters["prose"] = _prose
     environment.filters["breakable"] = _breakable
     environment.filters["markdown"] = _markdown
+    environment.filters["estimate"] = format_estimate
     return environment
 
 

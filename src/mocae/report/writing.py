@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mocae.files import write_whole
 from mocae.report.card import card_text
-from mocae.report.files import write_text
 from mocae.report.html import html_page
 
 __all__ = ["write_report"]
@@ -26,5 +26,5 @@ def write_report(report: Mapping[str, Any], folder: Path) -> Path:
         ArtifactError: another schema version, a missing key, or no such folder.
     """
     page, card = html_page(report), card_text(report)
-    write_text(Path(folder) / "README.md", card)
-    return write_text(Path(folder) / "report.html", page)
+    write_whole(Path(folder) / "README.md", card)
+    return write_whole(Path(folder) / "report.html", page)

@@ -3,8 +3,10 @@
 from mocae.report.figures.canvas import Panel, Plate
 from mocae.report.figures.cost import draw_cost
 from mocae.report.figures.forgetting import draw_forgetting
+from mocae.report.figures.overlap import draw_overlap
 from mocae.report.figures.refusal import draw_refusal
 from mocae.report.figures.reliability import draw_reliability
+from mocae.report.figures.routers import draw_routers
 from mocae.report.figures.routing import draw_routing
 from mocae.report.figures.systems import draw_systems
 
@@ -13,8 +15,10 @@ __all__ = [
     "Plate",
     "draw_cost",
     "draw_forgetting",
+    "draw_overlap",
     "draw_refusal",
     "draw_reliability",
+    "draw_routers",
     "draw_routing",
     "draw_systems",
 ]

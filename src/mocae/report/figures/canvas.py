@@ -19,7 +19,7 @@ from matplotlib.ticker import PercentFormatter
 
 from mocae.report.colours import GRID, INK, MUTED, THEME
 
-__all__ = ["Panel", "Plate", "canvas", "percent_axis", "shorten", "to_panel"]
+__all__ = ["Panel", "Plate", "canvas", "percent_axis", "shorten", "to_panel", "to_svg"]
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -94,6 +94,13 @@ def to_panel(figure: Figure, *, key: str, description: str) -> Panel:
     box = root.attrib["viewBox"]
     root.attrib = {"viewBox": box, "role": "img", "aria-label": _printable(description)}
     return Panel(Markup(ET.tostring(root, encoding="unicode")), width=round(float(box.split()[2])))
+
+
+def to_svg(figure: Figure) -> str:
+    """Return the figure as an SVG that stands alone, on white, text as text; the same numbers give the same bytes."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="white")
+    return buffer.getvalue()
 
 
 def _local(name: str) -> str:

@@ -10,8 +10,8 @@ from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 
 from mocae.report.colours import MUTED, axis_colour
-from mocae.report.figures.canvas import Plate, canvas, shorten, to_panel
-from mocae.report.schema import axis_names, read_estimate
+from mocae.report.figures.canvas import Panel, Plate, canvas, shorten, to_panel
+from mocae.report.schema import axis_names, forgetting_tables, read_estimate
 from mocae.report.tables import DASH, format_estimate
 from mocae.types import Estimate
 
@@ -21,16 +21,26 @@ _FRAME = "#e88a00"
 
 
 def draw_forgetting(report: Mapping[str, Any]) -> Plate:
-    """Return a heat map, stages down and axes across; the axis a stage has just tuned is framed."""
-    table = report.get("forgetting") or {}
-    if not table.get("matrix"):
+    """Return a heat map for each order of training, stages down and axes across; the axis just tuned is framed."""
+    tables = {name: table for name, table in forgetting_tables(report).items() if table.get("matrix")}
+    if not tables:
         return Plate(absent="The run did not tune one axis after the other, so forgetting was not measured.")
+    panels = [
+        _panel(f"forgetting-{number}", name if len(tables) > 1 else "", table, axis_names(report))
+        for number, (name, table) in enumerate(tables.items())
+    ]
+    return Plate(tuple(panels))
+
+
+def _panel(key: str, title: str, table: Mapping[str, Any], known: list[str]) -> Panel:
     axes, stages = list(table["axes"]), list(table["stages"])
     values = np.array([[read_estimate(v).value for v in row] for row in table["matrix"]], dtype=float)
     tuned = list(table.get("order") or ())
-    height = 70 + 46 * len(stages)
+    height = 70 + 46 * len(stages) + (26 if title else 0)
     with canvas(max(340, 150 + 100 * len(axes)), height) as figure:
         ax = figure.subplots()
+        if title:
+            ax.set_title(shorten(title, 44), pad=10)
         ax.set(xlim=(-0.5, len(axes) - 0.5), ylim=(len(stages) - 0.5, -0.5))
         for row in range(len(stages)):
             for column, axis in enumerate(axes):
@@ -39,11 +49,11 @@ def draw_forgetting(report: Mapping[str, Any]) -> Plate:
         ax.xaxis.tick_top()
         ax.set_xticks(range(len(axes)), [shorten(a, 14) for a in axes])
         for label, axis in zip(ax.get_xticklabels(), axes, strict=True):
-            label.set(color=axis_colour(axis, axis_names(report)), fontweight="bold", fontsize=12)
+            label.set(color=axis_colour(axis, known), fontweight="bold", fontsize=12)
         ax.set_yticks(range(len(stages)), [shorten(s) for s in stages])
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
-        return Plate((to_panel(figure, key="forgetting", description=_spoken(axes, stages, values)),))
+        return to_panel(figure, key=key, description=f"{title}. {_spoken(axes, stages, values)}".lstrip(". "))
 
 
 def _cell(ax: Any, x: int, y: int, value: float, *, framed: bool) -> None:

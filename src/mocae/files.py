@@ -1,0 +1,38 @@
+"""Writing a text file so that readers see the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from mocae.errors import ArtifactError
+
+__all__ = ["write_whole"]
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Return `path` after putting `text` there as UTF-8 in one step, safe against a kill and a loss of power.
+
+    Raises:
+        ArtifactError: the folder does not exist, or the file cannot be written (a full disk, a read-only folder); the
+            old text stays.
+    """
+    if not path.parent.is_dir():
+        raise ArtifactError(f"{path.parent}: no such folder; {path.name} is written into an existing folder")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        # A model may write half a surrogate pair; one bad letter must not cost the file.
+        with partial.open("w", encoding="utf-8", errors="replace", newline="\n") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ArtifactError(
+            f"{path}: could not be written ({error.strerror or error}); free space or choose another folder, and the "
+            "same command goes on with what is finished"
+        ) from error
+    return path

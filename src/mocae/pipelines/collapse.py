@@ -1,0 +1,174 @@
+"""Axis collapse, measured in a run: how far apart the axes lie, and what training one after the other forgot."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mocae.bank import ExpertBank, load_peft
+from mocae.data import select
+from mocae.errors import ConfigError, DataError
+from mocae.evaluation import Bootstrap, difference, measure_system
+from mocae.experts import pooled_states
+from mocae.merging import TaskVector
+from mocae.metrics import (
+    chance_cka,
+    chance_principal_angles,
+    forgetting_matrix,
+    linear_cka,
+    principal_angles,
+)
+from mocae.models import decoder_layers
+from mocae.pipelines.contest import Contest
+from mocae.pipelines.systems import Answered
+from mocae.policies import weights_vector
+from mocae.types import Sample
+
+__all__ = ["forgetting", "overlap", "task_features_on_shared_prompts"]
+
+_PROMPTS_PER_AXIS = 64
+_VERSION = 1
+
+
+def overlap(contest: Contest) -> dict[str, Any] | None:
+    """Return how far the experts' task features, subspaces and task vectors overlap, None with one axis.
+
+    A stage of the run. Task features are compared on prompts of all axes together, because linear CKA compares what two
+    experts do to the *same* prompts: t_i(x) = pool(h_expert_i(injection_i + x)) - pool(h_base(x)) at the last layer.
+    The principal angles are those between the axis subspaces U_i of the router's latent space.
+
+    For each pair of axes: `cka` and `cka_chance` (rows shuffled), `angles` and `angles_chance` (random subspaces) in
+    degrees, `cosine` of the task vectors and `cosine_by_layer`. What cannot be measured is None and told in `absent`.
+    """
+    if len(contest.recipe.axes) < 2:
+        return None
+    try:
+        features = contest.features
+    except DataError as error:  # a report must not be lost because hidden states say nothing
+        return {"absent": str(error)}
+    some = {
+        axis: select(rows, limit=_PROMPTS_PER_AXIS, seed=contest.recipe.seed)
+        for axis, rows in contest.rows.train.items()
+    }
+    prompts = [row.prompt for rows in some.values() for row in rows]
+    inputs = {
+        "version": _VERSION,
+        "features": features.key,
+        "experts": contest.expert_keys,
+        "prompts": prompts,
+        "injections": [axis.injection for axis in contest.recipe.axes],
+    }
+
+    def make(folder: Path) -> None:
+        moved = task_features_on_shared_prompts(contest, prompts)
+        subspaces = contest.subspaces(features)
+        found = {
+            "n_prompts": len(prompts),
+            "layer": contest.layer,
+            "pairs": [
+                _pair(a, b, moved, subspaces, contest) for a, b in itertools.combinations(contest.recipe.axis_names, 2)
+            ],
+        }
+        (folder / "overlap.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    stage = contest.store.stage("collapse", inputs, make)
+    found: dict[str, Any] = json.loads((stage.folder / "overlap.json").read_text(encoding="utf-8"))
+    return found
+
+
+def task_features_on_shared_prompts(contest: Contest, prompts: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return for every axis what its expert, with its injected prompt, changes at the last layer: shape (N, P)."""
+    base, bank, shape = contest.base, contest.bank(), contest.prompt_format
+    depth = len(decoder_layers(base.model))
+
+    def states(injection: str | None, label: str) -> torch.Tensor:
+        texts = [shape.format_prompt(p, injection=injection, tokenizer=base.tokenizer) for p in prompts]
+        pool = contest.recipe.features.pool
+        return pooled_states(base.model, base.tokenizer, texts, layer=depth, pool=pool, label=label)
+
+    with bank.off():
+        before = states(None, "overlap base")
+    return {axis.name: _moved(bank, axis.name, before, states, axis.injection) for axis in contest.recipe.axes}
+
+
+def _moved(bank: ExpertBank, axis: str, before: torch.Tensor, states: Any, injection: str) -> NDArray[Any]:
+    with bank.weights(weights_vector({axis: 1.0}, bank.names)):
+        change: torch.Tensor = states(injection, f"overlap {axis}") - before
+    return change.double().numpy()
+
+
+def _pair(
+    first: str,
+    second: str,
+    moved: Mapping[str, NDArray[Any]],
+    subspaces: Mapping[str, NDArray[Any]],
+    contest: Contest,
+) -> dict[str, Any]:
+    one, two = (TaskVector.from_lora(load_peft(contest.experts[a].folder, name=a)) for a in (first, second))
+    found: dict[str, Any] = {"first": first, "second": second}
+    absent: list[str] = []
+
+    def measure(name: str, number: Any) -> None:
+        try:
+            found[name] = number()
+        except (DataError, ConfigError) as error:  # an expert that changes nothing has no direction
+            found[name] = None
+            absent.append(f"{name}: {error}")
+
+    u, v = subspaces[first], subspaces[second]
+    measure("cka", lambda: linear_cka(moved[first], moved[second]))
+    measure("cka_chance", lambda: chance_cka(moved[first], moved[second]))
+    measure("angles", lambda: np.degrees(principal_angles(u, v)).tolist())
+    measure("angles_chance", lambda: np.degrees(chance_principal_angles(u.shape[1], len(u), len(v))).tolist())
+    measure("cosine", lambda: one.cosine(two))
+    measure("cosine_by_layer", lambda: {str(layer): cosine for layer, cosine in one.cosine_by_layer(two).items()})
+    return {**found, "absent": absent}
+
+
+def forgetting(
+    axes: Sequence[str], base: Sequence[Sample], stages: Mapping[str, Answered], boot: Bootstrap
+) -> dict[str, Any] | None:
+    """Return the score on every axis after each stage of training one axis after the other.
+
+    Args:
+        axes: of the recipe, in order.
+        base: the base model's answers.
+        stages: axis -> answers after it was trained, in the order of training.
+        boot: intervals.
+
+    Returns:
+        `order`, `axes`, `stages`, `matrix` (stages x axes), and for each axis in `forgetting` its best score before the
+        last stage minus its score after it, paired by prompt, with its interval; None without stages, or where an
+        axis has no scored prompt.
+    """
+    samples = {"base": base}
+    samples |= {axis if i == 0 else f"+{axis}": entry.samples for i, (axis, entry) in enumerate(stages.items())}
+    scores = {
+        name: {a: measure_system(rows, base, axes, boot=Bootstrap(1))["axis_scores"][a]["value"] for a in axes}
+        for name, rows in samples.items()
+    }
+    if not stages or any(value is None for row in scores.values() for value in row.values()):
+        return None
+    matrix = forgetting_matrix(scores)
+    last = matrix.stages[-1]
+    lost = {}
+    for column, axis in enumerate(matrix.axes):
+        best = matrix.stages[int(matrix.rates[:-1, column].argmax())]
+        lost[axis] = asdict(difference(samples[best], samples[last], [axis], boot=boot))
+    return {
+        "order": list(stages),
+        "axes": list(matrix.axes),
+        "stages": list(matrix.stages),
+        "matrix": [[float(value) for value in row] for row in matrix.rates],
+        "forgetting": lost,
+        "mean_forgetting": matrix.mean_forgetting,
+        "mean_at_end": float(matrix.rates[-1].mean()),
+    }

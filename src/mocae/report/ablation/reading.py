@@ -1,0 +1,169 @@
+"""What an ablation shows, in words: computed from the intervals, never more than they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mocae.errors import ArtifactError
+from mocae.report.schema import is_upper_bound, lookup, read_estimate
+from mocae.report.tables import format_estimate
+from mocae.types import Estimate
+
+__all__ = [
+    "ABLATION_SCHEMA",
+    "PartReading",
+    "check_ablation",
+    "headline",
+    "mean_of",
+    "read_parts",
+    "sorted_names",
+    "verdict",
+]
+
+ABLATION_SCHEMA = 2
+Tone = Literal["good", "bad", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartReading:
+    """What one setting buys.
+
+    Attributes:
+        system: the variant.
+        parent: the system with the setting as it is.
+        changed: the settings in which they differ, in words.
+        difference: parent minus variant in the mean over the axes.
+        by_seed: the same for every seed.
+        verdict: one sentence.
+        tone: "good" where the parent is better, "bad" where the variant is, "open" where neither is shown.
+    """
+
+    system: str
+    parent: str
+    changed: str
+    difference: Estimate
+    by_seed: tuple[float | None, ...]
+    verdict: str
+    tone: Tone
+
+
+def check_ablation(summary: Mapping[str, Any]) -> None:
+    """Return nothing when `summary` can be drawn.
+
+    Raises:
+        ArtifactError: another schema version, or no settings.
+    """
+    if summary.get("schema") != ABLATION_SCHEMA:
+        raise ArtifactError(
+            f"ablation.json: schema: got {summary.get('schema')!r}, this version of mocae draws {ABLATION_SCHEMA}; "
+            "the same `mocae ablate` command writes a new one from the finished runs"
+        )
+    if not summary.get("settings"):
+        raise ArtifactError("ablation.json: settings: none; at least one is needed")
+
+
+def mean_of(setting: Mapping[str, Any], system: str) -> float | None:
+    """Return a system's mean over axes and seeds, None where it was not measured."""
+    value: float | None = lookup(setting["systems"], system, "mean_axis_score", "mean")
+    return value
+
+
+def sorted_names(setting: Mapping[str, Any]) -> list[str]:
+    """Return the systems by falling mean, those without one last."""
+    known = {name: mean_of(setting, name) for name in setting["systems"]}
+    return sorted(known, key=lambda name: float("inf") if known[name] is None else -(known[name] or 0.0))
+
+
+def verdict(difference: Estimate, first: str, second: str) -> tuple[str, Tone]:
+    """Return what the interval of first minus second allows to say.
+
+    >>> verdict(Estimate(0.02, 0.01, 0.03), "alignx", "joint")
+    ('alignx is better than joint, by 1.0 to 3.0 points.', 'good')
+    >>> verdict(Estimate(0.001, -0.01, 0.012), "alignx", "without X")[0]
+    'No difference shown: alignx may be up to 1.2 points better than without X, or up to 1.0 worse.'
+    """
+    low, high = difference.low, difference.high
+    if difference.value is None:
+        return "Not measured.", "open"
+    if low is None or high is None:
+        return f"{format_estimate(difference, 'difference')}, with no interval: nothing can be said.", "open"
+    if low > 0:
+        return f"{first} is better than {second}, by {_range(low, high)}.", "good"
+    if high < 0:
+        return f"{second} is better than {first}, by {_range(-high, -low)}.", "bad"
+    if low == high == 0:
+        return f"{first} and {second} gave equally good answers to every prompt.", "open"
+    up, down = (f"{100 * abs(end):.1f}" for end in (high, low))
+    return f"No difference shown: {first} may be up to {up} points better than {second}, or up to {down} worse.", "open"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f} points"
+
+
+def read_parts(setting: Mapping[str, Any]) -> list[PartReading]:
+    """Return what each variant of a setting's systems says, in the order of the recipe."""
+    readings = []
+    for part in setting.get("parts") or ():
+        difference = read_estimate(part["difference"])
+        sentence, tone = verdict(difference, part["parent"], part["system"])
+        changed = "; ".join(f"{key}: {_word(a)} \u2192 {_word(b)}" for key, (a, b) in part["changed"].items())
+        by_seed = tuple(part["difference"].get("by_seed") or ())
+        readings.append(PartReading(part["system"], part["parent"], changed, difference, by_seed, sentence, tone))
+    return readings
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "not set" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def headline(summary: Mapping[str, Any], subject: str = "alignx") -> list[str]:
+    """Return the first paragraph: how `subject` stands against joint training, setting by setting.
+
+    Where joint training is as good, or better, it says so.
+    """
+    settings: Mapping[str, Mapping[str, Any]] = summary["settings"]
+    rivals = [r for r in ("joint", "joint_outcomes") if any(r in s["systems"] for s in settings.values())]
+    if not rivals or not any(subject in s["systems"] for s in settings.values()):
+        return _best(settings)
+    told = []
+    for rival in rivals:
+        by_tone: dict[Tone, list[str]] = {"bad": [], "open": [], "good": []}
+        sizes: dict[str, str] = {}
+        for name, setting in settings.items():
+            found = lookup(setting, "differences", rival, subject)
+            if found is not None:
+                difference = read_estimate(found)
+                by_tone[verdict(difference, subject, rival)[1]].append(name)
+                sizes[name] = format_estimate(difference, "difference")
+        told.append(_sentence(subject, rival, by_tone, sizes))
+    return [sentence for sentence in told if sentence]
+
+
+def _sentence(subject: str, rival: str, by_tone: Mapping[Tone, Sequence[str]], sizes: Mapping[str, str]) -> str:
+    words: dict[Tone, str] = {
+        "bad": f"{rival} is better than {subject}",
+        "open": f"{subject} and {rival} cannot be told apart",
+        "good": f"{subject} is better than {rival}",
+    }
+    parts = []
+    for tone, names in by_tone.items():
+        if names:
+            where = ", ".join(f"{name} ({sizes[name]})" if name else f"({sizes[name]})" for name in names)
+            parts.append(f"{words[tone]}{' at ' if names[0] else ' '}{where}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _best(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    told = []
+    for name, setting in settings.items():
+        ranked = [s for s in sorted_names(setting) if not is_upper_bound(s)]
+        best = mean_of(setting, ranked[0]) if ranked else None
+        if best is not None:
+            told.append(f"{f'At {name}, ' if name else ''}{ranked[0]} scores highest: {100 * best:.1f} %.")
+    return told

@@ -1,0 +1,141 @@
+"""The figures of an ablation: means over seeds, what each part buys, and lines over a swept setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mocae.report.ablation.reading import PartReading, mean_of, read_parts, sorted_names
+from mocae.report.colours import ACCENT, AXIS_COLOURS, GRID, INK, MUTED, PAPER
+from mocae.report.figures.canvas import Panel, Plate, canvas, percent_axis, shorten, to_panel, to_svg
+from mocae.report.figures.sweep import draw_lines, draw_sweep, sweep_panels
+from mocae.report.schema import is_upper_bound, read_estimate
+from mocae.types import Estimate
+
+__all__ = ["draw_against", "draw_means", "draw_means_alone", "draw_parts", "draw_sweep", "draw_sweep_alone"]
+
+_ROW = 21
+_TONES = {"good": AXIS_COLOURS[2], "bad": AXIS_COLOURS[1], "open": MUTED}
+
+
+def draw_means(setting: Mapping[str, Any], key: str) -> Plate:
+    """Return the mean of every system, best on top: a diamond, and a small dot for each seed."""
+    names = sorted_names(setting)
+    if all(mean_of(setting, name) is None for name in names):
+        return Plate(absent="No system has a mean over the axes.")
+    with canvas(720, 56 + _ROW * len(names)) as figure:
+        _means(figure.subplots(), setting, names)
+        spoken = "; ".join(f"{name} {100 * (mean_of(setting, name) or 0):.1f} %" for name in names)
+        return Plate((to_panel(figure, key=f"{key}-means", description=f"Mean over the axes and seeds: {spoken}"),))
+
+
+def draw_means_alone(summary: Mapping[str, Any]) -> str:
+    """Return the same as an SVG that stands alone."""
+    setting = next(iter(summary["settings"].values()))
+    names = sorted_names(setting)
+    with canvas(720, 80 + _ROW * len(names)) as figure:
+        _means(figure.subplots(), setting, names)
+        figure.supxlabel("; ".join(summary["notes"]), fontsize=10, color=MUTED, x=0.01, ha="left")
+        return to_svg(figure)
+
+
+def _means(ax: Axes, setting: Mapping[str, Any], names: Sequence[str]) -> None:
+    for y, name in enumerate(names):
+        spread = setting["systems"][name]["mean_axis_score"]
+        colour = ACCENT if name.startswith("alignx") else INK
+        ax.axhline(y, color=GRID, linewidth=0.6, zorder=0)
+        if spread["mean"] is None:
+            ax.text(1.2, y, "not measured", ha="right", va="center", fontsize=11, color=MUTED)
+            continue
+        ax.plot(spread["values"], [y] * len(spread["values"]), "o", color=colour, alpha=0.35, markersize=5, zorder=2)
+        face = PAPER if is_upper_bound(name) else colour
+        ax.plot(spread["mean"], y, "D", color=colour, markerfacecolor=face, markersize=6.5, zorder=3, clip_on=False)
+        deviation = "" if spread["std"] is None else f" \u00b1 {100 * spread['std']:.1f}"
+        ax.text(1.2, y, f"{100 * spread['mean']:.1f}{deviation}", ha="right", va="center", fontsize=11, color=INK)
+    joint = mean_of(setting, "joint")
+    if joint is not None:
+        ax.axvline(joint, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    ax.set_yticks(range(len(names)), [shorten(name, 40) for name in names], fontsize=11)
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1.2))
+    percent_axis(ax, "x")
+    _plain(ax)
+
+
+def draw_parts(setting: Mapping[str, Any], key: str) -> Plate:
+    """Return parent minus variant for every part, with its interval; right of zero the part helps."""
+    parts = [part for part in read_parts(setting) if part.difference.value is not None]
+    if not parts:
+        return Plate(absent="No system of this recipe is another one with a setting changed.")
+    rows = [(f"{part.system}", part.difference, part.by_seed, _TONES[part.tone]) for part in parts]
+    description = "Parent minus variant, in points. " + "; ".join(_spoken(part) for part in parts)
+    return Plate((_forest(rows, f"{key}-parts", description),))
+
+
+def _spoken(part: PartReading) -> str:
+    return f"{part.parent} minus {part.system}: {100 * (part.difference.value or 0):+.1f}"
+
+
+def draw_against(setting: Mapping[str, Any], rival: str, key: str) -> Plate:
+    """Return every system minus `rival`, best on top, with intervals."""
+    found = setting["differences"].get(rival) or {}
+    rows = []
+    for name in sorted_names(setting):
+        difference = read_estimate(found.get(name))
+        if difference.value is not None:
+            tone = "good" if (difference.low or 0) > 0 else "bad" if (difference.high or 0) < 0 else "open"
+            rows.append((name, difference, tuple(found[name].get("by_seed") or ()), _TONES[tone]))
+    if not rows:
+        return Plate(absent=f"{rival} is not among the systems.")
+    spoken = "; ".join(f"{name} {100 * (d.value or 0):+.1f}" for name, d, _, _ in rows)
+    return Plate((_forest(rows, f"{key}-against-{rival}", f"Minus {rival}, in points. {spoken}"),))
+
+
+def _forest(rows: Sequence[tuple[str, Estimate, tuple[float | None, ...], str]], key: str, description: str) -> Panel:
+    ends = [end for _, e, seeds, _ in rows for end in (e.value, e.low, e.high, *seeds) if end is not None]
+    low, high = min(-0.01, *ends), max(0.01, *ends)
+    span = high - low
+    with canvas(720, 56 + _ROW * len(rows)) as figure:
+        ax = figure.subplots()
+        ax.axvline(0, color=MUTED, linewidth=1.2)
+        for y, (_, e, seeds, colour) in enumerate(rows):
+            ax.axhline(y, color=GRID, linewidth=0.6, zorder=0)
+            if e.low is not None and e.high is not None:
+                ax.hlines(y, e.low, e.high, color=colour, linewidth=2.8, alpha=0.5)
+            known = [seed for seed in seeds if seed is not None]
+            if len(known) > 1:
+                ax.plot(known, [y] * len(known), "o", color=colour, alpha=0.4, markersize=4, markeredgewidth=0)
+            value = e.value or 0.0
+            ax.plot(value, y, "D", color=colour, markersize=6.5, zorder=3)
+            text = f"{100 * value:+.1f}".replace("-", "\u2212")
+            ax.text(high + 0.14 * span, y, text, ha="right", va="center", fontsize=11, color=INK)
+        ax.set_yticks(range(len(rows)), [shorten(name, 40) for name, *_ in rows], fontsize=11)
+        ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(low - 0.03 * span, high + 0.14 * span))
+        ax.locator_params(axis="x", nbins=7)
+        ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.3g}".replace("-", "\u2212").replace("+0", "0"))
+        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
+        ax.set_xlabel("points")
+        _plain(ax)
+        return to_panel(figure, key=key, description=description)
+
+
+def draw_sweep_alone(summary: Mapping[str, Any]) -> str:
+    """Return the lines over the swept setting as an SVG that stands alone, one panel for each other setting."""
+    panels = sweep_panels(summary)
+    with canvas(720, 40 + 330 * len(panels)) as figure:
+        for ax, panel in zip(_column(figure, len(panels)), panels, strict=True):
+            draw_lines(ax, panel)
+        figure.supxlabel("; ".join(summary["notes"]), fontsize=10, color=MUTED, x=0.01, ha="left")
+        return to_svg(figure)
+
+
+def _column(figure: Figure, n: int) -> list[Axes]:
+    return list(figure.subplots(n, 1, squeeze=False)[:, 0])
+
+
+def _plain(ax: Axes) -> None:
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set_axisbelow(True)
