@@ -13,6 +13,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GemmaConfig,
     GemmaForCausalLM,
     LlamaConfig,
@@ -91,9 +97,31 @@ ARCHITECTURES: dict[str, Callable[..., PreTrainedModel]] = {
     "gemma": _builder(GemmaForCausalLM, GemmaConfig, head_dim=16),
     "qwen2": _builder(Qwen2ForCausalLM, Qwen2Config),  # has biases on q, k, v
     "qwen3": _builder(Qwen3ForCausalLM, Qwen3Config, head_dim=16),
+    "gemma2": _builder(Gemma2ForCausalLM, Gemma2Config, head_dim=16, sliding_window=8),  # norms around each part
+    "gemma3": _builder(Gemma3ForCausalLM, Gemma3TextConfig, head_dim=16, sliding_window=8),
     "deepseek-llm": _builder(LlamaForCausalLM, LlamaConfig, num_key_value_heads=4, rms_norm_eps=1e-6),
 }
 """Builders `(layers, hidden, vocab, seed) -> model` of the architectures that must work."""
+
+tiny_deepseek_v3 = _builder(
+    DeepseekV3ForCausalLM,
+    DeepseekV3Config,
+    num_key_value_heads=4,
+    kv_lora_rank=8,
+    q_lora_rank=8,
+    qk_rope_head_dim=8,
+    qk_nope_head_dim=8,
+    v_head_dim=8,
+    n_routed_experts=4,
+    n_shared_experts=1,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    first_k_dense_replace=1,
+    n_group=1,
+    topk_group=1,
+)
+"""Low-rank attention, and from layer 1 up a sparse feed-forward block, which PEFT cannot adapt linear by linear."""
+LATENT_ATTENTION = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -14,7 +14,17 @@ from transformers import LlamaForCausalLM
 
 from mocae.bank import ExpertBank, LoraPair, LoraWeights, load_peft
 from mocae.errors import ConfigError, ModelMismatchError
-from tiny import ARCHITECTURES, PAD, random_ids, tiny_adapter, tiny_llama, with_peft
+from tiny import (
+    ALL_LINEARS,
+    ARCHITECTURES,
+    LATENT_ATTENTION,
+    PAD,
+    random_ids,
+    tiny_adapter,
+    tiny_deepseek_v3,
+    tiny_llama,
+    with_peft,
+)
 
 NAMES = ("all", "rslora", "pattern")
 ALPHA = torch.tensor([0.6, -0.8, 1.5])
@@ -51,10 +61,15 @@ def test_one_hot_is_that_expert(bank: ExpertBank, model: LlamaForCausalLM, folde
         close(logits(model, ids), expected)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "deepseek-v3"])
 def test_every_architecture_runs_its_experts(architecture: str, tmp_path: Path) -> None:
-    model, ids = ARCHITECTURES[architecture](), random_ids(2, 12)
-    folders = {str(seed): tiny_adapter(model, tmp_path / str(seed), seed=seed, r=seed + 1) for seed in (1, 2)}
+    build, targets = ARCHITECTURES.get(architecture, tiny_deepseek_v3), ALL_LINEARS
+    if architecture == "deepseek-v3":
+        targets = LATENT_ATTENTION
+    model, ids = build(), random_ids(2, 12)
+    folders = {
+        str(seed): tiny_adapter(model, tmp_path / str(seed), seed=seed, r=seed + 1, targets=targets) for seed in (1, 2)
+    }
     before, base = values(model), logits(model, ids)
     expected = [logits(with_peft(model, folder), ids) for folder in folders.values()]
     bank = ExpertBank.attach(model, folders)

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from mocae import progress
 from mocae.bank import save_peft
 from mocae.bench import SHAPES, SYSTEMS, Benchmark, load_shape, run_bench
 from mocae.bench.decoding import Cached, Uncached
-from mocae.bench.feed_forward import FeedForwardMixture, mix_feed_forward
 from mocae.bench.memory import peak_bytes, read_bytes, static_bytes
 from mocae.bench.shapes import load_model, random_experts
 from mocae.bench.systems import Workbench, build_system
-from mocae.errors import ConfigError, ModelMismatchError
+from mocae.errors import ConfigError
 from tiny import tiny_llama
 
 CPU = torch.device("cpu")
@@ -120,18 +118,6 @@ def test_cached_and_uncached_decoding_agree(workbench: Workbench) -> None:
     assert torch.equal(*found)
 
 
-def test_top2_is_the_two_largest_renormalised() -> None:
-    torch.manual_seed(0)
-    mixture = FeedForwardMixture([nn.Linear(4, 4) for _ in range(3)], hidden=4, top_k=2)
-    x = torch.randn(2, 3, 4)
-    with torch.no_grad():
-        probs = mixture.gate(x).softmax(-1)
-        weights = probs.masked_fill(probs == probs.min(-1, keepdim=True).values, 0)
-        weights = weights / weights.sum(-1, keepdim=True)
-        expected = sum(weights[..., k, None] * expert(x) for k, expert in enumerate(mixture.experts))
-        torch.testing.assert_close(mixture(x), expected)
-
-
 def test_bytes_are_counted_once() -> None:
     tied, untied = tiny_llama(layers=1, tie_word_embeddings=True), tiny_llama(layers=1)
     whole = sum(p.numel() * 4 for p in untied.parameters())
@@ -163,7 +149,3 @@ def test_what_cannot_be_measured_is_refused() -> None:
         run_bench(TINY, repeats=0)
     with pytest.raises(ConfigError, match=r"batch sizes \[0\]"):
         run_bench(TINY, batches=[0])
-    model = tiny_llama(layers=1)
-    model.model.layers[0].other = nn.Linear(2, 2)
-    with pytest.raises(ModelMismatchError, match=r"no single feed-forward block \(found: mlp, other\)"):
-        mix_feed_forward(model, n_experts=2, top_k=1)

@@ -64,6 +64,74 @@ def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        (
+            {"policy": "merge:tiers"},
+            r"x.yaml: systems.0.policy: unknown merge method 'tiers'.*Did you mean 'ties'",
+        ),
+        (
+            {"policy": "merge:ties", "options": {"denstiy": 0.5}},
+            r"x.yaml: systems.0.options: merge method 'ties': unknown option 'denstiy'.*Did you mean 'density'",
+        ),
+        ({"policy": "merge:lox"}, r"systems.0.options: merge method 'lox': option '\w+' is required"),
+        (
+            {"policy": "merge:task-arithmetic", "options": {"weights": {"honest": 1.0}}},
+            r"systems.0.options: unknown expert 'honest'.*Did you mean 'honesty'",
+        ),
+        (
+            {"policy": "merge:hma", "options": {"blocks": [{"honest": 1.0}], "boundaries": []}},
+            r"systems.0.options: unknown expert 'honest'",
+        ),
+        (
+            {"policy": "merge:slerp", "options": {"t": 0.5, "experts": "honesty"}},
+            r"systems.0.options.experts: got 'honesty'; give a list of axes",
+        ),
+        (
+            {"policy": "sequential", "options": {"order": ["honesty", "honesty"]}},
+            r"systems.0.options.order: got \['honesty', 'honesty'\]; name every axis once \(helpfulness, honesty\)",
+        ),
+        ({"policy": "sequential", "options": {"order": "honesty"}}, r"systems.0.options.order: .*got 'honesty'"),
+        (
+            {"policy": "trinityx", "options": {"taw": 0.7}},
+            r"systems.0.options.taw: unknown option of 'trinityx' 'taw'.*Did you mean 'tau'",
+        ),
+        ({"policy": "trinityx", "options": {"tau": 0.0}}, r"systems.0.options.tau: .*greater than 0; got 0.0"),
+        ({"policy": "trinityx", "options": {"top_k": 3}}, r"systems.0.options.top_k: got 3; there are 2 experts"),
+        (
+            {"policy": "trinityx", "options": {"importance": "adapter"}},
+            r"systems.0.options.importance_adapter: got None with importance 'adapter'; give a PEFT folder",
+        ),
+        ({"policy": "xlora", "options": {"depth": 2}}, r"systems.0.options.depth: unknown option of 'xlora' 'depth'"),
+        ({"policy": "arrow", "options": {"subtract": "mean"}}, r"systems.0.options.subtract: .*'joint'; got 'mean'"),
+        ({"policy": "h3fusion", "options": {"gating": -1.0}}, r"systems.0.options.gating: .*got -1.0"),
+        ({"policy": "joint", "options": {"r": 8}}, r"systems.0.options.r: unknown option of 'joint' 'r'. Known: none"),
+        ({"policy": "joint:all"}, r"systems.0.policy: 'joint' takes nothing behind a colon"),
+    ],
+)
+def test_options_of_rivals_are_checked(system: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(small_recipe(systems=[{"name": "rival", **system}]))
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"policy": "merge:slerp", "options": {"t": 0.5, "experts": ["honesty", "helpfulness"]}},
+        {"policy": "merge:hma", "options": {"blocks": [{"honesty": 1.0}, {"helpfulness": 1.0}], "boundaries": [2]}},
+        {"policy": "sequential", "options": {"order": ["honesty", "helpfulness"]}},
+        {"policy": "trinityx", "options": {"target_modules": ["down_proj"], "importance": "joint", "top_k": 2}},
+        {"policy": "trinityx", "options": {"importance": "adapter", "importance_adapter": "experts/mine"}},
+        {"policy": "h3fusion", "options": {"train_experts": False, "expert_epochs": 1}},
+        {"policy": "arrow", "options": {"subtract": "joint", "top_k": 1}},
+        {"policy": "xlora", "options": {"layerwise_scalings": True, "max_rows": 10}},
+    ],
+)
+def test_right_options_of_rivals_are_accepted(system: dict[str, Any]) -> None:
+    assert check(small_recipe(systems=[{"name": "rival", **system}])) == []
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ({"source": "alpacca"}, r"axes.helpfulness.train.0.source: unknown source 'alpacca'.*Did you mean 'alpaca'"),

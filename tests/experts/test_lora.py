@@ -8,7 +8,7 @@ import torch
 from mocae.errors import ArtifactError, ConfigError
 from mocae.experts import LoraSpec, trainable_adapter
 from mocae.models import LoadedBase
-from tiny import ARCHITECTURES, random_ids, tiny_adapter, tiny_llama
+from tiny import ARCHITECTURES, LATENT_ATTENTION, random_ids, tiny_adapter, tiny_deepseek_v3, tiny_llama
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -20,6 +20,20 @@ def test_all_linears_of_the_chosen_layers_are_adapted(architecture: str) -> None
         assert len(trained) == 2 * 7  # A and B of q, k, v, o, gate, up, down
         assert all(".layers.1." in name and "lora_" in name for name in trained)
         assert all(p.dtype is torch.float32 for p in wrapped.parameters() if p.requires_grad)
+    assert {name for name, _ in model.named_modules()} == names
+
+
+def test_linears_that_peft_would_not_adapt_as_linears_are_refused() -> None:
+    model = tiny_deepseek_v3()
+    names = {name for name, _ in model.named_modules()}
+    message = (
+        r"target_modules .*'gate_proj'.* fused parameters .*set experts.target_modules to others, such as those of"
+    )
+    with pytest.raises(ConfigError, match=message), trainable_adapter(model, LoraSpec(r=3, lora_alpha=6.0)):
+        pass
+    spec = LoraSpec(r=3, lora_alpha=6.0, target_modules=LATENT_ATTENTION)
+    with trainable_adapter(model, spec) as wrapped:
+        assert sum(p.requires_grad for p in wrapped.parameters()) == 2 * 2 * 5
     assert {name for name, _ in model.named_modules()} == names
 
 

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import mocae.pipelines.rivals as rivals_module
 import mocae.pipelines.training as training_module
+from mocae.bank import load_peft
 from mocae.errors import ConfigError, PluginError
 from mocae.evaluation import read_samples
+from mocae.merging import TaskVector
 from mocae.pipelines.run import run
 from mocae.policies import PlainModel
 from mocae.types import Sample
@@ -22,6 +25,7 @@ from run_for_tests import AXES, tiny_recipe
 
 ORDER = ["honesty", "harmlessness", "helpfulness"]
 TRINITYX = {"max_rows": 6, "importance": "mean"}
+H3 = {"expert_learning_rate": 5e-3}
 SYSTEMS: list[Any] = [
     "base",
     *(f"expert:{axis}" for axis in AXES),
@@ -29,11 +33,18 @@ SYSTEMS: list[Any] = [
     {"name": "arithmetic", "policy": "merge:task-arithmetic"},
     {"name": "two of them", "policy": "merge:task-arithmetic", "options": {"weights": {"honesty": 2.0}}},
     {"name": "ties", "policy": "merge:ties", "options": {"density": 0.5}},
+    {"name": "arc", "policy": "merge:slerp", "options": {"t": 0.5, "experts": ["honesty", "helpfulness"]}},
     "prompt_only",
     "joint_outcomes",
     {"name": "backwards", "policy": "sequential", "options": {"order": ORDER}},
     {"name": "trinityx", "policy": "trinityx", "options": TRINITYX},
     {"name": "trinityx down", "policy": "trinityx", "options": {**TRINITYX, "target_modules": ["down_proj"]}},
+    {"name": "trinityx joint", "policy": "trinityx", "options": {**TRINITYX, "importance": "joint"}},
+    {"name": "x-lora", "policy": "xlora", "options": {"max_rows": 6, "learning_rate": 0.05}},
+    "arrow",
+    {"name": "arrow purified", "policy": "arrow", "options": {"subtract": "joint", "top_k": 2}},
+    {"name": "h3", "policy": "h3fusion", "options": {"max_rows": 6, **H3}},
+    {"name": "h3 gates", "policy": "h3fusion", "options": {"max_rows": 6, **H3, "train_experts": False}},
 ]
 
 
@@ -113,7 +124,11 @@ def test_options_of_a_merge_reach_it(rivals: Rivals) -> None:
         ({"policy": "merge:ties", "options": {"density": 2.0}}, ConfigError, "density"),
         ({"policy": "merge:tiers"}, PluginError, r"unknown merge method 'tiers'.*Did you mean 'ties'"),
         ({"policy": "sequential", "options": {"order": ["honesty"]}}, ConfigError, r"\['honesty'\]; name every axis"),
-        ({"policy": "sequential", "options": {"order": "honesty"}}, ConfigError, "got honesty; name every axis once"),
+        (
+            {"policy": "sequential", "options": {"order": "honesty"}},
+            ConfigError,
+            r"systems\.rival\.options\.order: .*got 'honesty'",
+        ),
         ({"policy": "trinityx", "options": {"taw": 1.0}}, ConfigError, r"systems\.rival\.options\.taw"),
         ({"policy": "trinityx", "options": {"tau": 0.0}}, ConfigError, r"systems\.rival\.options\.tau: .*got 0.0"),
     ],
@@ -178,12 +193,57 @@ def test_trinityx_trains_experts_in_feed_forward_blocks_alone(rivals: Rivals) ->
             assert set(json.loads(config.read_text(encoding="utf-8"))["target_modules"]) == targets
 
 
+def test_importance_can_be_that_of_joint_training(rivals: Rivals) -> None:
+    names = ("trinityx", "trinityx_joint")
+    folders = [rivals.out / "trinityx" / "router" / name / "training.json" for name in names]
+    mean, joint = (json.loads(folder.read_text(encoding="utf-8"))["gamma"] for folder in folders)
+    assert sum(joint) == pytest.approx(1)
+    assert joint != pytest.approx(mean, abs=1e-4)
+
+
+@pytest.mark.parametrize(("system", "folder"), [("x-lora", "xlora/x-lora"), ("h3", "h3fusion/fused/h3")])
+def test_mixtures_train_their_router_and_report_its_weights(rivals: Rivals, system: str, folder: str) -> None:
+    record = json.loads((rivals.out / folder / "training.json").read_text(encoding="utf-8"))
+    assert record["n_steps"] == 5  # 18 rows, 4 at once
+    assert record["gradient_norm"] > 0
+    weights = [sample.answer.weights for sample in rivals.samples(system)]
+    assert all(
+        w is not None and list(w) == list(AXES) and sum(w.values()) == pytest.approx(1, abs=1e-3) for w in weights
+    )
+    assert len({tuple(w.values()) for w in weights if w}) > 1
+    assert rivals.texts(system) != rivals.texts("base")
+
+
+def test_experts_of_h3fusion_move_behind_the_gates_unless_frozen(rivals: Rivals) -> None:
+    def expert(path: str, prefix: str) -> torch.Tensor:
+        return load_file(rivals.out / "h3fusion" / path)[f"{prefix}up_proj.weight"]
+
+    own = [expert(f"experts/{axis}/blocks.safetensors", "1.") for axis in AXES]
+    assert not torch.equal(own[0], own[1])
+    for k, tensor in enumerate(own):
+        assert torch.equal(expert("fused/h3_gates/h3fusion.safetensors", f"1.experts.{k}."), tensor)
+        assert not torch.equal(expert("fused/h3/h3fusion.safetensors", f"1.experts.{k}."), tensor)
+
+
+def test_arrow_runs_where_no_expert_adapts_the_first_layers(rivals: Rivals) -> None:
+    assert rivals.texts("arrow") != rivals.texts("base")
+    assert rivals.texts("arrow purified") != rivals.texts("arrow")
+    purified = load_peft(rivals.out / "arrow" / "arrow_purified" / "honesty")
+    expert, joint = (
+        TaskVector.from_lora(load_peft(rivals.out / name)) for name in ("experts/honesty", "comparison/joint")
+    )
+    module = expert.modules[0]
+    torch.testing.assert_close(purified.layers[module].delta(), expert.dense(module) - joint.dense(module))
+
+
 @pytest.mark.usefixtures("work")
 def test_nothing_is_made_again(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
-    for name in ("training.finetune", "systems.answer_all", "rivals.train_router"):
+    made = ("finetune", "finetune_blocks")
+    fitted = ("rivals.train_router", "mixtures.train_xlora", "mixtures.train_h3fusion")
+    for name in (*(f"training.{name}" for name in made), "systems.answer_all", *fitted):
         monkeypatch.setattr(f"mocae.pipelines.{name}", forbidden)
     again = run(rivals.recipe, out=rivals.out, progress=False).report
     assert again["systems"] == rivals.report["systems"]

@@ -8,13 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from peft import ArrowConfig, PeftModel, XLoraConfig, create_arrow_model, get_peft_model
+from peft import PeftModel
 from torch import nn
 
 from mocae.bench.decoding import Cached, Ensemble, Uncached
-from mocae.bench.feed_forward import mix_feed_forward
 from mocae.bench.memory import read_bytes
 from mocae.bench.systems import System, Workbench
+from mocae.mixtures import on_arrow, on_xlora
+from mocae.models import mix_feed_forward
 
 __all__ = ["ffn_dense", "ffn_top2", "peft_all", "peft_arrow", "peft_one", "peft_xlora", "whole_models"]
 
@@ -43,27 +44,16 @@ def peft_all(name: str, bench: Workbench) -> System:
 
 def peft_arrow(name: str, bench: Workbench) -> System:
     """Return PEFT's Arrow: every linear routes every token by its similarity to the experts' leading directions."""
-    with _quiet():
-        model = create_arrow_model(
-            bench.shared_copy(),
-            [str(folder) for folder in bench.folders.values()],
-            ArrowConfig(top_k=len(bench.folders), rng_seed=0),
-            autocast_adapter_dtype=False,
-        )
-        # The router's own adapter starts in fp32; it holds no weights that are used.
-        model.to(bench.base.dtype).eval()
+    model = on_arrow(bench.shared_copy(), list(bench.folders.values()), top_k=len(bench.folders), autocast=False)
+    # The router's own adapter starts in fp32; it holds no weights that are used.
+    model.to(bench.base.dtype)
     return _cached(name, model, bench, expert_bytes=bench.expert_bytes, note="routes every token in every linear")
 
 
 def peft_xlora(name: str, bench: Workbench) -> System:
     """Return PEFT's X-LoRA: two passes over the whole text for every token, no KV cache."""
-    base = bench.shared_copy()
-    base.config.use_cache = False
-    adapters = {str(k): str(folder) for k, folder in enumerate(bench.folders.values())}
-    with _quiet():
-        config = XLoraConfig(task_type="CAUSAL_LM", hidden_size=base.config.hidden_size, adapters=adapters)
-        model = get_peft_model(base, config, autocast_adapter_dtype=False)
-        model.to(bench.base.dtype).eval()
+    model = on_xlora(bench.shared_copy(), list(bench.folders.values()), autocast=False)
+    model.to(bench.base.dtype)
     return System(
         name,
         (model,),
@@ -80,7 +70,8 @@ def peft_xlora(name: str, bench: Workbench) -> System:
 def ffn_top2(name: str, bench: Workbench) -> System:
     """Return a mixture of whole feed-forward blocks in which each token uses two."""
     k = len(bench.experts)
-    model = mix_feed_forward(bench.shared_copy(), n_experts=k, top_k=2)
+    model = bench.shared_copy()
+    mix_feed_forward(model, n_experts=k, top_k=2, share_first=True)
     one = read_bytes(bench.base)
     two = one + (read_bytes(model) - one) // max(k - 1, 1)
     return replace(_cached(name, model, bench, note="each token runs two of the blocks"), reads=two)
@@ -88,9 +79,9 @@ def ffn_top2(name: str, bench: Workbench) -> System:
 
 def ffn_dense(name: str, bench: Workbench) -> System:
     """Return a mixture of whole feed-forward blocks in which each token uses all."""
-    return _cached(
-        name, mix_feed_forward(bench.shared_copy(), n_experts=len(bench.experts), top_k=len(bench.experts)), bench
-    )
+    model, k = bench.shared_copy(), len(bench.experts)
+    mix_feed_forward(model, n_experts=k, top_k=k, share_first=True)
+    return _cached(name, model, bench)
 
 
 def whole_models(name: str, bench: Workbench) -> System:

@@ -22,10 +22,12 @@ class Kind(StrEnum):
     AXES = "axes"
     FORMATS = "formats"
     JUDGES = "judges"
+    MERGES = "merges"
     METRICS = "metrics"
     POLICIES = "policies"
     PROBES = "probes"
     SOURCES = "sources"
+    SYSTEMS = "systems"
 
 
 def ls(
@@ -72,6 +74,12 @@ def _registered(kind: Kind) -> dict[str, str]:
             from mocae.judges import JUDGES
 
             return JUDGES.describe()
+        case Kind.MERGES:
+            from mocae.merging import MERGE_METHODS
+
+            return {
+                name: f"{text} [{MERGE_METHODS.get(name).reference}]" for name, text in MERGE_METHODS.describe().items()
+            }
         case Kind.METRICS:
             from mocae.metrics.catalogue import METRICS
 
@@ -85,6 +93,10 @@ def _registered(kind: Kind) -> dict[str, str]:
             from mocae.axes import PROBES
 
             return {p.name: f"wants {_wants(p.wants)}" for p in PROBES.values()}
+        case Kind.SYSTEMS:
+            from mocae.config import TRAINED_SYSTEMS
+
+            return dict(TRAINED_SYSTEMS)
         case _:
             from mocae.data import SOURCES
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from mocae.config.check import validate
 from mocae.config.comparing import (
     ROUTED_SYSTEMS,
-    TRAINED_SYSTEMS,
     ComparisonConfig,
     GenerationConfig,
     JudgeConfig,
@@ -15,6 +14,16 @@ from mocae.config.comparing import (
 from mocae.config.load import ENVIRONMENT, dump_recipe, load_recipe, parse_recipe
 from mocae.config.overrides import override_model
 from mocae.config.recipe import Recipe
+from mocae.config.rivals import (
+    TRAINED_SYSTEMS,
+    ArrowConfig,
+    H3FusionConfig,
+    JointOutcomesConfig,
+    SequentialConfig,
+    TrinityXConfig,
+    XLoraConfig,
+    rival_options,
+)
 from mocae.config.routing import CalibratorsConfig, FeaturesConfig, OutcomeConfig, RoutingConfig
 from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig, OptimizerConfig, SourceConfig
 
@@ -22,6 +31,7 @@ __all__ = [
     "ENVIRONMENT",
     "ROUTED_SYSTEMS",
     "TRAINED_SYSTEMS",
+    "ArrowConfig",
     "AxisConfig",
     "BaseConfig",
     "CalibratorsConfig",
@@ -29,17 +39,23 @@ __all__ = [
     "ExpertsConfig",
     "FeaturesConfig",
     "GenerationConfig",
+    "H3FusionConfig",
+    "JointOutcomesConfig",
     "JudgeConfig",
     "OptimizerConfig",
     "OutcomeConfig",
     "Recipe",
     "ReportConfig",
     "RoutingConfig",
+    "SequentialConfig",
     "SourceConfig",
     "SystemConfig",
+    "TrinityXConfig",
+    "XLoraConfig",
     "dump_recipe",
     "load_recipe",
     "override_model",
     "parse_recipe",
+    "rival_options",
     "validate",
 ]

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mocae.config.comparing import ROUTED_SYSTEMS, TRAINED_SYSTEMS
+from mocae.config.comparing import ROUTED_SYSTEMS
 from mocae.config.overrides import override_model
 from mocae.config.recipe import Recipe
+from mocae.config.rivals import TRAINED_SYSTEMS, rival_options
 from mocae.config.training import AxisConfig, SourceConfig
 from mocae.data import SOURCES, checked_options
 from mocae.errors import ConfigError, PluginError, unknown_name
@@ -112,6 +113,11 @@ def _system_problems(recipe: Recipe) -> list[str]:
     for index, system in enumerate(recipe.systems):
         head = system.policy.partition(":")[0]
         if head in TRAINED_SYSTEMS:
+            try:
+                rival_options(system, recipe.axis_names, where=f"systems.{index}")
+            except (ConfigError, PluginError) as error:
+                place = f"systems.{index}"
+                problems.append(str(error) if str(error).startswith(place) else f"{place}.policy: {error}")
             continue
         given = dict(system.options)
         if head in ROUTED_SYSTEMS and "routing" in given:

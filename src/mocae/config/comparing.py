@@ -18,17 +18,12 @@ from mocae.config.base import Config, Sequence
 
 __all__ = [
     "ROUTED_SYSTEMS",
-    "TRAINED_SYSTEMS",
     "ComparisonConfig",
     "GenerationConfig",
     "JudgeConfig",
     "ReportConfig",
     "SystemConfig",
 ]
-
-TRAINED_SYSTEMS = ("joint", "joint_outcomes", "sequential", "prompt_only", "trinityx", "merge")
-"""Systems that are more than a policy over the bank of experts: they train, merge or prompt on their own."""
-
 
 ROUTED_SYSTEMS = ("alignx", "linear")
 """Policies with a fitted router; `options.routing` of such a system changes how it is fitted."""

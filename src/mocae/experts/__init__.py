@@ -1,21 +1,34 @@
 """Stage 1: fine-tuned experts, and the hidden states that describe prompts and experts."""
 
+from mocae.experts.blocks import finetune_blocks, load_blocks
 from mocae.experts.finetune import Optimisation, TrainingRecord, finetune
 from mocae.experts.hidden import Pool, StopForward, at_layer, layer_inputs, pool_hidden, pooled_states
-from mocae.experts.lora import LoraSpec, trainable_adapter
+from mocae.experts.lora import LoraSpec, given_back, quiet_peft, trainable_adapter
 from mocae.experts.pairs import inject
+from mocae.experts.steps import COLLAPSED, LabelledRow, Steps, batch_of, encode_rows, gate_entropy, take_steps
 
 __all__ = [
+    "COLLAPSED",
+    "LabelledRow",
     "LoraSpec",
     "Optimisation",
     "Pool",
+    "Steps",
     "StopForward",
     "TrainingRecord",
     "at_layer",
+    "batch_of",
+    "encode_rows",
     "finetune",
+    "finetune_blocks",
+    "gate_entropy",
+    "given_back",
     "inject",
     "layer_inputs",
+    "load_blocks",
     "pool_hidden",
     "pooled_states",
+    "quiet_peft",
+    "take_steps",
     "trainable_adapter",
 ]

@@ -25,7 +25,7 @@ from mocae.experts.lora import LoraSpec, trainable_adapter
 from mocae.models import LoadedBase
 from mocae.progress import Bar, bar, say
 
-__all__ = ["Optimisation", "TrainingRecord", "finetune"]
+__all__ = ["Optimisation", "TrainingRecord", "finetune", "train_supervised"]
 
 _IGNORED = -100
 
@@ -119,16 +119,11 @@ def finetune(
         ArtifactError: `start_from` holds no adapter.
         TrainingError: the loss is not finite, no prompt leaves room for its response, or the trainer refuses the model.
     """
-    if not pairs:
-        raise DataError(f"{label}: no training rows; give at least one")
-    kept = _with_room(base.tokenizer, pairs, optimisation.max_length, label)
-    started = time.monotonic()
     transformers.set_seed(seed)
     with trainable_adapter(base.model, lora, start_from=start_from) as wrapped:
-        trainer = _trainer(base, wrapped, kept, _arguments(base, optimisation, seed=seed, work=work or folder), label)
-        with ExitStack() as stack:
-            trainer.add_callback(_Watcher(stack, label))
-            trainer.train(resume_from_checkpoint=agreed(_last_whole_checkpoint(work)))
+        record = train_supervised(
+            base, wrapped, pairs, folder, optimisation=optimisation, seed=seed, label=label, work=work
+        )
         # A name, not a path: the folder must mean the same on another machine.
         config: Any = wrapped.peft_config["default"]
         config.base_model_name_or_path = base_name
@@ -136,8 +131,46 @@ def finetune(
             config.target_modules = sorted(config.target_modules)  # a set, so the file would differ from run to run
         # PEFT would look the name up on the hub to see whether the embeddings grew; they never do.
         wrapped.save_pretrained(str(folder), save_embedding_layers=False)
-        n_parameters = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     (folder / "README.md").unlink(missing_ok=True)
+    return record
+
+
+def train_supervised(
+    base: LoadedBase,
+    wrapped: Any,
+    pairs: Sequence[dict[str, str]],
+    folder: Path,
+    *,
+    optimisation: Optimisation,
+    seed: int,
+    label: str,
+    work: Path | None = None,
+) -> TrainingRecord:
+    """Train what takes a gradient in `wrapped`, in place, and return what happened; see `finetune`.
+
+    Args:
+        base: tokenizer and device.
+        wrapped: the base model with what is trained on it.
+        pairs: made by `inject`.
+        folder: named to the trainer as its own; nothing is written there without checkpoints.
+        optimisation: AdamW and schedule.
+        seed: of shuffling.
+        label: what the progress bar and errors say.
+        work: folder for checkpoints, whose last whole one is gone on from.
+
+    Raises:
+        DataError: no pairs.
+        TrainingError: the loss is not finite, no prompt leaves room for its response, or the trainer refuses the model.
+    """
+    if not pairs:
+        raise DataError(f"{label}: no training rows; give at least one")
+    kept = _with_room(base.tokenizer, pairs, optimisation.max_length, label)
+    started = time.monotonic()
+    trainer = _trainer(base, wrapped, kept, _arguments(base, optimisation, seed=seed, work=work or folder), label)
+    with ExitStack() as stack:
+        trainer.add_callback(_Watcher(stack, label))
+        trainer.train(resume_from_checkpoint=agreed(_last_whole_checkpoint(work)))
+    n_parameters = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = max(1, len(losses) // 10)
     return TrainingRecord(

@@ -15,7 +15,7 @@ from torch import nn
 from mocae.errors import ArtifactError, ConfigError
 from mocae.models import decoder_layers, reshard
 
-__all__ = ["LoraSpec", "trainable_adapter"]
+__all__ = ["LoraSpec", "given_back", "quiet_peft", "trainable_adapter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def trainable_adapter(model: Any, lora: LoraSpec, *, start_from: Path | None = N
         ArtifactError: `start_from` holds no adapter.
     """
     reshard(model)
-    with _given_back(model):
+    with given_back(model):
         yield _loaded(model, start_from) if start_from is not None else _fresh(model, lora)
 
 
@@ -77,8 +77,15 @@ def _fresh(model: Any, lora: LoraSpec) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        with _quiet():
-            return get_peft_model(model, config)
+        with quiet_peft():
+            wrapped = get_peft_model(model, config)
+            if config.target_parameters:
+                raise ConfigError(
+                    f"experts.target_modules {targets}: PEFT adapts the fused parameters "
+                    f"{sorted(config.target_parameters)} of a sparse block in place of those linears, which no bank "
+                    "can mix; set experts.target_modules to others, such as those of attention"
+                )
+            return wrapped
     except ValueError as error:
         raise ConfigError(f"experts.target_modules {targets} do not fit the model: {error}") from error
 
@@ -86,21 +93,28 @@ def _fresh(model: Any, lora: LoraSpec) -> Any:
 def _loaded(model: Any, folder: Path) -> Any:
     if not (folder / "adapter_config.json").is_file():
         raise ArtifactError(f"{folder}: no adapter_config.json, so there is no adapter to train further")
-    with _quiet():
+    with quiet_peft():
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """PEFT 0.21 asks models for an attribute that transformers 5.23 deprecates."""
+def quiet_peft() -> Iterator[None]:
+    """Return a context without two warnings of PEFT 0.21.
+
+    It asks for an attribute that transformers 5.23 deprecates, and tells of patterns it made itself.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         yield
 
 
 @contextmanager
-def _given_back(model: Any) -> Iterator[None]:
-    """Put back what modules and configurations hold now: submodules, hooks, patched methods, flags, token ids."""
+def given_back(model: Any) -> Iterator[None]:
+    """Return a context after which the model's modules and configurations hold what they hold now.
+
+    Submodules, hooks, patched methods, flags and token ids are put back; its parameters are frozen.
+    """
     settings = (model.config, model.config.get_text_config(), model.generation_config)
     held = [vars(thing) for thing in (*model.modules(), *settings) if thing is not None]
     before = [

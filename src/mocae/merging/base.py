@@ -94,6 +94,10 @@ class MergeMethod(Protocol):
     reference: str
     parameters: type[BaseModel]
 
+    def check(self, options: Mapping[str, Any]) -> BaseModel:
+        """Return the options as the schema types them; raises ConfigError for options that do not fit."""
+        ...
+
     def __call__(self, vectors: Mapping[str, TaskVector], **options: Any) -> Delta:
         """Return the change; raises ConfigError for options that do not fit."""
         ...
@@ -123,21 +127,26 @@ class _TypedMethod:
         if not vectors:
             raise ConfigError(f"merge method {self.name!r} needs at least one expert, received none")
         shapes_of(vectors)
-        checked = self._checked(options)
+        checked = self.check(options)
         return self._function(vectors, **{key: getattr(checked, key) for key in self.parameters.model_fields})
 
-    def _checked(self, options: dict[str, Any]) -> BaseModel:
+    def check(self, options: Mapping[str, Any]) -> BaseModel:
+        """Return the options as the schema types them.
+
+        Raises:
+            ConfigError: one is unknown, missing or out of range.
+        """
         try:
-            return self.parameters.model_validate(options)
+            return self.parameters.model_validate(dict(options))
         except ValidationError as error:
-            problem = error.errors()[0]
+            problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo before what it hides
             key = ".".join(map(str, problem["loc"]))
             where = f"merge method {self.name!r}"
             if problem["type"] == "extra_forbidden":
                 unknown = unknown_name("option", key, self.parameters.model_fields)
                 raise ConfigError(f"{where}: {unknown}") from None
             if problem["type"] == "missing":
-                raise ConfigError(f"{where}: option {key!r} is required; it takes {sorted(options)}") from None
+                raise ConfigError(f"{where}: option {key!r} is required; given: {sorted(options) or 'none'}") from None
             raise ConfigError(f"{where}: option {key!r} is {problem['input']!r}: {problem['msg']}") from None
 
 

@@ -1,5 +1,6 @@
 """Base models: loading them, the number format they run in, and where a layer sits in the Transformer."""
 
+from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_forward_name, mix_feed_forward
 from mocae.models.layers import decoder_layers, layer_index, linear_groups
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base
 from mocae.models.precision import pick_device, pick_dtype
@@ -7,13 +8,17 @@ from mocae.models.shard import is_sharded, reshard, shard
 
 __all__ = [
     "BASE_MODELS",
+    "FeedForwardMixture",
     "LoadedBase",
     "base_fingerprint",
     "decoder_layers",
+    "feed_forward",
+    "feed_forward_name",
     "is_sharded",
     "layer_index",
     "linear_groups",
     "load_base",
+    "mix_feed_forward",
     "pick_device",
     "pick_dtype",
     "reshard",

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.configuration_utils import PretrainedConfig
 
 from mocae.config import BaseConfig, ExpertsConfig
-from mocae.errors import ConfigError, MocaeError, unknown_name
-from mocae.models import BASE_MODELS, decoder_layers, layer_index
+from mocae.errors import ConfigError, MocaeError, ModelMismatchError, unknown_name
+from mocae.models import BASE_MODELS, decoder_layers, feed_forward, layer_index
 
 __all__ = ["BaseSize", "measure_base"]
 
@@ -36,6 +36,9 @@ class BaseSize:
         cache_values: key and value numbers one token adds to the cache, all layers.
         dtype_bytes: bytes a weight.
         adapted: (out, in) of every adapted linear.
+        blocks: (out, in) of every linear in the feed-forward blocks from `from_layer` up; empty where a layer has no
+            single block.
+        n_blocks: parameters of those blocks.
     """
 
     origin: str
@@ -49,10 +52,12 @@ class BaseSize:
     cache_values: int
     dtype_bytes: int
     adapted: tuple[tuple[int, int], ...]
+    blocks: tuple[tuple[int, int], ...]
+    n_blocks: int
 
-    def lora_parameters(self, r: int) -> int:
-        """Return the parameters of one adapter of rank `r`."""
-        return sum(r * (n_out + n_in) for n_out, n_in in self.adapted)
+    def lora_parameters(self, r: int, *, blocks: bool = False) -> int:
+        """Return the parameters of one adapter of rank `r`, on the recipe's linears or on feed-forward blocks."""
+        return sum(r * (n_out + n_in) for n_out, n_in in (self.blocks if blocks else self.adapted))
 
 
 def measure_base(base: BaseConfig, experts: ExpertsConfig) -> BaseSize:
@@ -75,6 +80,7 @@ def measure_base(base: BaseConfig, experts: ExpertsConfig) -> BaseSize:
     layers = {name: layer_index(name) for name in sizes}
     below = sum(size for name, size in sizes.items() if (layer := layers[name]) is not None and layer < from_layer)
     text = config.get_text_config()
+    blocks = _blocks(model, from_layer)
     return BaseSize(
         origin=origin,
         n_parameters=sum(sizes.values()),
@@ -87,7 +93,17 @@ def measure_base(base: BaseConfig, experts: ExpertsConfig) -> BaseSize:
         cache_values=2 * n_layers * _cache_width(text),
         dtype_bytes=_dtype_bytes(base.dtype, config),
         adapted=_adapted(model, experts.target_modules, from_layer),
+        blocks=tuple((m.out_features, m.in_features) for b in blocks for m in b.modules() if isinstance(m, nn.Linear)),
+        n_blocks=sum(p.numel() for block in blocks for p in block.parameters()),
     )
+
+
+def _blocks(model: PreTrainedModel, from_layer: int) -> list[nn.Module]:
+    """Return the feed-forward blocks from a layer up, none where a layer has no single one."""
+    try:
+        return [feed_forward(layer) for layer in decoder_layers(model)[from_layer:]]
+    except ModelMismatchError:
+        return []
 
 
 def _from_layer(given: int | None, n_layers: int) -> int:

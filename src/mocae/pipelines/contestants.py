@@ -6,10 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mocae.config import ROUTED_SYSTEMS, Recipe, RoutingConfig, SystemConfig, override_model
-from mocae.errors import ConfigError
+from mocae.config import (
+    ROUTED_SYSTEMS,
+    Recipe,
+    RoutingConfig,
+    SequentialConfig,
+    SystemConfig,
+    override_model,
+    rival_options,
+)
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.joint_outcomes import joint_outcomes
+from mocae.pipelines.mixtures import arrow, h3fusion, xlora
 from mocae.pipelines.rivals import merged, trinityx
 from mocae.pipelines.store import folder_name
 from mocae.pipelines.systems import Answered
@@ -103,10 +111,8 @@ def _joint_outcomes(contest: Contest, system: SystemConfig) -> Contestant:
 
 def _sequential(contest: Contest, system: SystemConfig) -> Contestant:
     """One adapter trained on one axis after another, asked after each; `options.order` names the axes."""
-    order = system.options.get("order") or contest.order()
-    if not isinstance(order, list | tuple) or sorted(map(str, order)) != sorted(contest.recipe.axis_names):
-        raise ConfigError(f"systems.{system.name}.options.order: got {order}; name every axis once")
-    axes = [str(axis) for axis in order]
+    config: SequentialConfig = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
+    axes = config.order or tuple(contest.order())
     stages: dict[str, Answered] = {}
     with contest.bare():
         for i, (axis, stage) in enumerate(zip(axes, contest.trainer.sequential(contest.rows.train, axes), strict=True)):
@@ -132,6 +138,23 @@ def _trinityx(contest: Contest, system: SystemConfig) -> Contestant:
     return Contestant(answered, warnings=warnings)
 
 
+def _xlora(contest: Contest, system: SystemConfig) -> Contestant:
+    """PEFT's X-LoRA over the same experts."""
+    answered, warnings = xlora(contest, system)
+    return Contestant(answered, warnings=warnings)
+
+
+def _arrow(contest: Contest, system: SystemConfig) -> Contestant:
+    """PEFT's Arrow over the same experts."""
+    return Contestant(arrow(contest, system))
+
+
+def _h3fusion(contest: Contest, system: SystemConfig) -> Contestant:
+    """H3Fusion: whole feed-forward blocks of its own, two of them a token."""
+    answered, warnings = h3fusion(contest, system)
+    return Contestant(answered, warnings=warnings)
+
+
 CONTESTANTS: dict[str, Callable[[Contest, SystemConfig], Contestant]] = {
     "joint": _joint,
     "joint_outcomes": _joint_outcomes,
@@ -139,5 +162,8 @@ CONTESTANTS: dict[str, Callable[[Contest, SystemConfig], Contestant]] = {
     "prompt_only": _prompt_only,
     "merge": _merge,
     "trinityx": _trinityx,
+    "xlora": _xlora,
+    "arrow": _arrow,
+    "h3fusion": _h3fusion,
 }
 """Systems that are more than a policy over the bank, by the head of their `policy`."""

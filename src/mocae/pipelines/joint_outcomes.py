@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from mocae.config import SystemConfig, override_model
-from mocae.config.base import Config
+from mocae.config import JointOutcomesConfig, SystemConfig, rival_options
 from mocae.evaluation import read_samples
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.store import Stage, folder_name
 from mocae.types import Example, Sample
 
-__all__ = ["JointOutcomesConfig", "joint_outcomes"]
-
-
-class JointOutcomesConfig(Config):
-    """Options of a `joint_outcomes` system."""
-
-    schedule: Literal["mixed", "after", "alone"] = "mixed"
-    """When the accepted answers are learned: mixed with the rows of all axes, after them, or alone."""
+__all__ = ["joint_outcomes"]
 
 
 def joint_outcomes(contest: Contest, system: SystemConfig) -> Stage:
@@ -31,7 +22,7 @@ def joint_outcomes(contest: Contest, system: SystemConfig) -> Stage:
     Raises:
         ConfigError: an option does not fit.
     """
-    config = override_model(JointOutcomesConfig(), dict(system.options), where=f"systems.{system.name}.options")
+    config: JointOutcomesConfig = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
     rows, accepted = contest.rows.all_of("train"), accepted_rows(contest)
     name = folder_name(system.name)
     with contest.bare():

@@ -7,6 +7,8 @@ Counting rules, all upper bounds or estimates (N parameters, T tokens):
   6 n_lora T for the adapter itself. Nothing is adapted below `from_layer`, so no gradient goes there; with
   `from_layer` 0 this is the usual 4 N T + 6 n_lora T, against 6 N T for full fine-tuning. N leaves out the
   embedding table, which is looked up. Products of queries with keys are left out too.
+- *Mixtures* (TrinityX, X-LoRA, H3Fusion): experts of their own over the recipe's epochs, then the router over one
+  pass; `max_rows` and `epochs` of a system are not looked at.
 - *Training memory*: base weights, 16 bytes an adapter parameter (fp32 value, gradient, two AdamW moments),
   activations of 17 hidden vectors a token and layer from `from_layer` up, and three copies of the logits in fp32.
 - *Disk*: adapters in fp32, the router and its latent space; answers and reports are small beside them.
@@ -33,6 +35,8 @@ __all__ = ["ExpertPlan", "Plan", "plan"]
 
 _ONE_ADAPTER = {"joint", "joint_outcomes", "sequential"}
 """Systems that train one adapter on the rows of every axis, with the rank of all experts together."""
+_MIXTURES = {"trinityx", "xlora", "h3fusion"}
+"""Systems that train experts or a router of their own; several of one kind share their experts and count once."""
 _ADAMW_BYTES = 16
 """fp32 value + fp32 gradient + two fp32 moments of one trained parameter."""
 _ACTIVATION_VECTORS = 17
@@ -87,8 +91,11 @@ def plan(recipe: Recipe) -> Plan:
     experts = tuple(_adapter(recipe, base, axis, n_rows, r) for axis, n_rows in rows.items())
     trained = list(experts)
     # Rivals have the rank of all experts together, so that neither side has more parameters.
-    rivals = sorted({system.policy for system in recipe.systems} & _ONE_ADAPTER)
-    trained += [_adapter(recipe, base, name, _total(rows.values()), r * len(rows)) for name in rivals]
+    named = {system.policy for system in recipe.systems}
+    trained += [
+        _adapter(recipe, base, name, _total(rows.values()), r * len(rows)) for name in sorted(named & _ONE_ADAPTER)
+    ]
+    trained += [_mixture(recipe, base, name, _total(rows.values())) for name in sorted(named & _MIXTURES)]
     largest = max(expert.n_parameters for expert in trained)
     bank = sum(expert.n_parameters for expert in experts)
     n_tokens = _total(expert.n_tokens for expert in trained)
@@ -115,6 +122,28 @@ def _adapter(recipe: Recipe, base: BaseSize, name: str, n_rows: int | None, r: i
     tokens = round(n_rows * recipe.experts.optimizer.epochs * recipe.experts.max_length)
     per_token = 2 * base.n_matmul + 2 * base.n_matmul_above + 6 * n_lora
     return ExpertPlan(name, n_lora, n_rows, tokens, per_token * tokens)
+
+
+def _mixture(recipe: Recipe, base: BaseSize, name: str, n_rows: int | None) -> ExpertPlan:
+    """Return what a mixture trains: experts of its own over the recipe's epochs, then its router over one pass."""
+    k, r = len(recipe.axes), recipe.experts.r
+    n_layers = base.n_layers - base.from_layer
+    match name:
+        case "trinityx":
+            experts, router = k * base.lora_parameters(r, blocks=True), n_layers * k * (base.hidden_size + 1)
+        case "xlora":
+            experts, router = 0, k * (base.hidden_size + 1)
+        case _:
+            experts, router = k * base.n_blocks, n_layers * k * base.hidden_size
+    if n_rows is None:
+        return ExpertPlan(name, experts + router, None, None, None)
+    once = n_rows * recipe.experts.max_length
+    first = round(once * recipe.experts.optimizer.epochs) if experts else 0
+    back = 2 * base.n_matmul + 2 * base.n_matmul_above  # through the base model; X-LoRA reads it once more
+    per_token = back + 6 * experts // k
+    routing = back + 6 * (experts if name == "h3fusion" else base.lora_parameters(r) * k)
+    routing += 2 * base.n_matmul if name == "xlora" else 0
+    return ExpertPlan(name, experts + router, n_rows, first + once, first * per_token + once * routing)
 
 
 def _rows(recipe: Recipe, axis: AxisConfig, source: SourceConfig) -> int | None:

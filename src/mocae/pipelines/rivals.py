@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
 from mocae.bank import ExpertBank, load_peft
-from mocae.config import SystemConfig, override_model
-from mocae.config.base import Config
+from mocae.config import SystemConfig, TrinityXConfig, rival_options
 from mocae.errors import ConfigError
 from mocae.merging import MERGE_METHODS, TaskVector, applied, importance
-from mocae.models import decoder_layers
+from mocae.models import decoder_layers, feed_forward
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.store import Stage, folder_name
 from mocae.pipelines.systems import Answered
 from mocae.policies import PlainModel
-from mocae.trinityx import LossWeights, TrinityXMixture, TrinityXRouter, feed_forward, feed_forward_blocks, train_router
+from mocae.trinityx import LossWeights, TrinityXMixture, TrinityXRouter, feed_forward_blocks, train_router
 
-__all__ = ["TrinityXConfig", "merged", "trinityx"]
+__all__ = ["collapse_warnings", "merged", "router_rows", "task_vectors", "trinityx"]
 
 
 def merged(contest: Contest, system: SystemConfig) -> Answered:
     """Return the answers of the base model with the experts merged into its weights: `merge:<method>`.
 
-    Options are the method's own (`mocae.merging.MERGE_METHODS`).
+    Options are the method's own (`mocae.merging.MERGE_METHODS`), and `experts`: the axes to merge, in that order.
 
     Raises:
         PluginError: no such method.
@@ -42,50 +41,23 @@ def merged(contest: Contest, system: SystemConfig) -> Answered:
             "over the processes; leave this system out, or run without base.shard"
         )
     name = system.policy.partition(":")[2]
+    options = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
+    chosen = options.pop("experts")
     method = MERGE_METHODS.get(name)
-    vectors = _vectors(contest.experts)
+    vectors = task_vectors({axis: contest.experts[axis] for axis in chosen})
 
     def answer(folder: Path) -> None:
-        with contest.bare() as base, applied(base.model, method(vectors, **system.options)):
+        with contest.bare() as base, applied(base.model, method(vectors, **options)):
             contest.examiner.examine(system.name, PlainModel(base), folder, 0, keep_weights=False)
 
-    inputs = {"merge": name, "options": dict(system.options), "experts": contest.expert_keys}
+    keys = {axis: key for axis, key in contest.expert_keys}
+    inputs = {"merge": name, "options": options, "experts": [[axis, keys[axis]] for axis in chosen]}
     return contest.examiner.stage(system.name, inputs, answer)
 
 
-def _vectors(experts: Mapping[str, Stage]) -> dict[str, TaskVector]:
+def task_vectors(experts: Mapping[str, Stage]) -> dict[str, TaskVector]:
+    """Return the task vector of each trained expert."""
     return {axis: TaskVector.from_lora(load_peft(stage.folder, name=axis)) for axis, stage in experts.items()}
-
-
-class TrinityXConfig(Config):
-    """Options of a `trinityx` system; the defaults are the papers' where they say."""
-
-    target_modules: Literal["feed-forward"] | list[str] = "feed-forward"
-    """Adapted modules; feed-forward: the linears of the block behind attention."""
-    tau: PositiveFloat = 0.7
-    """Softmax temperature of the gates. TrinityX: 0.7."""
-    top_k: PositiveInt | None = None
-    """Experts a token uses; null: all."""
-    norm: bool = False
-    """LayerNorm and residual after fusion."""
-    importance: Literal["uniform", "others", "mean"] = "others"
-    """gamma: all alike, or the inner product with the mean of the other task vectors, or of all."""
-    importance_temperature: PositiveFloat = 1.0
-    """Softmax temperature of the inner products, in units of the mean squared norm of the task vectors."""
-    gating: NonNegativeFloat = 0.01
-    """Weight of the gating loss. H3Fusion: 0.01."""
-    regularisation: NonNegativeFloat = 0.001
-    """Weight of the regularisation loss. H3Fusion: 0.001."""
-    entropy: NonNegativeFloat = 0.1
-    """Weight of the entropy term. TrinityX's code: 0.1."""
-    kl: NonNegativeFloat = 0.01
-    """Weight of the KL term. TrinityX's code: 0.01."""
-    learning_rate: PositiveFloat = 5e-3
-    """Peak learning rate of the router."""
-    epochs: PositiveInt = 1
-    """Passes over the rows of all axes."""
-    max_rows: Annotated[int, Field(gt=0)] | None = None
-    """Most rows an axis gives to the router; null: all."""
 
 
 def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str]]:
@@ -98,7 +70,7 @@ def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
         ConfigError: an option does not fit.
         TrainingError: the router received no gradient, or a loss is not finite.
     """
-    config = override_model(TrinityXConfig(), dict(system.options), where=f"systems.{system.name}.options")
+    config: TrinityXConfig = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
     base = contest.base
     targets = _feed_forward(contest) if config.target_modules == "feed-forward" else tuple(config.target_modules)
     name = folder_name(system.name)
@@ -111,15 +83,18 @@ def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
         }
     keys = [[axis, stage.key] for axis, stage in experts.items()]  # in the order of the weights
 
+    reference, reference_key = _reference(contest, config)
+
     def fit(folder: Path) -> None:
         with contest.bare():
             bank = ExpertBank.attach(base.model, {axis: stage.folder for axis, stage in experts.items()})
             try:
-                _fit_router(contest, config, bank, _vectors(experts), folder)
+                _fit_router(contest, config, bank, task_vectors(experts), reference, folder)
             finally:
                 bank.detach()
 
-    router = contest.store.stage(f"trinityx/router/{name}", {"experts": keys, "config": config.model_dump()}, fit)
+    inputs = {"experts": keys, "config": config.model_dump(mode="json"), "reference": reference_key}
+    router = contest.store.stage(f"trinityx/router/{name}", inputs, fit)
 
     def answer(folder: Path) -> None:
         with contest.bare():
@@ -131,14 +106,18 @@ def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
                 bank.detach()
 
     answered = contest.examiner.stage(system.name, {"router": router.key, "experts": keys}, answer)
+    return answered, collapse_warnings(system.name, router)
+
+
+def collapse_warnings(system: str, router: Stage) -> list[str]:
+    """Return what the report must say of a trained router: that it collapsed, or nothing."""
     record = json.loads((router.folder / "training.json").read_text(encoding="utf-8"))
-    warnings = []
-    if record["collapsed"]:
-        warnings.append(
-            f"{system.name}: routing collapsed (entropy of the mean gate {record['entropy']:.3f} of 1); it uses one "
-            "expert for nearly everything"
-        )
-    return answered, warnings
+    if not record["collapsed"]:
+        return []
+    return [
+        f"{system}: routing collapsed (entropy of the mean gate {record['entropy']:.3f} of 1); it uses one "
+        "expert for nearly everything"
+    ]
 
 
 def _feed_forward(contest: Contest) -> tuple[str, ...]:
@@ -148,44 +127,73 @@ def _feed_forward(contest: Contest) -> tuple[str, ...]:
     return tuple(sorted({name.rpartition(".")[2] for name in names}))
 
 
-def _gamma(config: TrinityXConfig, vectors: Mapping[str, TaskVector]) -> torch.Tensor:
+def _reference(contest: Contest, config: TrinityXConfig) -> tuple[TaskVector | Literal["others", "mean"], str | None]:
+    """Return T_ref, and what identifies it where the options do not."""
+    if config.importance == "joint":
+        with contest.bare():
+            stage = contest.trainer.joint(contest.rows.all_of("train"))
+        return TaskVector.from_lora(load_peft(stage.folder, name="joint")), stage.key
+    if config.importance == "adapter":
+        assert config.importance_adapter is not None  # checked with the options
+        weights = load_peft(config.importance_adapter, name="importance_adapter")
+        digest = hashlib.sha256((config.importance_adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+        return TaskVector.from_lora(weights), digest
+    return ("mean" if config.importance == "mean" else "others"), None
+
+
+def _gamma(
+    config: TrinityXConfig, vectors: Mapping[str, TaskVector], reference: TaskVector | Literal["others", "mean"]
+) -> torch.Tensor:
     if config.importance == "uniform":
         return torch.ones(len(vectors))
     scale = sum(vector.norm() ** 2 for vector in vectors.values()) / len(vectors)
     found = importance(
         vectors,
-        reference=config.importance,
-        normalise="softmax",
+        reference=reference,
+        normalise=config.importance_normalise,
         temperature=float(config.importance_temperature * scale),
     )
     return torch.tensor([found[name] for name in vectors])
 
 
+def router_rows(contest: Contest, max_rows: int | None) -> list[tuple[str, str, int]]:
+    """Return what routers of mixtures are trained on: formatted prompt and response, and the index of the axis."""
+    shape, tokenizer = contest.prompt_format, contest.base.tokenizer
+    return [
+        (
+            shape.format_prompt(row.prompt, injection=None, tokenizer=tokenizer),
+            shape.format_response(row.response or ""),
+            i,
+        )
+        for i, axis in enumerate(contest.recipe.axis_names)
+        for row in contest.rows.train[axis][:max_rows]
+    ]
+
+
 def _fit_router(
-    contest: Contest, config: TrinityXConfig, bank: ExpertBank, vectors: Mapping[str, TaskVector], folder: Path
+    contest: Contest,
+    config: TrinityXConfig,
+    bank: ExpertBank,
+    vectors: Mapping[str, TaskVector],
+    reference: TaskVector | Literal["others", "mean"],
+    folder: Path,
 ) -> None:
     base = contest.base
     router = TrinityXRouter(
         bank.names,
         layers=tuple(feed_forward_blocks(bank)),
         hidden_size=int(base.model.get_input_embeddings().weight.shape[1]),  # type: ignore[index]
-        gamma=_gamma(config, vectors),
+        gamma=_gamma(config, vectors, reference),
         tau=config.tau,
         top_k=config.top_k,
         norm=config.norm,
     )
-    shape = contest.prompt_format
-    rows: list[tuple[str, str, int]] = []
-    for i, axis in enumerate(bank.names):
-        for row in contest.rows.train[axis][: config.max_rows]:
-            prompt = shape.format_prompt(row.prompt, injection=None, tokenizer=base.tokenizer)
-            rows.append((prompt, shape.format_response(row.response or ""), i))
     experts = contest.recipe.experts
     record = train_router(
         base,
         bank,
         router,
-        rows,
+        router_rows(contest, config.max_rows),
         weights=LossWeights(config.gating, config.regularisation, config.entropy, config.kl),
         learning_rate=config.learning_rate,
         epochs=config.epochs,

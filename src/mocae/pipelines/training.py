@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mocae.config import ExpertsConfig, Recipe
-from mocae.experts import LoraSpec, Optimisation, finetune, inject
+from mocae.experts import LoraSpec, Optimisation, TrainingRecord, finetune, finetune_blocks, inject
 from mocae.models import LoadedBase, decoder_layers
 from mocae.pipelines.store import Stage, Store, key_of
 from mocae.prompts import FORMATS
@@ -56,6 +56,48 @@ class Trainer:
         """
         return self._adapter(f"comparison/{name}", rows, r=self._total_rank, label=name, start=start)
 
+    def blocks(
+        self, axis: str, rows: Sequence[Example], *, from_layer: int, learning_rate: float, epochs: float | None
+    ) -> Stage:
+        """Return whole feed-forward blocks tuned for one axis.
+
+        Args:
+            axis: its name.
+            rows: to train on.
+            from_layer: first decoder layer whose block is tuned.
+            learning_rate: peak, in place of the recipe's, which is that of adapters.
+            epochs: in place of the recipe's; None: the recipe's.
+        """
+        optimisation = replace(self._optimisation(), learning_rate=learning_rate)
+        if epochs is not None:
+            optimisation = replace(optimisation, epochs=epochs)
+        pairs = self._pairs(rows)
+        name, inputs = (
+            f"h3fusion/experts/{axis}",
+            {
+                "base": dict(self.base_key),
+                "pairs": pairs,
+                "from_layer": from_layer,
+                "optimisation": asdict(optimisation),
+                "seed": self.recipe.seed,
+            },
+        )
+
+        def make(folder: Path) -> None:
+            record = finetune_blocks(
+                self.base,
+                pairs,
+                folder,
+                from_layer=from_layer,
+                optimisation=optimisation,
+                seed=self.recipe.seed,
+                label=f"feed-forward blocks {axis}",
+                work=self._work(name, inputs),
+            )
+            _note(record, folder)
+
+        return self.store.stage(name, inputs, make)
+
     def sequential(self, rows: Mapping[str, Sequence[Example]], order: Sequence[str]) -> list[Stage]:
         """Return one adapter trained on one axis after another, as it was after each, with the rank of all experts."""
         stages: list[Stage] = []
@@ -86,7 +128,7 @@ class Trainer:
         start: Stage | None = None,
         targets: tuple[str, ...] | None = None,
     ) -> Stage:
-        experts, optimizer = self.recipe.experts, self.recipe.experts.optimizer
+        experts = self.recipe.experts
         # The scaling stays what it is for one expert, so that a larger rank does not mean a larger step.
         growth = r / experts.r
         lora = LoraSpec(
@@ -97,25 +139,7 @@ class Trainer:
             target_modules=targets or experts.target_modules,
             from_layer=first_expert_layer(experts, self.base),
         )
-        optimisation = Optimisation(
-            learning_rate=optimizer.learning_rate,
-            epochs=optimizer.epochs,
-            batch_size=optimizer.batch_size,
-            gradient_accumulation=optimizer.gradient_accumulation,
-            weight_decay=optimizer.weight_decay,
-            warmup_ratio=optimizer.warmup_ratio,
-            lr_scheduler=optimizer.lr_scheduler,
-            max_length=experts.max_length,
-            checkpoint_steps=optimizer.checkpoint_steps,
-        )
-        pairs = inject(
-            rows,
-            {axis.name: axis.injection for axis in self.recipe.axes},
-            rate=experts.injection_rate,
-            prompt_format=FORMATS.get(self.recipe.prompt_format),
-            tokenizer=self.base.tokenizer,
-            seed=self.recipe.seed,
-        )
+        optimisation, pairs = self._optimisation(), self._pairs(rows)
         inputs = {
             "base": dict(self.base_key),
             "pairs": pairs,
@@ -136,9 +160,42 @@ class Trainer:
                 label=label,
                 base_name=self.recipe.base.required_model(),
                 start_from=start.folder if start else None,
-                # Checkpoints of other settings or rows are none to go on from.
-                work=self.store.work(f"{name}-{key_of(inputs)[:12]}") if optimisation.checkpoint_steps else None,
+                work=self._work(name, inputs),
             )
-            (folder / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+            _note(record, folder)
 
         return self.store.stage(name, inputs, make)
+
+    def _optimisation(self) -> Optimisation:
+        experts, optimizer = self.recipe.experts, self.recipe.experts.optimizer
+        return Optimisation(
+            learning_rate=optimizer.learning_rate,
+            epochs=optimizer.epochs,
+            batch_size=optimizer.batch_size,
+            gradient_accumulation=optimizer.gradient_accumulation,
+            weight_decay=optimizer.weight_decay,
+            warmup_ratio=optimizer.warmup_ratio,
+            lr_scheduler=optimizer.lr_scheduler,
+            max_length=experts.max_length,
+            checkpoint_steps=optimizer.checkpoint_steps,
+        )
+
+    def _pairs(self, rows: Sequence[Example]) -> list[dict[str, str]]:
+        return inject(
+            rows,
+            {axis.name: axis.injection for axis in self.recipe.axes},
+            rate=self.recipe.experts.injection_rate,
+            prompt_format=FORMATS.get(self.recipe.prompt_format),
+            tokenizer=self.base.tokenizer,
+            seed=self.recipe.seed,
+        )
+
+    def _work(self, name: str, inputs: Mapping[str, Any]) -> Path | None:
+        """Return the folder for checkpoints; those of other settings or rows are none to go on from."""
+        if not self.recipe.experts.optimizer.checkpoint_steps:
+            return None
+        return self.store.work(f"{name}-{key_of(inputs)[:12]}")
+
+
+def _note(record: TrainingRecord, folder: Path) -> None:
+    (folder / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")

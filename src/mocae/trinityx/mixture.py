@@ -10,25 +10,11 @@ from torch import Tensor, nn
 
 from mocae.bank import ExpertBank
 from mocae.errors import ModelMismatchError
-from mocae.models import LoadedBase, decoder_layers
+from mocae.models import LoadedBase, decoder_layers, feed_forward
 from mocae.policies.mixture import generator_of
 from mocae.trinityx.router import TrinityXRouter
 
-__all__ = ["TrinityXMixture", "feed_forward", "feed_forward_blocks", "routed"]
-
-
-def feed_forward(layer: nn.Module) -> nn.Module:
-    """Return the feed-forward block of a decoder layer: the last of its parts that has linears.
-
-    Raises:
-        ModelMismatchError: no part has any.
-    """
-    parts = [part for part in layer.children() if any(isinstance(module, nn.Linear) for module in part.modules())]
-    if not parts:
-        raise ModelMismatchError(
-            f"{type(layer).__name__} has no part with linears, so no feed-forward block; use a decoder with linears"
-        )
-    return parts[-1]
+__all__ = ["TrinityXMixture", "feed_forward_blocks", "routed"]
 
 
 def feed_forward_blocks(bank: ExpertBank) -> dict[int, nn.Module]:
@@ -40,11 +26,12 @@ def feed_forward_blocks(bank: ExpertBank) -> dict[int, nn.Module]:
     names = {module: name for name, module in bank.model.named_modules()}
     blocks: dict[int, nn.Module] = {}
     for index, layer in enumerate(decoder_layers(bank.model)):
-        adapted = [names[module] for module in layer.modules() if module in bank.adapted]
+        adapted = [module for module in layer.modules() if module in bank.adapted]
         if not adapted:
             continue
         block = feed_forward(layer)
-        outside = sorted({name.rpartition(".")[0] for name in adapted} - {names[block]})
+        inside = set(block.modules())
+        outside = sorted({names[module].rpartition(".")[0] for module in adapted if module not in inside})
         if outside:
             raise ModelMismatchError(
                 f"TrinityX routes inside feed-forward blocks, but layer {index} is adapted in {', '.join(outside)}; "

@@ -1,24 +1,19 @@
 """Train the TrinityX router: language-model loss, gating loss, regularisation, entropy and KL, experts frozen."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocae.bank import ExpertBank
-from mocae.errors import ConfigError, DataError, TrainingError
+from mocae.experts import COLLAPSED, LabelledRow, batch_of, encode_rows, gate_entropy, take_steps
 from mocae.models import LoadedBase
-from mocae.progress import bar
 from mocae.trinityx.mixture import routed
 from mocae.trinityx.router import TrinityXRouter
 
-__all__ = ["LossWeights", "RouterTraining", "train_router"]
-
-_IGNORED = -100
+__all__ = ["LossWeights", "RouterTraining", "gating_loss", "train_router"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +58,6 @@ class RouterTraining:
     collapsed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Tokens of prompt, response and end; labels are the response and the end alone."""
-
-    ids: list[int]
-    labels: list[int]
-    axis: int
-
-
 def train_router(
     base: LoadedBase,
     bank: ExpertBank,
@@ -105,113 +91,79 @@ def train_router(
         DataError: no rows, or none with room for a response.
         TrainingError: loss or gates are not finite, or the router received no gradient.
     """
-    encoded = _encoded(base.tokenizer, rows, max_length)
+    label = "TrinityX router"
+    encoded = encode_rows(base.tokenizer, rows, max_length, label=label)
     router.to(base.model.device)
-    optimizer = torch.optim.AdamW(router.parameters(), lr=learning_rate)
-    generator = torch.Generator().manual_seed(seed)
-    steps = epochs * math.ceil(len(encoded) / batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses: list[float] = []
+    base.model.requires_grad_(False)
     means: list[Tensor] = []
-    largest = 0.0
     previous = torch.full((len(bank.names),), 1 / len(bank.names))
-    for parameter in base.model.parameters():
-        parameter.requires_grad_(False)
-    with bar(steps, "TrinityX router") as shown:
-        for _ in range(epochs):
-            order = torch.randperm(len(encoded), generator=generator).tolist()
-            for start in range(0, len(order), batch_size):
-                some = [encoded[i] for i in order[start : start + batch_size]]
-                try:
-                    language, added, mean = _loss(base, bank, router, some, weights, previous, expert_norms)
-                except ConfigError as error:  # the bank refuses gates that are not finite
-                    raise _not_finite(len(losses) + 1, str(error)) from error
-                optimizer.zero_grad()
-                (language + added).backward()
-                norm = float(torch.nn.utils.clip_grad_norm_(router.parameters(), 1.0))
-                loss = float((language + added).detach())
-                if not math.isfinite(loss + norm):
-                    raise _not_finite(len(losses) + 1, f"loss {loss}, gradient norm {norm}")
-                largest = max(largest, norm)
-                optimizer.step()
-                schedule.step()
-                previous = 0.9 * previous + 0.1 * mean
-                means.append(mean)
-                losses.append(float(language.detach()))
-                shown.note(f"loss {losses[-1]:.3f}")
-                shown.advance()
-    if largest == 0.0:
-        raise TrainingError("TrinityX router: it received no gradient; its experts make no difference to the loss")
-    tenth = max(1, len(losses) // 10)
-    gate = torch.stack(means[-tenth:]).mean(0)
-    entropy = float(-(gate * gate.clamp_min(1e-12).log()).sum() / math.log(max(2, len(gate))))
+
+    def loss(some: Sequence[LabelledRow]) -> tuple[Tensor, Tensor]:
+        nonlocal previous
+        language, added, mean = _loss(base, bank, router, some, weights, previous, expert_norms)
+        previous = 0.9 * previous + 0.1 * mean
+        means.append(mean)
+        return language, added
+
+    steps = take_steps(
+        router.parameters(),
+        encoded,
+        loss,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        label=label,
+    )
+    entropy = gate_entropy(means)
     return RouterTraining(
-        n_steps=len(losses),
-        first_loss=sum(losses[:tenth]) / tenth,
-        last_loss=sum(losses[-tenth:]) / tenth,
-        gradient_norm=largest,
+        n_steps=steps.n_steps,
+        first_loss=steps.first_loss,
+        last_loss=steps.last_loss,
+        gradient_norm=steps.gradient_norm,
         entropy=entropy,
-        collapsed=entropy < 0.1,
+        collapsed=entropy < COLLAPSED,
     )
 
 
-def _not_finite(step: int, what: str) -> TrainingError:
-    return TrainingError(f"TrinityX router: not finite at step {step} ({what}); lower its learning rate")
+def gating_loss(
+    alpha: Float[Tensor, "L B T K"], mask: Int[Tensor, "B T"], axis: Int[Tensor, " B"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, " K"]]:
+    """Return GL, the cross-entropy of each row's mean gate against its axis, and the mean gate of the batch.
 
+    Args:
+        alpha: gates of every routing layer, after softmax.
+        mask: which tokens are no padding.
+        axis: index of each row's axis.
 
-def _encoded(tokenizer: Any, rows: Sequence[tuple[str, str, int]], max_length: int) -> list[_Row]:
-    """Return the rows as tokens, those whose prompt leaves no room for a response left out.
-
-    Raises:
-        DataError: no rows, or none with room.
+    Reference: H3Fusion (arXiv 2411.17792), gating loss: the mean over layers and tokens against the one-hot label.
     """
-    if not rows:
-        raise DataError("the TrinityX router needs training rows, got none")
-    found = []
-    for prompt, response, axis in rows:
-        asked = tokenizer(prompt)["input_ids"]
-        said = [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        if len(asked) < max_length:
-            found.append(_Row((asked + said)[:max_length], ([_IGNORED] * len(asked) + said)[:max_length], axis))
-    if not found:
-        raise DataError(
-            f"TrinityX router: the prompts of all {len(rows)} rows fill max_length = {max_length} tokens, so no "
-            "response is left to train on; raise experts.max_length"
-        )
-    return found
-
-
-def _batch(rows: Sequence[_Row], pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ids, mask and labels, padded on the right."""
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.tensor([row.ids + [pad] * (longest - len(row.ids)) for row in rows])
-    mask = torch.tensor([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows])
-    return ids, mask, torch.tensor([row.labels + [_IGNORED] * (longest - len(row.labels)) for row in rows])
+    real = mask[None, :, :, None].to(alpha.dtype)
+    by_row = (alpha * real).sum((0, 2)) / (real.sum(2)[0] * len(alpha))
+    return torch.nn.functional.nll_loss(by_row.clamp_min(1e-12).log(), axis), by_row.mean(0)
 
 
 def _loss(
     base: LoadedBase,
     bank: ExpertBank,
     router: TrinityXRouter,
-    rows: Sequence[_Row],
+    rows: Sequence[LabelledRow],
     weights: LossWeights,
     previous: Float[Tensor, " K"],
     expert_norms: Float[Tensor, " K"],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the language-model loss, the weighted sum of the other terms, and the mean gate, detached."""
     device = base.model.device
-    ids, mask, labels = (t.to(device) for t in _batch(rows, base.tokenizer.pad_token_id))
-    axis: Int[Tensor, " B"] = torch.tensor([row.axis for row in rows], device=device)
+    batch, axis = batch_of(rows, pad=base.tokenizer.pad_token_id, device=device)
+    mask = batch["attention_mask"]
     with routed(bank, router) as seen:
-        language = base.model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+        language = base.model(**batch, use_cache=False).loss
         alpha = torch.stack(seen)
-    real = mask[None, :, :, None].to(alpha.dtype)
-    by_row = (alpha * real).sum((0, 2)) / (real.sum(2)[0] * len(alpha))
-    mean = by_row.mean(0)
+    gating, mean = gating_loss(alpha, mask, axis)
     entropy = -((alpha.clamp_min(1e-12).log() * alpha).sum(-1) * mask[None]).sum() / (mask.sum() * len(alpha))
     kl = (mean * (mean.clamp_min(1e-12) / previous.to(device).clamp_min(1e-12)).log()).sum()
     added = (
-        weights.gating * torch.nn.functional.nll_loss(by_row.clamp_min(1e-12).log(), axis)
+        weights.gating * gating
         + weights.regularisation * (mean * expert_norms.to(device)).sum()
         + weights.entropy * entropy
         + weights.kl * kl

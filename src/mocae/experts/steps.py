@@ -1,0 +1,162 @@
+"""Train a few parameters of a mixture: rows as tokens, AdamW steps, and checks that the training is real."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mocae.errors import ConfigError, DataError, TrainingError
+from mocae.progress import bar
+
+__all__ = ["COLLAPSED", "LabelledRow", "Steps", "batch_of", "encode_rows", "gate_entropy", "take_steps"]
+
+COLLAPSED = 0.1
+"""Normalised entropy of the mean gate below which a router uses one expert for nearly everything."""
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """Tokens of prompt, response and end; labels are the response and the end alone; `axis` is an index."""
+
+    ids: list[int]
+    labels: list[int]
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What a training did.
+
+    Attributes:
+        n_steps: optimiser steps.
+        first_loss: mean language-model loss of the first tenth of the steps, in nats a token.
+        last_loss: of the last tenth.
+        gradient_norm: largest gradient norm seen.
+    """
+
+    n_steps: int
+    first_loss: float
+    last_loss: float
+    gradient_norm: float
+
+
+def encode_rows(
+    tokenizer: Any, rows: Sequence[tuple[str, str, int]], max_length: int, *, label: str
+) -> list[LabelledRow]:
+    """Return (formatted prompt, formatted response, index of the axis) as tokens, cut to `max_length`.
+
+    Rows whose prompt leaves no room for a response are left out.
+
+    Raises:
+        DataError: no rows, or none with room.
+    """
+    if not rows:
+        raise DataError(f"{label}: it needs training rows, got none")
+    found = []
+    for prompt, response, axis in rows:
+        asked = tokenizer(prompt)["input_ids"]
+        said = [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        if len(asked) < max_length:
+            found.append(LabelledRow((asked + said)[:max_length], ([_IGNORED] * len(asked) + said)[:max_length], axis))
+    if not found:
+        raise DataError(
+            f"{label}: the prompts of all {len(rows)} rows fill max_length = {max_length} tokens, so no "
+            "response is left to train on; raise experts.max_length"
+        )
+    return found
+
+
+def batch_of(
+    rows: Sequence[LabelledRow], *, pad: int, device: torch.device
+) -> tuple[dict[str, Int[Tensor, "B T"]], Int[Tensor, " B"]]:
+    """Return what the model is called with, padded on the right, and the axis of each row."""
+    longest = max(len(row.ids) for row in rows)
+    fill = [longest - len(row.ids) for row in rows]
+    batch = {
+        "input_ids": [row.ids + [pad] * n for row, n in zip(rows, fill, strict=True)],
+        "attention_mask": [[1] * len(row.ids) + [0] * n for row, n in zip(rows, fill, strict=True)],
+        "labels": [row.labels + [_IGNORED] * n for row, n in zip(rows, fill, strict=True)],
+    }
+    tensors = {name: torch.tensor(values, device=device) for name, values in batch.items()}
+    return tensors, torch.tensor([row.axis for row in rows], device=device)
+
+
+def take_steps(
+    parameters: Iterable[nn.Parameter],
+    rows: Sequence[LabelledRow],
+    loss: Callable[[Sequence[LabelledRow]], tuple[Tensor, Tensor]],
+    *,
+    learning_rate: float,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    label: str,
+) -> Steps:
+    """Train parameters in place with AdamW and return what happened.
+
+    Args:
+        parameters: what is trained.
+        rows: all rows, made by `encode_rows`.
+        loss: rows of one step -> language-model loss, and the weighted sum of what is added to it.
+        learning_rate: peak, with a cosine to zero.
+        epochs: passes over the rows.
+        batch_size: rows a step.
+        seed: of the order.
+        label: what the progress bar and errors say.
+
+    Raises:
+        TrainingError: loss or gates are not finite, or the parameters received no gradient.
+    """
+    trained = list(parameters)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    steps = epochs * math.ceil(len(rows) / batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    losses: list[float] = []
+    largest = 0.0
+    with bar(steps, label) as shown:
+        for _ in range(epochs):
+            order = torch.randperm(len(rows), generator=generator).tolist()
+            for start in range(0, len(order), batch_size):
+                some = [rows[i] for i in order[start : start + batch_size]]
+                try:
+                    language, added = loss(some)
+                except ConfigError as error:  # the bank refuses gates that are not finite
+                    raise _not_finite(label, len(losses) + 1, str(error)) from error
+                total = language + added
+                optimizer.zero_grad()
+                if total.requires_grad:  # a router cut off from the loss is told below
+                    total.backward()
+                norm = float(nn.utils.clip_grad_norm_(trained, 1.0))
+                if not math.isfinite(float(total.detach()) + norm):
+                    raise _not_finite(label, len(losses) + 1, f"loss {float(total.detach())}, gradient norm {norm}")
+                largest = max(largest, norm)
+                optimizer.step()
+                schedule.step()
+                losses.append(float(language.detach()))
+                shown.note(f"loss {losses[-1]:.3f}")
+                shown.advance()
+    if largest == 0.0:
+        raise TrainingError(f"{label}: it received no gradient; its experts make no difference to the loss")
+    tenth = max(1, len(losses) // 10)
+    return Steps(len(losses), sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth, largest)
+
+
+def gate_entropy(means: Sequence[Float[Tensor, " K"]]) -> float:
+    """Return the entropy of the mean gate in the last tenth of the steps over its largest value, in [0, 1].
+
+    Args:
+        means: the mean gate of each step.
+    """
+    gate = torch.stack(list(means[-max(1, len(means) // 10) :])).mean(0)
+    return float(-(gate * gate.clamp_min(1e-12).log()).sum() / math.log(max(2, len(gate))))
+
+
+def _not_finite(label: str, step: int, what: str) -> TrainingError:
+    return TrainingError(f"{label}: not finite at step {step} ({what}); lower its learning rate")

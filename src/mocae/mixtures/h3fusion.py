@@ -1,0 +1,219 @@
+"""H3Fusion: a mixture of whole feed-forward blocks, each tuned for one axis; two of them a token."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mocae.errors import ArtifactError, ConfigError
+from mocae.experts import LabelledRow, batch_of, encode_rows, gate_entropy, load_blocks, take_steps
+from mocae.mixtures.training import MixtureTraining
+from mocae.models import FeedForwardMixture, LoadedBase, mix_feed_forward
+from mocae.policies.mixture import generator_of
+from mocae.trinityx import gating_loss
+
+__all__ = ["H3FusionMixture", "H3Losses", "load_mixtures", "on_h3fusion", "save_mixtures", "train_h3fusion"]
+
+_FILE = "h3fusion.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class H3Losses:
+    """Weights of the terms added to the language-model loss.
+
+    Attributes:
+        gating: GL, cross-entropy of the mean gate against the axis of the row. H3Fusion: 0.01.
+        regularisation: RL, sum over experts of their norms, a layer in the mean. H3Fusion: 0.001.
+
+    Reference: H3Fusion (arXiv 2411.17792), gating loss and regularisation loss.
+    """
+
+    gating: float = 0.01
+    regularisation: float = 0.001
+
+
+def on_h3fusion(
+    base: LoadedBase, folders: Sequence[Path], *, top_k: int, from_layer: int, seed: int
+) -> dict[int, FeedForwardMixture]:
+    """Replace the feed-forward blocks by mixtures of tuned ones, in place, and return the mixtures by layer.
+
+    Args:
+        base: the base model.
+        folders: blocks written by `finetune_blocks`, one folder an axis.
+        top_k: experts a token uses.
+        from_layer: as the blocks were tuned.
+        seed: of the gates' first weights, and of torch's global generator from here on.
+
+    Raises:
+        ArtifactError: blocks that cannot be read or do not fit.
+        ConfigError: a top_k that is larger than the number of experts.
+        ModelMismatchError: a decoder layer has no single feed-forward block.
+    """
+    if top_k > len(folders):
+        raise ConfigError(f"H3Fusion: top_k is {top_k}, but there are {len(folders)} experts; give at most that")
+    torch.manual_seed(seed)
+    mixtures = mix_feed_forward(
+        base.model, n_experts=len(folders), top_k=top_k, from_layer=from_layer, dtype=torch.float32
+    )
+    for k, folder in enumerate(folders):
+        load_blocks({layer: mixture.experts[k] for layer, mixture in mixtures.items()}, folder)
+    for mixture in mixtures.values():
+        mixture.requires_grad_(False)
+    return mixtures
+
+
+def train_h3fusion(
+    base: LoadedBase,
+    mixtures: Mapping[int, FeedForwardMixture],
+    rows: Sequence[tuple[str, str, int]],
+    *,
+    losses: H3Losses,
+    train_experts: bool,
+    learning_rate: float,
+    epochs: int,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> MixtureTraining:
+    """Train the gates, and with `train_experts` the blocks behind them, in place, and return what happened.
+
+    Args:
+        base: the base model with the mixtures in it.
+        mixtures: made by `on_h3fusion`.
+        rows: (formatted prompt, formatted response, index of its axis).
+        losses: weights of the added terms; with frozen experts the regularisation is a constant.
+        train_experts: as H3Fusion does.
+        learning_rate: peak, AdamW, with a cosine to zero.
+        epochs: passes over the rows.
+        batch_size: rows a step.
+        max_length: tokens a row is cut to.
+        seed: of the order.
+
+    Raises:
+        DataError: no rows, or none with room for a response.
+        TrainingError: the loss is not finite, or nothing received a gradient.
+    """
+    label = "H3Fusion gates and experts" if train_experts else "H3Fusion gates"
+    base.model.requires_grad_(False)
+    parts = [m if train_experts else m.gate for m in mixtures.values()]
+    trained = [parameter for part in parts for parameter in part.requires_grad_(True).parameters()]
+    means: list[Tensor] = []
+
+    def loss(some: Sequence[LabelledRow]) -> tuple[Tensor, Tensor]:
+        batch, axis = batch_of(some, pad=base.tokenizer.pad_token_id, device=base.model.device)
+        with _gates(mixtures) as seen:
+            language = base.model(**batch, use_cache=False).loss
+            rows, tokens = batch["input_ids"].shape
+            alpha = torch.stack([logits.float().softmax(-1).view(rows, tokens, -1) for logits in seen.values()])
+        gating, mean = gating_loss(alpha, batch["attention_mask"], axis)
+        means.append(mean.detach().cpu())
+        added = losses.gating * gating
+        if losses.regularisation and train_experts:
+            added = added + losses.regularisation * _norms(mixtures)
+        return language, added
+
+    encoded = encode_rows(base.tokenizer, rows, max_length, label=label)
+    steps = take_steps(
+        trained,
+        encoded,
+        loss,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        label=label,
+    )
+    for part in parts:
+        part.requires_grad_(False)
+    return MixtureTraining.of(steps, gate_entropy(means), sum(p.numel() for p in trained))
+
+
+def save_mixtures(mixtures: Mapping[int, FeedForwardMixture], folder: Path) -> None:
+    """Write gates and experts to `h3fusion.safetensors` in an existing folder."""
+    tensors = {
+        f"{i}.{name}": t.detach().contiguous() for i, m in mixtures.items() for name, t in m.state_dict().items()
+    }
+    save_file(tensors, str(folder / _FILE))
+
+
+def load_mixtures(mixtures: Mapping[int, FeedForwardMixture], folder: Path) -> None:
+    """Read gates and experts written by `save_mixtures` into mixtures of the same shape, in place.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or of other mixtures.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(str(folder / _FILE))
+        for layer, mixture in mixtures.items():
+            start = f"{layer}."
+            mixture.load_state_dict({n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)})
+    except Exception as error:
+        reason = " ".join(str(error).split())  # torch's list of what does not fit has several lines
+        raise ArtifactError(f"{folder}/{_FILE}: the mixture cannot be read ({reason}); run the recipe again") from error
+
+
+class H3FusionMixture:
+    """Generates text with mixtures of feed-forward blocks in the model; the KV cache stays on.
+
+    Args:
+        base: model and tokenizer, the mixtures in the model.
+        mixtures: by decoder layer.
+        experts: names, in the order of the blocks.
+    """
+
+    def __init__(self, base: LoadedBase, mixtures: Mapping[int, FeedForwardMixture], experts: Sequence[str]) -> None:
+        self.base = base
+        self.experts = tuple(experts)
+        self._mixtures = mixtures
+
+    @torch.no_grad()
+    def generate_traced(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        ids: Sequence[str] | None = None,
+        **generation: Any,
+    ) -> tuple[Tensor, Float[Tensor, "B K"]]:
+        """Return the generated ids, and the mean weight of each expert over layers and prompt tokens."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
+        with _gates(self._mixtures, first_only=True) as seen:
+            out = generator_of(self.base.model)(input_ids=input_ids, attention_mask=mask, **generation)
+        real = mask[..., None].float()
+        weights = [self._mixtures[layer].weights(logits).view(*mask.shape, -1) for layer, logits in seen.items()]
+        return out, ((torch.stack(weights).mean(0) * real).sum(1) / real.sum(1)).cpu()
+
+
+@contextmanager
+def _gates(mixtures: Mapping[int, FeedForwardMixture], *, first_only: bool = False) -> Iterator[dict[int, Tensor]]:
+    """Return a context that collects the gates' logits by layer: of the last pass, or of the first."""
+    seen: dict[int, Tensor] = {}
+
+    def keeper(layer: int) -> Any:
+        def keep(_module: nn.Module, _args: Any, logits: Tensor) -> None:
+            if not (first_only and layer in seen):
+                seen[layer] = logits
+
+        return keep
+
+    with ExitStack() as stack:
+        for layer, mixture in mixtures.items():
+            stack.callback(mixture.gate.register_forward_hook(keeper(layer)).remove)
+        yield seen
+
+
+def _norms(mixtures: Mapping[int, FeedForwardMixture]) -> Float[Tensor, ""]:
+    """Return the sum over experts of the norm of each block, in the mean over layers."""
+    norms = [
+        torch.stack([p.square().sum() for p in expert.parameters()]).sum().sqrt()
+        for mixture in mixtures.values()
+        for expert in mixture.experts
+    ]
+    return torch.stack(norms).sum() / len(mixtures)

@@ -1,0 +1,193 @@
+"""PEFT's X-LoRA: a head on the base model's last hidden state weighs the experts of every token."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel, XLoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from mocae.errors import ConfigError
+from mocae.experts import LabelledRow, batch_of, encode_rows, gate_entropy, quiet_peft, take_steps
+from mocae.mixtures.training import MixtureTraining
+from mocae.models import LoadedBase
+from mocae.policies.mixture import generator_of
+
+__all__ = ["XLoraMixture", "on_xlora", "scaling_head", "train_xlora"]
+
+
+class _InFp32(nn.Module):
+    """Hands its input on in fp32, so that the head trains in fp32 on a base model of half precision."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden.float()
+
+
+def on_xlora(
+    model: Any,
+    folders: Sequence[Path],
+    *,
+    seed: int = 0,
+    top_k: int | None = None,
+    temperature: float = 1.0,
+    layerwise: bool = False,
+    depth: int = 1,
+    hidden: int = 256,
+    autocast: bool = True,
+) -> PeftModel:
+    """Return `model` with the experts behind PEFT's X-LoRA, in place, in evaluation mode, the experts frozen.
+
+    Its `config.use_cache` is switched off: X-LoRA reads the whole text twice for every token.
+
+    Args:
+        model: the base model.
+        folders: PEFT adapters; ranks and linears may differ.
+        seed: of the head's first weights, and of torch's global generator from here on.
+        top_k: experts a token uses; None: all.
+        temperature: of the head's softmax.
+        layerwise: weights of its own for every adapted linear.
+        depth: linears in the head.
+        hidden: width between them.
+        autocast: keep experts in fp32 where the base is of half precision.
+
+    Raises:
+        ConfigError: a top_k that is larger than the number of experts, or PEFT refuses the experts.
+
+    Reference: Buehler and Buehler, X-LoRA (arXiv 2402.07148).
+    """
+    if top_k is not None and top_k > len(folders):
+        raise ConfigError(f"X-LoRA: top_k is {top_k}, but there are {len(folders)} experts; give at most that")
+    torch.manual_seed(seed)
+    model.config.use_cache = False
+    config = XLoraConfig(
+        task_type="CAUSAL_LM",
+        hidden_size=int(model.get_input_embeddings().weight.shape[1]),
+        # PEFT loads the experts as "0", "1", ... and switches on those of these names; other names are never used.
+        adapters={str(k): str(folder) for k, folder in enumerate(folders)},
+        softmax_temperature=temperature,
+        layerwise_scalings=layerwise,
+        xlora_depth=depth,
+        xlora_size=hidden,
+        xlora_dropout_p=0.0,
+        top_k_lora=top_k,
+    )
+    try:
+        with quiet_peft():
+            return get_peft_model(model, config, autocast_adapter_dtype=autocast).eval()
+    except ValueError as error:
+        raise ConfigError(f"X-LoRA cannot take these experts: {error}") from error
+
+
+def scaling_head(wrapped: PeftModel) -> nn.Module:
+    """Return the part of X-LoRA that is trained, in fp32."""
+    classifier: Any = wrapped.base_model.internal_xlora_classifier
+    if not isinstance(classifier.layers[0], _InFp32):
+        classifier.layers = nn.Sequential(_InFp32(), *classifier.layers).float()
+    head: nn.Module = classifier.layers
+    return head
+
+
+def train_xlora(
+    base: LoadedBase,
+    wrapped: PeftModel,
+    rows: Sequence[tuple[str, str, int]],
+    *,
+    learning_rate: float,
+    epochs: int,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> MixtureTraining:
+    """Train the scaling head in place with the language-model loss and return what happened.
+
+    Args:
+        base: tokenizer and device.
+        wrapped: made by `on_xlora`.
+        rows: (formatted prompt, formatted response, index of its axis).
+        learning_rate: peak, AdamW, with a cosine to zero.
+        epochs: passes over the rows.
+        batch_size: rows a step.
+        max_length: tokens a row is cut to.
+        seed: of the order.
+
+    Raises:
+        DataError: no rows, or none with room for a response.
+        TrainingError: the loss is not finite, or the head received no gradient.
+    """
+    label = "X-LoRA head"
+    head = scaling_head(wrapped)
+    wrapped.requires_grad_(False)
+    head.requires_grad_(True)
+    means: list[Tensor] = []
+    none = torch.zeros((), device=base.model.device)
+    tuner: Any = wrapped.base_model
+
+    def loss(some: Sequence[LabelledRow]) -> tuple[Tensor, Tensor]:
+        batch, _ = batch_of(some, pad=base.tokenizer.pad_token_id, device=base.model.device)
+        language = wrapped(**batch, use_cache=False).loss
+        scalings = tuner.get_latest_scalings()
+        means.append(_mean(scalings.detach(), batch["attention_mask"]).mean(0).cpu())
+        return language, none
+
+    encoded = encode_rows(base.tokenizer, rows, max_length, label=label)
+    steps = take_steps(
+        head.parameters(),
+        encoded,
+        loss,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        label=label,
+    )
+    head.requires_grad_(False)
+    return MixtureTraining.of(steps, gate_entropy(means), sum(p.numel() for p in head.parameters()))
+
+
+class XLoraMixture:
+    """Generates text with X-LoRA, without a KV cache, as PEFT does.
+
+    Args:
+        base: model and tokenizer, X-LoRA on the model.
+        wrapped: made by `on_xlora`.
+        experts: names, in the order of the folders it was made of.
+    """
+
+    def __init__(self, base: LoadedBase, wrapped: PeftModel, experts: Sequence[str]) -> None:
+        self.base = base
+        self.experts = tuple(experts)
+        self._wrapped = wrapped
+
+    @torch.no_grad()
+    def generate_traced(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        ids: Sequence[str] | None = None,
+        **generation: Any,
+    ) -> tuple[Tensor, Float[Tensor, "B K"]]:
+        """Return the generated ids, and the mean weight of each expert over linears and prompt tokens."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
+        seen: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, scalings: Tensor) -> None:
+            if not seen:  # the first pass reads the prompts
+                seen.append(_mean(scalings, mask).cpu())
+
+        classifier: Any = self._wrapped.base_model.internal_xlora_classifier
+        handle = classifier.register_forward_hook(keep)
+        try:
+            out = generator_of(self._wrapped)(input_ids=input_ids, attention_mask=mask, **generation)
+        finally:
+            handle.remove()
+        return out, seen[0]
+
+
+def _mean(scalings: Float[Tensor, "B T M K"], mask: Tensor) -> Float[Tensor, "B K"]:
+    """Return the mean over linears and real tokens."""
+    real = mask[..., None].float()
+    return (scalings.float().mean(2) * real).sum(1) / real.sum(1)
