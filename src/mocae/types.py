@@ -52,12 +52,22 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one system said to one example."""
+    """What one system said to one example.
+
+    Attributes:
+        example: what was asked.
+        text: the answer.
+        weights: of the experts, None for a system without.
+        n_tokens: generated tokens.
+        confidence: chance that the answer of the expert with the largest weight is acceptable, None where the system
+            does not say.
+    """
 
     example: Example
     text: str
     weights: Mapping[str, float] | None = None
     n_tokens: int = 0
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

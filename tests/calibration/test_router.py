@@ -110,5 +110,5 @@ def test_damaged_files_are_refused(folder: Path, damage: Callable[[Path], None],
 
 def test_another_version_is_refused(folder: Path) -> None:
     changed_record(version=7)(folder)
-    with pytest.raises(ArtifactError, match=r"router.json: router version 7, this mocae reads version 1"):
+    with pytest.raises(ArtifactError, match=r"router.json: router version 7, this mocae reads version 2"):
         AlignXRouter.load(folder)

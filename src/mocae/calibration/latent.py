@@ -107,4 +107,5 @@ def fit_latent_space(
 def _fixed_sign(rows: Tensor) -> Tensor:
     """Turn each row so that its largest entry is positive: singular vectors come with an arbitrary sign."""
     largest = rows.abs().argmax(dim=1, keepdim=True)
-    return rows * rows.gather(1, largest).sign()
+    # Contiguous: a product of the same numbers laid out otherwise, as when loaded, rounds otherwise.
+    return (rows * rows.gather(1, largest).sign()).contiguous()

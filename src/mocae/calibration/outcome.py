@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mocae.calibration.chances import CalibrationMethod, fit_chances
 from mocae.calibration.fractal import FractalScore, fit_fractal
 from mocae.calibration.latent import LatentSpace
 from mocae.calibration.natural import fit_natural
-from mocae.calibration.router import AlignXRouter, RouterInputs, Standardiser
+from mocae.calibration.router import AlignXRouter, Beliefs, RouterInputs, Standardiser, beliefs_of
 from mocae.calibration.temperature import fit_temperature
 from mocae.errors import DataError
 
@@ -28,7 +29,8 @@ class RouterSettings:
         outcome_weight: weight of the outcome loss.
         gating_weight: weight of the gating loss, cross-entropy against the axis a prompt came from.
         l2: ridge penalty on W.
-        temperature: softmax temperature.
+        temperature: softmax temperature, for the calibrations "temperature" and "platt"; the others have none.
+        calibration: how logits become weights and chances, see `AlignXRouter`.
         lambdas: (lambda1, lambda2) of the fractal and natural terms.
         fit_lambdas: learn both, starting from `lambdas` and held near them by `l2`.
         projections: whether phi holds the projections on the axis subspaces.
@@ -41,6 +43,7 @@ class RouterSettings:
     gating_weight: float = 0.01
     l2: float | None = None
     temperature: float | None = None
+    calibration: CalibrationMethod = "temperature"
     lambdas: tuple[float, float] = (0.6, 0.4)
     fit_lambdas: bool = False
     projections: bool = True
@@ -68,11 +71,20 @@ class CalibrationSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedRouter:
-    """A router with what its fitting found on held-out folds: the l2 chosen and the log loss of each tried."""
+    """A router with what its fitting found on held-out folds.
+
+    Attributes:
+        router: fitted on all prompts.
+        l2: the ridge penalty chosen.
+        held_out_loss: log loss of each penalty tried.
+        held_out_beliefs: weights and confidence of every calibration prompt, from a router and a calibration fitted
+            on the other folds; None where nothing was held out.
+    """
 
     router: AlignXRouter
     l2: float
     held_out_loss: dict[float, float]
+    held_out_beliefs: Beliefs | None = None
 
 
 def fit_router(
@@ -88,9 +100,9 @@ def fit_router(
     """Return a router fitted on outcomes.
 
     Minimises mean_x [ -w_o log sum_i alpha_i(x) R_i(x) + w_g CE(alpha(x), axis of x) ] + l2 |W|^2 with alpha the
-    softmax of W phi + b + lambda1 F + lambda2 N at T = 1, then fits T on held-out logits. Prompts no expert answered
-    acceptably say nothing about which to choose and enter T alone, where they lower the confidence. The same inputs
-    give the same router.
+    softmax of W phi + b + lambda1 F + lambda2 N at T = 1, then fits the calibration on held-out logits. Prompts no
+    expert answered acceptably say nothing about which to choose and enter the calibration alone, where they lower the
+    confidence. The same inputs give the same router.
 
     Args:
         data: calibration prompts; never the training or test prompts.
@@ -120,17 +132,40 @@ def fit_router(
     inputs = router.inputs(data.pooled)
     held_out_loss: dict[float, float] = {}
     held_out: dict[float, Tensor] = {}
-    fixed = settings.l2 is not None and settings.temperature is not None
+    method = settings.calibration
+    scaled = method in ("temperature", "platt")
+    temperature = settings.temperature if scaled else 1.0
+    fixed = settings.l2 is not None and temperature is not None and method in ("none", "temperature")
     for l2 in () if fixed else (settings.l2,) if settings.l2 is not None else _L2_GRID:
         held_out[l2] = _held_out_logits(inputs, data, settings, l2)
         held_out_loss[l2] = float(_loss(held_out[l2], data.acceptable, data.labels, settings))
     l2 = settings.l2 if settings.l2 is not None else min(held_out_loss, key=held_out_loss.__getitem__)
-    temperature = settings.temperature
-    if temperature is None:
-        temperature = fit_temperature(held_out[l2], data.acceptable)
     weight, bias, lambdas = _minimise(inputs, data.acceptable, data.labels, settings, l2)
-    fitted = replace(router, weight=weight, bias=bias, lambdas=lambdas, temperature=temperature)
-    return FittedRouter(fitted, l2, held_out_loss)
+    unseen = held_out.get(l2)
+    if temperature is None:
+        assert unseen is not None
+        temperature = fit_temperature(unseen, data.acceptable)
+    chances, beliefs = None, None
+    if unseen is not None:
+        chances = fit_chances(method, (unseen / temperature).softmax(1), data.acceptable)
+        beliefs = _held_out_beliefs(unseen, data, settings)
+    fitted = replace(router, weight=weight, bias=bias, lambdas=lambdas, temperature=temperature, chances=chances)
+    return FittedRouter(fitted, l2, held_out_loss, beliefs)
+
+
+def _held_out_beliefs(logits: Tensor, data: CalibrationSet, settings: RouterSettings) -> Beliefs:
+    """Return the beliefs of every prompt under a calibration fitted on the other folds."""
+    method, fold = settings.calibration, _folds(data.groups)
+    alpha, confidence = torch.zeros_like(logits), torch.zeros(len(logits))
+    for number in sorted(set(fold.tolist())):
+        inside, outside = fold == number, fold != number
+        temperature = 1.0
+        if method in ("temperature", "platt"):
+            temperature = settings.temperature or fit_temperature(logits[outside], data.acceptable[outside])
+        weights = (logits / temperature).softmax(1)
+        chances = fit_chances(method, weights[outside], data.acceptable[outside])
+        alpha[inside], confidence[inside] = beliefs_of(weights[inside], method, chances)
+    return Beliefs(alpha, confidence)
 
 
 def _unfitted(
@@ -158,6 +193,8 @@ def _unfitted(
         bias=torch.zeros(len(axes)),
         lambdas=settings.lambdas,
         temperature=1.0,
+        calibration=settings.calibration,
+        chances=None,
         projections=settings.projections,
         fractal_score=settings.fractal_score,
         layer=layer,
@@ -211,8 +248,8 @@ def _held_out_logits(inputs: RouterInputs, data: CalibrationSet, settings: Route
     fold = _folds(data.groups)
     if len(set(fold.tolist())) < 2:
         raise DataError(
-            f"fitting l2 or the temperature needs calibration prompts of at least two groups, got one ({len(fold)} "
-            "prompts); give more, or set routing.outcome.l2 and routing.temperature to numbers"
+            "fitting l2, the temperature or another calibration needs calibration prompts of at least two groups, got "
+            f"one ({len(fold)} prompts); give more, or set routing.outcome.l2 and routing.temperature to numbers"
         )
     logits = torch.zeros(data.acceptable.shape)
     for number in sorted(set(fold.tolist())):

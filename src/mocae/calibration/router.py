@@ -11,16 +11,17 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mocae.calibration.chances import OWN_CHANCES, AffineChances, CalibrationMethod, Chances, IsotonicChances
 from mocae.calibration.fractal import FractalCalibrator, FractalScore
 from mocae.calibration.latent import LatentSpace
 from mocae.calibration.natural import NaturalCalibrator
 from mocae.errors import ArtifactError, ModelMismatchError
 
-__all__ = ["AlignXRouter", "RouterInputs", "Standardiser"]
+__all__ = ["AlignXRouter", "Beliefs", "RouterInputs", "Standardiser", "beliefs_of"]
 
-_VERSION = 1
+_VERSION = 2
 _SCALED = ("phi", "fractal", "natural")
-_PLAIN = ("axes", "lambdas", "temperature", "projections", "fractal_score", "layer", "pool")
+_PLAIN = ("axes", "lambdas", "temperature", "calibration", "projections", "fractal_score", "layer", "pool")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,9 +68,26 @@ class Standardiser(NamedTuple):
         return (values - self.mean) / self.std
 
 
+class Beliefs(NamedTuple):
+    """What a router makes of prompts.
+
+    Attributes:
+        alpha: (B, K), weights of the experts; rows sum to 1.
+        confidence: (B,), chance that the answer of the expert with the largest weight is acceptable.
+    """
+
+    alpha: Float[Tensor, "B K"]
+    confidence: Float[Tensor, " B"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignXRouter:
     """s = W phi + b + lambda1 F + lambda2 N; alpha = softmax(s / T). Frozen; made by `mocae.calibration.fit_router`.
+
+    *Weights and chances.* alpha says how much of each expert is put in, so its rows sum to 1. The chance p_i that the
+    answer of expert i is acceptable is another thing: several experts can be right, or none. With `calibration`
+    "temperature" one number serves as both. "platt" keeps these weights and maps the largest one to a chance. "vector",
+    "dirichlet" and "isotonic" fit p_i itself; alpha_i is then p_i / sum_j p_j, which is p_i where exactly one is right.
 
     Attributes:
         axes: names of the experts, in the order of the weights.
@@ -81,6 +99,8 @@ class AlignXRouter:
         bias: (K,).
         lambdas: (lambda1, lambda2).
         temperature: T.
+        calibration: how logits become weights and chances, see above.
+        chances: the fitted map, None for "none" and "temperature".
         projections: whether phi holds the projections on the axis subspaces.
         fractal_score: which reading of the local dimension F is.
         layer: decoder layer whose input is read.
@@ -99,6 +119,8 @@ class AlignXRouter:
     bias: Float[Tensor, " K"]
     lambdas: tuple[float, float]
     temperature: float
+    calibration: CalibrationMethod
+    chances: Chances | None
     projections: bool
     fractal_score: FractalScore
     layer: int
@@ -129,11 +151,17 @@ class AlignXRouter:
 
     def probs(self, pooled: Float[Tensor, "B P"]) -> Float[Tensor, "B K"]:
         """Return alpha, rows that sum to 1."""
-        return (self.logits(pooled) / self.temperature).softmax(-1)
+        return self.beliefs(pooled).alpha
+
+    def beliefs(self, pooled: Float[Tensor, "B P"]) -> Beliefs:
+        """Return alpha and the chance that its first choice is right."""
+        return beliefs_of((self.logits(pooled) / self.temperature).softmax(-1), self.calibration, self.chances)
 
     def _tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {"weight": self.weight, "bias": self.bias}
         parts: dict[str, _Part] = {"latent": self.latent, "fractal": self.fractal, "natural": self.natural}
+        if self.chances is not None:
+            parts["chances"] = self.chances
         parts |= {f"scalers.{name}": scaler for name, scaler in zip(_SCALED, self.scalers, strict=True)}
         for name, part in parts.items():
             named |= {f"{name}.{key}": value for key, value in part._asdict().items()}
@@ -171,6 +199,8 @@ class AlignXRouter:
     def _assembled(cls, record: dict[str, Any], tensors: dict[str, Tensor]) -> "AlignXRouter":
         """Return the router of these values, tried out on one prompt so that what does not fit is found here."""
         plain = {name: record[name] for name in _PLAIN}
+        if plain["calibration"] not in get_args(CalibrationMethod):
+            raise ValueError(f"calibration is {plain['calibration']!r}")
         router = cls(
             **plain | {"axes": tuple(plain["axes"]), "lambdas": tuple(plain["lambdas"])},
             latent=_part(LatentSpace, "latent", tensors),
@@ -181,18 +211,37 @@ class AlignXRouter:
                 _part(Standardiser, "scalers.fractal", tensors),
                 _part(Standardiser, "scalers.natural", tensors),
             ),
+            chances=_chances(plain["calibration"], tensors),
             weight=tensors["weight"],
             bias=tensors["bias"],
         )
-        alpha = router.probs(router.latent.mean[None])
-        if alpha.shape != (1, len(router.axes)) or not alpha.isfinite().all():
+        alpha, confidence = router.beliefs(router.latent.mean[None])
+        if alpha.shape != (1, len(router.axes)) or not (alpha.isfinite().all() and confidence.isfinite().all()):
             raise ValueError(f"its weights are {alpha.tolist()} for {len(router.axes)} axes")
         if router.fractal_score not in get_args(FractalScore) or router.temperature <= 0:
             raise ValueError(f"fractal_score is {router.fractal_score!r}, temperature {router.temperature}")
         return router
 
 
-_Part = LatentSpace | FractalCalibrator | NaturalCalibrator | Standardiser
+def beliefs_of(alpha: Float[Tensor, "B K"], method: CalibrationMethod, chances: Chances | None) -> Beliefs:
+    """Return the beliefs that softmax weights stand for under a calibration."""
+    if chances is None:
+        return Beliefs(alpha, alpha.amax(1))
+    p = chances(alpha)
+    if method in OWN_CHANCES:
+        alpha = p / p.sum(1, keepdim=True)
+    return Beliefs(alpha, p.gather(1, alpha.argmax(1, keepdim=True))[:, 0])
+
+
+def _chances(method: CalibrationMethod, tensors: dict[str, Tensor]) -> Chances | None:
+    if method in ("none", "temperature"):
+        return None
+    if method == "isotonic":
+        return _part(IsotonicChances, "chances", tensors)
+    return _part(AffineChances, "chances", tensors)
+
+
+_Part = LatentSpace | FractalCalibrator | NaturalCalibrator | Standardiser | AffineChances | IsotonicChances
 _PartT = TypeVar("_PartT", bound=_Part)
 
 

@@ -24,7 +24,13 @@ from mocae.config.rivals import (
     XLoraConfig,
     rival_options,
 )
-from mocae.config.routing import CalibratorsConfig, FeaturesConfig, OutcomeConfig, RoutingConfig
+from mocae.config.routing import (
+    CalibratorsConfig,
+    FeaturesConfig,
+    OutcomeConfig,
+    OutputCalibratorsConfig,
+    RoutingConfig,
+)
 from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig, OptimizerConfig, SourceConfig
 
 __all__ = [
@@ -44,6 +50,7 @@ __all__ = [
     "JudgeConfig",
     "OptimizerConfig",
     "OutcomeConfig",
+    "OutputCalibratorsConfig",
     "Recipe",
     "ReportConfig",
     "RoutingConfig",

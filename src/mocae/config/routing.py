@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from mocae.config.base import Config, Fraction, problem
 
-__all__ = ["CalibratorsConfig", "FeaturesConfig", "OutcomeConfig", "RoutingConfig"]
+__all__ = ["CalibratorsConfig", "FeaturesConfig", "OutcomeConfig", "OutputCalibratorsConfig", "RoutingConfig"]
 
 
 def _positive_or_fitted(value: Any) -> Any:
@@ -53,6 +53,9 @@ class OutcomeConfig(Config):
     """Weight of the gating loss, cross-entropy against the axis a prompt came from. H3Fusion: 0.01."""
     l2: PositiveOrFitted = "fitted"
     """Ridge penalty on the router's weights; fitted: by the loss on held-out folds of the calibration prompts."""
+    max_prompts: NonNegativeInt | None = None
+    """Most calibration prompts whose verdicts are used, spread over the axes, by joint_outcomes too; null: all; 0:
+    none, so that the router is trained on labels."""
 
     @model_validator(mode="after")
     def _something(self) -> OutcomeConfig:
@@ -78,6 +81,17 @@ class CalibratorsConfig(Config):
     """Share of the identity in the shared covariance of the natural calibrator."""
 
 
+class OutputCalibratorsConfig(Config):
+    """Low-rank residuals behind the mixed layers, trained on the accepted answers to the calibration prompts."""
+
+    rank: PositiveInt | None = None
+    """Width of each residual; null: there are none."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    epochs: PositiveInt = 3
+    """Passes over the accepted answers."""
+
+
 class RoutingConfig(Config):
     """Stage 2: from a prompt's features to one weight an expert."""
 
@@ -87,8 +101,14 @@ class RoutingConfig(Config):
     """Losses of the router."""
     calibrators: CalibratorsConfig = CalibratorsConfig()
     """Terms added to its logits."""
+    calibration: Literal["none", "temperature", "platt", "vector", "dirichlet", "isotonic"] = "temperature"
+    """How logits become weights and chances: softmax as it is, one temperature, a curve for the largest weight, or a
+    chance of its own for each expert; fitted on held-out calibration prompts."""
     temperature: PositiveOrFitted = "fitted"
-    """Softmax temperature. AlignX: 1.0; TrinityX: 0.7; fitted: on held-out calibration prompts."""
+    """Softmax temperature, used with calibration temperature and platt. AlignX: 1.0; TrinityX: 0.7; fitted: on
+    held-out calibration prompts."""
+    output: OutputCalibratorsConfig = OutputCalibratorsConfig()
+    """Calibrators of the output, after fusion."""
     top_k: PositiveInt | None = None
     """Most experts a prompt uses; null: all."""
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -14,7 +14,7 @@ import torch
 from mocae.distributed import spread
 from mocae.errors import DataError
 from mocae.models import is_sharded
-from mocae.policies import Generator
+from mocae.policies import Generator, Mixture
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
 from mocae.types import Answer, Example
@@ -105,22 +105,28 @@ def _answer_batch(
     tokenizer = model.base.tokenizer
     batch = tokenizer(list(texts), return_tensors="pt", padding=True, return_token_type_ids=False)
     batch = batch.to(model.base.model.device)
-    out, alpha = model.generate_traced(
-        batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        ids=[e.id for e in examples],
+    arguments: dict[str, Any] = {
+        "attention_mask": batch["attention_mask"],
+        "ids": [e.id for e in examples],
         # Processes that hold the model together go on until the last of them has its answer.
         **({"synced_gpus": True} if is_sharded(model.base.model) else {}),
         **generation.arguments(),
-    )
+    }
+    sure: list[float | None] = [None] * len(examples)
+    if isinstance(model, Mixture):
+        out, alpha, confidence = model.generate_routed(batch["input_ids"], **arguments)
+        if confidence is not None:
+            sure = [round(value, 6) for value in confidence.tolist()]
+    else:
+        out, alpha = model.generate_traced(batch["input_ids"], **arguments)
     new = out[:, batch["input_ids"].shape[1] :]
     ends = _end_ids(model)
     made = []
-    for example, tokens, row in zip(examples, new.tolist(), alpha.tolist(), strict=True):
+    for example, tokens, row, chance in zip(examples, new.tolist(), alpha.tolist(), sure, strict=True):
         length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
         text = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
         weights = dict(zip(model.experts, (round(w, 6) for w in row), strict=True))
-        made.append(Answer(example, text, weights, min(length + 1, len(tokens))))
+        made.append(Answer(example, text, weights, min(length + 1, len(tokens)), chance))
     return made
 
 

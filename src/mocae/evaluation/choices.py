@@ -207,7 +207,9 @@ def continuation_scores(
             raise DataError(f"prompt {place}: prompt, choices or one of them is empty; expected text in each")
         questions.append(_Question(place, list(prompt), [list(t) for t in tails], ids[place] if ids else ""))
     limit = _context(_base(model).model)
-    batched = _longest_batched(_base(model).model, limit)
+    # A policy that routes every token reads what stands before it, so choices cannot stand behind one another.
+    each_token = isinstance(model, Mixture) and getattr(policy or model.policy, "per_token", False)
+    batched = 0 if each_token else _longest_batched(_base(model).model, limit)
     fitting = [q for q in questions if q.longest <= batched]
     found: dict[int, list[Continuation]] = {}
     with torch.inference_mode(), bar(len(questions), "log-probabilities") as shown:

@@ -267,14 +267,15 @@ def measure_routing(
     """Return the entry of one policy under `routing` in `report.json`, None where no prompt has all it needs.
 
     Args:
-        samples: judged answers of the policy, with their weights.
+        samples: judged answers of the policy, with their weights; where all say how sure they are, that is the
+            confidence, else the largest weight.
         experts: judged answers of every expert alone to the same prompts; the order of weights.
         calibrated: whether weights are meant as probabilities; else ECE and Brier have no value. Entropy has none
             where the weights are no distribution.
         boot: intervals.
     """
     outcome = {name: {s.answer.example.id: s.acceptable for s in rows} for name, rows in experts.items()}
-    alpha, acceptable, own, groups = [], [], [], []
+    alpha, acceptable, own, sure, groups = [], [], [], [], []
     for sample in samples:
         row = [outcome[name].get(sample.answer.example.id) for name in experts]
         if sample.acceptable is None or sample.answer.weights is None or any(v is None for v in row):
@@ -282,6 +283,7 @@ def measure_routing(
         alpha.append([sample.answer.weights[name] for name in experts])
         acceptable.append([bool(v) for v in row])
         own.append(float(sample.acceptable))
+        sure.append(sample.answer.confidence)
         groups.append(sample.answer.example.group)
     if not alpha:
         return None
@@ -299,6 +301,8 @@ def measure_routing(
         rates["entropy"] = bootstrap_mean(entropy, groups=groups, **boot.arguments())
     if calibrated and distribution:
         confidence, correct = top_confidence(weights.clip(0, 1), right)
+        if None not in sure:
+            confidence = np.asarray(sure, dtype=float)
         columns = {"confidence": confidence, "correct": correct.astype(float)}
         rates["ece"] = bootstrap_statistic(
             lambda confidence, correct: expected_calibration_error(confidence, correct),

@@ -27,6 +27,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "prompt": example.prompt,
         "answer": sample.answer.text,
         "weights": dict(sample.answer.weights) if sample.answer.weights is not None else None,
+        "confidence": sample.answer.confidence,
         "n_tokens": sample.answer.n_tokens,
         "verdicts": {name: asdict(verdict) for name, verdict in sample.verdicts.items()},
         "acceptable": sample.acceptable,
@@ -46,7 +47,7 @@ def _sample_from_json(row: dict[str, Any]) -> Sample:
         source=row["source"],
     )
     verdicts = {name: Verdict(**verdict) for name, verdict in row["verdicts"].items()}
-    answer = Answer(example, row["answer"], row["weights"], row["n_tokens"])
+    answer = Answer(example, row["answer"], row["weights"], row["n_tokens"], row.get("confidence"))
     return Sample(row["system"], answer, verdicts, row["acceptable"])
 
 

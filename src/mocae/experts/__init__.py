@@ -5,6 +5,7 @@ from mocae.experts.finetune import Optimisation, TrainingRecord, finetune
 from mocae.experts.hidden import Pool, StopForward, at_layer, layer_inputs, pool_hidden, pooled_states
 from mocae.experts.lora import LoraSpec, given_back, quiet_peft, trainable_adapter
 from mocae.experts.pairs import inject
+from mocae.experts.prefix import PrefixPool
 from mocae.experts.steps import COLLAPSED, LabelledRow, Steps, batch_of, encode_rows, gate_entropy, take_steps
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LoraSpec",
     "Optimisation",
     "Pool",
+    "PrefixPool",
     "Steps",
     "StopForward",
     "TrainingRecord",

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from mocae.bank import ExpertBank
-from mocae.calibration import AlignXRouter
+from mocae.calibration import AlignXRouter, OutputCalibrators
 from mocae.errors import ArtifactError, ModelMismatchError
 from mocae.models import base_fingerprint, load_base
 from mocae.pipelines.summary import SCHEMA
@@ -26,10 +26,18 @@ _DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, and the weight every expert had in it."""
+    """An answer, and the weight every expert had in it.
+
+    Attributes:
+        text: the answer.
+        weights: of the experts.
+        confidence: chance that the answer of the expert with the largest weight is acceptable, as calibrated; None
+            where the policy does not say, and where `steer` or `weights` made another choice.
+    """
 
     text: str
     weights: dict[str, float]
+    confidence: float | None = None
 
 
 class AlignedModel:
@@ -98,7 +106,7 @@ class AlignedModel:
         batch = self.tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(
             self.mixture.base.model.device
         )
-        out, alpha = self.mixture.generate_traced(
+        out, alpha, confidence = self.mixture.generate_routed(
             batch["input_ids"],
             attention_mask=batch["attention_mask"],
             ids=[prompt_id(prompt)],
@@ -108,7 +116,11 @@ class AlignedModel:
             **{"max_new_tokens": self.max_new_tokens, "do_sample": False, **generation},
         )
         answer = self.tokenizer.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        return Reply(answer.strip(), dict(zip(self.experts, alpha[0].tolist(), strict=True)))
+        return Reply(
+            answer.strip(),
+            dict(zip(self.experts, alpha[0].tolist(), strict=True)),
+            None if confidence is None else float(confidence[0]),
+        )
 
 
 def load(
@@ -148,7 +160,12 @@ def load(
     bank = ExpertBank.attach(base.model, {axis: root / "experts" / axis for axis in manifest["axes"]})
     routers = {policy: AlignXRouter.load(root / entry["folder"]) for policy, entry in manifest["routers"].items()}
     options = {policy: entry["options"] for policy, entry in manifest["routers"].items()}
-    parts = Parts(bank.names, routers)
+    outputs = {
+        policy: OutputCalibrators.load(root / entry["output"]).to(base.model.device)
+        for policy, entry in manifest["routers"].items()
+        if "output" in entry
+    }
+    parts = Parts(bank.names, routers, outputs=outputs)
     default = "alignx" if "alignx" in routers else "linear" if "linear" in routers else "uniform"
     mixture = Mixture(base, bank, build_policy(default, parts, **options.get(default, {})))
     return AlignedModel(

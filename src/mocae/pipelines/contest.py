@@ -15,8 +15,9 @@ from mocae.calibration import AlignXRouter
 from mocae.config import Recipe, RoutingConfig
 from mocae.evaluation import Generation
 from mocae.models import LoadedBase, base_fingerprint, pick_device, shard
-from mocae.pipelines.fitting import Fitter
+from mocae.pipelines.fitting import Features, Fitter
 from mocae.pipelines.judges import Judges
+from mocae.pipelines.routing import routing_of
 from mocae.pipelines.rows import Rows
 from mocae.pipelines.store import Stage, Store
 from mocae.pipelines.systems import Answered, Examiner
@@ -139,23 +140,46 @@ class Contest:
         latent = self._fitter().read_features(features).latent
         return {axis: u.double().numpy() for axis, u in zip(self.bank().names, latent.subspaces, strict=True)}
 
+    def features_read(self) -> Features:
+        """Return what the features stage holds."""
+        return self._fitter().read_features(self.features)
+
     @cached_property
     def outcomes(self) -> Stage:
-        """Judged answers of every expert to every calibration prompt."""
+        """Judged answers of every expert to the calibration prompts that some system may use the verdicts of."""
         depends = {"experts": self.expert_keys, "judges": self.judges.key}
-        return self._fitter().outcomes(self.rows.all_of("calibration"), self.judges.judges, depends)
+        limits = [
+            routing_of(self.recipe, system)[0].outcome.max_prompts
+            for system in self.recipe.systems
+            if system.policy in ("alignx", "joint_outcomes")
+        ]
+        most = None if None in limits else max((limit for limit in limits if limit is not None), default=None)
+        wanted = self.rows.verdict_ids(most, seed=self.recipe.seed)
+        asked = [row for row in self.rows.all_of("calibration") if row.id in wanted]
+        return self._fitter().outcomes(asked, self.judges.judges, depends)
+
+    def verdict_ids(self, routing: RoutingConfig) -> frozenset[str]:
+        """Return the calibration prompts whose verdicts `routing.outcome.max_prompts` lets be used."""
+        return self.rows.verdict_ids(routing.outcome.max_prompts, seed=self.recipe.seed)
 
     def router(self, name: str, kind: str, routing: RoutingConfig) -> tuple[Stage, AlignXRouter]:
-        """Return a fitted router.
+        """Return a fitted router; "alignx" without a verdict to use is trained on labels.
 
         Args:
             name: of its folder.
             kind: "alignx" (outcomes) or "linear" (labels).
             routing: how it is fitted.
         """
-        outcomes = self.outcomes if kind == "alignx" else None
+        used = self.verdict_ids(routing)
+        judged = kind == "alignx" and routing.outcome.max_prompts != 0
         stage = self._fitter().router(
-            name, kind, self.features, outcomes, self.rows.all_of("calibration"), routing=routing
+            name,
+            kind,
+            self.features,
+            self.outcomes if judged else None,
+            self.rows.all_of("calibration"),
+            routing=routing,
+            used=used,
         )
         return stage, AlignXRouter.load(stage.folder)
 

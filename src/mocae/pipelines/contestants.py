@@ -6,24 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mocae.config import (
-    ROUTED_SYSTEMS,
-    Recipe,
-    RoutingConfig,
-    SequentialConfig,
-    SystemConfig,
-    override_model,
-    rival_options,
-)
+from mocae.config import ROUTED_SYSTEMS, SequentialConfig, SystemConfig, rival_options
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.joint_outcomes import joint_outcomes
 from mocae.pipelines.mixtures import arrow, h3fusion, xlora
+from mocae.pipelines.output import output_calibrators
 from mocae.pipelines.rivals import merged, trinityx
+from mocae.pipelines.routing import routing_of
 from mocae.pipelines.store import folder_name
 from mocae.pipelines.systems import Answered
 from mocae.policies import Parts, build_policy
 
-__all__ = ["CONTESTANTS", "Contestant", "compete", "routing_of"]
+__all__ = ["CONTESTANTS", "Contestant", "compete"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +47,6 @@ def compete(contest: Contest, system: SystemConfig) -> Contestant:
     return CONTESTANTS.get(head, _policy)(contest, system)
 
 
-def routing_of(recipe: Recipe, system: SystemConfig) -> tuple[RoutingConfig, dict[str, Any]]:
-    """Return how the router of a system is fitted, and the options its policy is built with.
-
-    Raises:
-        ConfigError: `options.routing` does not fit.
-    """
-    options, routing = dict(system.options), recipe.routing
-    if "routing" in options:
-        routing = override_model(routing, options.pop("routing"), where=f"systems.{system.name}.options.routing")
-    if system.policy in ROUTED_SYSTEMS:
-        options = {"top_k": routing.top_k, "threshold": routing.threshold, **options}
-    return routing, options
-
-
 def _policy(contest: Contest, system: SystemConfig) -> Contestant:
     """A policy over the bank of experts; `options.routing` changes how its router is fitted."""
     head = system.policy.partition(":")[0]
@@ -76,14 +56,24 @@ def _policy(contest: Contest, system: SystemConfig) -> Contestant:
     outcomes: dict[str, list[bool]] = {}
     if head == "oracle":  # it needs the experts' verdicts on the very prompts
         outcomes = _accepted_by_prompt(contest)
-    routers = {}
+    routers, outputs, warnings = {}, {}, []
     if head in ROUTED_SYSTEMS:
         stage, routers[head] = contest.router(folder_name(system.name), head, routing)
         inputs["router"] = stage.key
+    if head == "alignx" and routing.output.rank is not None:
+        output, outputs[head] = output_calibrators(contest, folder_name(system.name), stage, routers[head], routing)
+        inputs["output"] = output.key
+    if head == "alignx" and routing.outcome.max_prompts == 0:
+        warnings.append(
+            f"{system.name}: no verdicts to learn from (routing.outcome.max_prompts: 0), so its router is trained on "
+            "the axes of the training prompts"
+        )
     bank = contest.bank()
-    policy = build_policy(system.policy, Parts(bank.names, routers, outcomes), **options)
-    answered = contest.examiner.policy(system.name, bank, policy, inputs, n_active=contest.n_active(policy))
-    return Contestant(answered, policy.calibrated if policy.reads is not None else None)
+    parts = Parts(bank.names, routers, outputs=outputs, outcomes=outcomes)
+    policy = build_policy(system.policy, parts, **options)
+    n_active = contest.n_active(policy) + sum(output.n_parameters for output in outputs.values())
+    answered = contest.examiner.policy(system.name, bank, policy, inputs, n_active=n_active)
+    return Contestant(answered, policy.calibrated if policy.reads is not None else None, warnings=warnings)
 
 
 def _accepted_by_prompt(contest: Contest) -> dict[str, list[bool]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mocae.bank import ExpertBank
 from mocae.calibration import (
     AlignXRouter,
+    Beliefs,
     CalibrationSet,
     LatentSpace,
     RouterSettings,
@@ -27,6 +28,7 @@ from mocae.errors import DataError
 from mocae.evaluation import Generation, answer_all, judge_answers, read_samples, write_samples
 from mocae.experts import pooled_states
 from mocae.judges import Judge
+from mocae.metrics import brier_score, expected_calibration_error
 from mocae.models import LoadedBase, decoder_layers
 from mocae.pipelines.store import Stage, Store
 from mocae.policies import FixedPolicy, Mixture, weights_vector
@@ -165,17 +167,31 @@ class Fitter:
         calibration: Sequence[Example],
         *,
         routing: RoutingConfig,
+        used: frozenset[str],
     ) -> Stage:
-        """Return a fitted router: on outcomes where there are any, else on the axes of the training prompts."""
+        """Return a fitted router: on outcomes where there are any, else on the axes of the training prompts.
+
+        Args:
+            name: of its folder.
+            kind: "alignx" or "linear".
+            features: what prompts and experts look like.
+            outcomes: verdicts, None to train on labels.
+            calibration: prompts in the order of the features.
+            routing: how it is fitted.
+            used: ids of the calibration prompts whose verdicts may be used.
+        """
         # Only what this fit uses: labels alone need no calibrators, and pruning comes after the softmax.
-        settings = _settings(routing) if outcomes is not None else _label_settings(routing)
-        judged = outcomes.key if outcomes is not None else None
+        if outcomes is not None:
+            settings = _settings(routing)
+        else:
+            settings = _label_settings(routing, calibrated=kind == "alignx")
+        judged = [outcomes.key, sorted(used)] if outcomes is not None else None
         inputs = {"features": features.key, "outcomes": judged, "settings": asdict(settings), "kind": kind}
 
         def make(folder: Path) -> None:
             known = self.read_features(features)
             if outcomes is not None:
-                samples = list(read_samples(outcomes.folder / "outcomes.jsonl"))
+                samples = [s for s in read_samples(outcomes.folder / "outcomes.jsonl") if s.answer.example.id in used]
                 data = self._calibration_set(known, samples, calibration)
                 fitted = self._fit(data, known, settings)
             else:
@@ -200,13 +216,16 @@ class Fitter:
             layer=self.layer,
             pool=self.recipe.features.pool,
         )
-        record = {
+        record: dict[str, Any] = {
             "n_prompts": len(data.pooled),
             "l2": fitted.l2,
+            "calibration": fitted.router.calibration,
             "temperature": fitted.router.temperature,
             "lambdas": fitted.router.lambdas,
             "held_out_loss": {str(l2): loss for l2, loss in fitted.held_out_loss.items()},
         }
+        if fitted.held_out_beliefs is not None:
+            record["held_out"] = _held_out(fitted.held_out_beliefs, data.acceptable)
         return fitted.router, record
 
     def _calibration_set(
@@ -250,6 +269,7 @@ def _settings(routing: RoutingConfig) -> RouterSettings:
         gating_weight=routing.outcome.gating_weight,
         l2=_fixed(routing.outcome.l2),
         temperature=_fixed(routing.temperature),
+        calibration=routing.calibration,
         lambdas=(routing.calibrators.fractal_weight, routing.calibrators.natural_weight),
         fit_lambdas=routing.calibrators.fit_weights,
         projections=routing.features == "latent+projections",
@@ -263,9 +283,27 @@ def _fixed(value: float | str) -> float | None:
     return None if isinstance(value, str) else float(value)
 
 
-def _label_settings(routing: RoutingConfig) -> RouterSettings:
-    """Return the settings of the uncalibrated mixture: labels alone, no calibrators, temperature 1."""
-    return replace(_settings(routing), outcome_weight=0.0, gating_weight=1.0, lambdas=(0.0, 0.0), temperature=1.0)
+def _label_settings(routing: RoutingConfig, *, calibrated: bool) -> RouterSettings:
+    """Return the settings of a router trained on labels alone, at temperature 1; without calibrators if uncalibrated.
+
+    Nothing but verdicts says how often a choice is right, so there is no temperature to fit.
+    """
+    settings = replace(
+        _settings(routing), outcome_weight=0.0, gating_weight=1.0, temperature=1.0, calibration="temperature"
+    )
+    return settings if calibrated else replace(settings, lambdas=(0.0, 0.0))
+
+
+def _held_out(beliefs: Beliefs, acceptable: Tensor) -> dict[str, float]:
+    """Return how good choices and confidence are on prompts of other folds: for choosing settings without the test."""
+    right = acceptable.gather(1, beliefs.alpha.argmax(1, keepdim=True))[:, 0].tolist()
+    confidence = beliefs.confidence.clamp(0, 1).tolist()
+    return {
+        "accuracy": sum(right) / len(right),
+        "oracle": float(acceptable.any(1).double().mean()),
+        "ece": expected_calibration_error(confidence, right),
+        "brier": brier_score(confidence, right),
+    }
 
 
 def acceptable_by_prompt(samples: Sequence[Sample], systems: Sequence[str]) -> dict[str, list[bool]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mocae.config import JointOutcomesConfig, SystemConfig, rival_options
+from mocae.errors import ConfigError
 from mocae.evaluation import read_samples
 from mocae.pipelines.contest import Contest
+from mocae.pipelines.output import accepted
 from mocae.pipelines.store import Stage, folder_name
-from mocae.types import Example, Sample
 
 __all__ = ["joint_outcomes"]
 
@@ -20,25 +19,22 @@ def joint_outcomes(contest: Contest, system: SystemConfig) -> Stage:
     from being outvoted by axis rows that contradict them: it is the stronger rival where axis data conflict.
 
     Raises:
-        ConfigError: an option does not fit.
+        ConfigError: an option does not fit, or `alone` with nothing to learn from.
     """
     config: JointOutcomesConfig = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
-    rows, accepted = contest.rows.all_of("train"), accepted_rows(contest)
+    rows, used = contest.rows.all_of("train"), contest.verdict_ids(contest.recipe.routing)
+    if not used and config.schedule != "alone":  # without verdicts it is joint training, and shares its adapter
+        with contest.bare():
+            return contest.trainer.joint(rows)
+    learned = accepted(read_samples(contest.outcomes.folder / "outcomes.jsonl"), used) if used else []
+    if not learned:
+        raise ConfigError(
+            f"systems.{system.name}: no accepted answer to learn from; look at outcomes.jsonl, raise "
+            "routing.outcome.max_prompts, or leave this system out"
+        )
     name = folder_name(system.name)
     with contest.bare():
         if config.schedule == "mixed":
-            return contest.trainer.joint([*rows, *accepted], name=name)
+            return contest.trainer.joint([*rows, *learned], name=name)
         start = contest.trainer.joint(rows) if config.schedule == "after" else None
-        return contest.trainer.joint(accepted, name=name, start=start)
-
-
-def accepted_rows(contest: Contest) -> list[Example]:
-    """Return one training row for each different accepted answer to a calibration prompt."""
-    samples: Sequence[Sample] = list(read_samples(contest.outcomes.folder / "outcomes.jsonl"))
-    rows: dict[tuple[str, str], Example] = {}
-    for sample in samples:
-        example, text = sample.answer.example, sample.answer.text
-        if sample.acceptable and text.strip():
-            row = Example(example.prompt, example.axis, example.probe, text, example.kind, example.group)
-            rows.setdefault((example.id, text), row)
-    return list(rows.values())
+        return contest.trainer.joint(learned, name=name, start=start)

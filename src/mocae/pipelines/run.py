@@ -21,9 +21,10 @@ from mocae.files import write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
 from mocae.pipelines.collapse import overlap
 from mocae.pipelines.contest import Contest
-from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete, routing_of
+from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete
 from mocae.pipelines.judges import make_judges
 from mocae.pipelines.pool import StagePool
+from mocae.pipelines.routing import routing_of
 from mocae.pipelines.rows import read_rows_of
 from mocae.pipelines.store import Store, folder_name
 from mocae.pipelines.summary import SCHEMA, environment, summarise
@@ -218,8 +219,10 @@ class _Run:
         routers: dict[str, dict[str, Any]] = {}  # of several systems with one policy the first is the artifact's
         for system in self.systems:
             if system.policy in ROUTED_SYSTEMS:
-                _, options = routing_of(self.recipe, system)
+                routing, options = routing_of(self.recipe, system)
                 entry = {"folder": f"router/{folder_name(system.name)}", "options": options}
+                if system.policy == "alignx" and routing.output.rank is not None:
+                    entry["output"] = f"output/{folder_name(system.name)}"
                 routers.setdefault(system.policy, entry)
         return {
             "schema": SCHEMA,

@@ -2,6 +2,7 @@
 
 from mocae.policies.base import (
     POLICIES,
+    FittedPolicy,
     Parts,
     Policy,
     PromptBatch,
@@ -11,12 +12,13 @@ from mocae.policies.base import (
     weights_vector,
 )
 from mocae.policies.fixed import FixedPolicy
-from mocae.policies.mixture import Generator, Mixture, PlainModel
+from mocae.policies.mixture import Generator, Mixture, PlainModel, Routed
 from mocae.policies.oracle import OraclePolicy
 from mocae.policies.routed import RoutedPolicy
 
 __all__ = [
     "POLICIES",
+    "FittedPolicy",
     "FixedPolicy",
     "Generator",
     "Mixture",
@@ -26,6 +28,7 @@ __all__ = [
     "Policy",
     "PromptBatch",
     "Reading",
+    "Routed",
     "RoutedPolicy",
     "build_policy",
     "shape_weights",

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocae.calibration import AlignXRouter
+from mocae.calibration import AlignXRouter, OutputCalibrators
 from mocae.data import checked_options
 from mocae.errors import ConfigError, unknown_name
 from mocae.experts import Pool
@@ -17,6 +17,7 @@ from mocae.registry import Registry
 
 __all__ = [
     "POLICIES",
+    "FittedPolicy",
     "Parts",
     "Policy",
     "PromptBatch",
@@ -76,6 +77,23 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class FittedPolicy(Policy, Protocol):
+    """A policy with a fitted router behind it, and what else its weights come with.
+
+    Attributes:
+        per_token: whether every token is routed by itself, in prefill and decoding; else a prompt once.
+        output: residuals behind the mixed layers, None for none.
+    """
+
+    per_token: bool
+    output: OutputCalibrators | None
+
+    def confidence(self, batch: PromptBatch) -> Float[Tensor, " B"]:
+        """Return the chance that the answer of the expert with the largest weight is acceptable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
     """What policies are made from.
@@ -83,11 +101,13 @@ class Parts:
     Attributes:
         experts: names of the experts, in the order of the weights.
         routers: fitted routers by name ("alignx", "linear").
+        outputs: output calibrators by the name of the router they were trained under.
         outcomes: for each judged prompt, which experts' answers were acceptable; only the oracle looks.
     """
 
     experts: tuple[str, ...]
     routers: Mapping[str, AlignXRouter] = field(default_factory=dict)
+    outputs: Mapping[str, OutputCalibrators] = field(default_factory=dict)
     outcomes: Mapping[str, Sequence[bool]] = field(default_factory=dict)
 
 

@@ -1,8 +1,8 @@
 """A base model with its experts and a policy, as one model: routing happens inside the pass that reads the prompt."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, Protocol, cast, runtime_checkable
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,9 +12,10 @@ from mocae.bank import ExpertBank
 from mocae.errors import ConfigError
 from mocae.experts import Pool, StopForward, at_layer, layer_inputs, pool_hidden
 from mocae.models import LoadedBase
-from mocae.policies.base import Policy, PromptBatch, Reading, shape_weights, weights_vector
+from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, shape_weights, weights_vector
+from mocae.policies.per_token import on_every_pass
 
-__all__ = ["Generator", "Mixture", "PlainModel", "RoutingTrace", "generator_of"]
+__all__ = ["Generator", "Mixture", "PlainModel", "Routed", "RoutingTrace", "generator_of"]
 
 
 @runtime_checkable
@@ -69,10 +70,25 @@ class PlainModel:
 
 
 class RoutingTrace:
-    """The weights in force, (B, K), once the prompts were read; None before."""
+    """What the policy did, once the prompts were read; None before.
+
+    Attributes:
+        alpha: (B, K), weights in force; routed by token, those at the last token of each prompt.
+        confidence: (B,), chance that the answer of the expert with the largest weight is acceptable; None too for a
+            policy that does not say, and where steering or given weights made another choice.
+    """
 
     def __init__(self) -> None:
-        self.alpha: Tensor | None = None
+        self.alpha: Float[Tensor, "B K"] | None = None
+        self.confidence: Float[Tensor, " B"] | None = None
+
+
+class Routed(NamedTuple):
+    """Generated ids, prompts included, with the weights and the confidence of each prompt (`RoutingTrace`)."""
+
+    ids: Tensor
+    weights: Float[Tensor, "B K"]
+    confidence: Float[Tensor, " B"] | None
 
 
 class Mixture:
@@ -81,6 +97,8 @@ class Mixture:
     *One pass.* The policy reads the base hidden states entering layer l during the prefill and sets the weights for the
     layers above; the KV cache stays on and decoding never routes again. Where an adapter touches a layer below l, the
     first l layers are run once with the experts off (*probe* mode), then the normal pass. Both give the same weights.
+    A policy that routes *per token* reads in every pass, prefill and decoding, and weighs each token by what it would
+    have read there if the prompt had ended; it has no probe mode. A policy's output calibrators are on while it routes.
 
     Args:
         base: model and tokenizer, the bank attached to the model.
@@ -135,30 +153,60 @@ class Mixture:
         chosen = policy or self.policy
         trace = RoutingTrace()
 
-        def put(pooled: Tensor | None) -> None:
+        fitted = chosen if isinstance(chosen, FittedPolicy) and weights is None else None
+
+        def route(batch: PromptBatch) -> Tensor:
             if weights is not None:
-                alpha = weights_vector(weights, names).expand(len(ids), -1)
-            else:
-                alpha = shape_weights(chosen.route(PromptBatch(ids, pooled)), steer=factor)
-            trace.alpha = alpha.detach().float().cpu()
+                return weights_vector(weights, names).expand(len(batch.ids), -1)
+            return shape_weights(chosen.route(batch), steer=factor)
+
+        def put(pooled: Tensor | None) -> None:
+            batch = PromptBatch(ids, pooled)
+            alpha = note(batch)
             self.bank.set_weights(alpha.repeat_interleave(copies, dim=0).to(self.base.model.device))
+
+        def put_tokens(pooled: Tensor, last: Tensor | None) -> None:
+            if last is not None:
+                note(PromptBatch(ids, last[::copies]))
+            rows, n_tokens, width = pooled.shape
+            each = [name for name in ids for _ in range(copies * n_tokens)]
+            alpha = route(PromptBatch(each, pooled.reshape(rows * n_tokens, width)))
+            self.bank.set_weights(alpha.reshape(rows, n_tokens, -1).to(self.base.model.device))
+
+        def note(batch: PromptBatch) -> Tensor:
+            alpha = route(batch)
+            trace.alpha = alpha.detach().float().cpu()
+            if fitted is not None and factor is None:
+                trace.confidence = fitted.confidence(batch)
+            return alpha
 
         before = self.bank.alpha
         reading = chosen.reads if weights is None else None
-        try:
+        mask = None if probe is None else probe["attention_mask"]
+        with ExitStack() as stack:
+            stack.callback(self.bank.set_weights, before)
+            if fitted is not None and fitted.output is not None:
+                stack.enter_context(fitted.output.attached(self.base.model))
             if reading is None:
                 put(None)
-                yield trace
+            elif fitted is not None and fitted.per_token:
+                self._refuse_low_experts(reading)
+                self.bank.set_weights(None)
+                stack.enter_context(on_every_pass(self.base.model, reading, mask, copies, put_tokens))
             elif self.bank.first_layer < reading.layer:
                 put(self._probe(probe, reading))
-                yield trace
             else:
                 self.bank.set_weights(None)
-                mask = None if probe is None else probe["attention_mask"]
-                with _on_prefill(self.base.model, reading, mask, copies, put):
-                    yield trace
-        finally:
-            self.bank.set_weights(before)
+                stack.enter_context(_on_prefill(self.base.model, reading, mask, copies, put))
+            yield trace
+
+    def _refuse_low_experts(self, reading: Reading) -> None:
+        if self.bank.first_layer < reading.layer:
+            raise ConfigError(
+                f"an expert adapts layer {self.bank.first_layer}, below layer {reading.layer} where the router reads, "
+                "so it cannot route per token in the same pass; set per_token to false, or experts.from_layer to where "
+                "it reads"
+            )
 
     def _probe(self, batch: Mapping[str, Tensor] | None, reading: Reading) -> Tensor:
         if batch is None:
@@ -214,16 +262,37 @@ class Mixture:
         **generation: Any,
     ) -> tuple[Tensor, Float[Tensor, "B K"]]:
         """Return the generated ids and the weights of each prompt; arguments and errors as in `generate`."""
+        routed = self.generate_routed(
+            input_ids, attention_mask=attention_mask, ids=ids, policy=policy, steer=steer, weights=weights, **generation
+        )
+        return routed.ids, routed.weights
+
+    @torch.no_grad()
+    def generate_routed(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        ids: Sequence[str] | None = None,
+        policy: Policy | None = None,
+        steer: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+        **generation: Any,
+    ) -> Routed:
+        """Return ids, weights and confidence of each prompt; arguments and errors as in `generate`."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         batch = {"input_ids": input_ids, "attention_mask": mask}
         names = ids if ids is not None else [""] * len(input_ids)
         generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
         copies = _rows_a_prompt(self.base.model, generation)
+        chosen = policy or self.policy
+        if isinstance(chosen, FittedPolicy) and chosen.per_token and _beams(self.base.model, generation) > 1:
+            raise ConfigError("per-token routing cannot follow beams, which change places; set num_beams to 1")
         with self.routing(names, policy=policy, steer=steer, weights=weights, probe=batch, copies=copies) as trace:
             out = generator_of(self.base.model)(**batch, **generation)
         if trace.alpha is None:
             raise ConfigError("the prompts were never read, so nothing was routed; max_new_tokens must be at least 1")
-        return out, trace.alpha
+        return Routed(out, trace.alpha, trace.confidence)
 
     def detach(self) -> None:
         """Take the experts off the base model."""
@@ -232,9 +301,16 @@ class Mixture:
 
 def _rows_a_prompt(model: Any, generation: Mapping[str, Any]) -> int:
     """Return how many rows `generate` makes of each prompt: its beams, or its answers where they are sampled."""
+    return max(_beams(model, generation), _setting(model, generation, "num_return_sequences"))
+
+
+def _beams(model: Any, generation: Mapping[str, Any]) -> int:
+    return _setting(model, generation, "num_beams")
+
+
+def _setting(model: Any, generation: Mapping[str, Any], name: str) -> int:
     defaults = generation.get("generation_config") or model.generation_config
-    counts = (generation.get(name) or getattr(defaults, name, None) for name in ("num_beams", "num_return_sequences"))
-    return max(count or 1 for count in counts)
+    return int(generation.get(name) or getattr(defaults, name, None) or 1)
 
 
 def generator_of(model: Any) -> Any:

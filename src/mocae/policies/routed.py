@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from mocae.calibration import AlignXRouter
+from mocae.calibration import AlignXRouter, OutputCalibrators
 from mocae.errors import ConfigError, ModelMismatchError
 from mocae.policies.base import Parts, Policy, PromptBatch, Reading, shape_weights
 
@@ -17,6 +17,8 @@ class RoutedPolicy:
         router: fitted.
         top_k: most experts a prompt uses, None: all.
         threshold: weight under which an expert is skipped, in [0, 1).
+        per_token: route every token by what a prompt ending there would be read as.
+        output: residuals behind the mixed layers.
         calibrated: whether weights are meant as probabilities of an acceptable answer.
 
     Raises:
@@ -24,7 +26,14 @@ class RoutedPolicy:
     """
 
     def __init__(
-        self, router: AlignXRouter, *, top_k: int | None = None, threshold: float = 0.0, calibrated: bool = True
+        self,
+        router: AlignXRouter,
+        *,
+        top_k: int | None = None,
+        threshold: float = 0.0,
+        per_token: bool = False,
+        output: OutputCalibrators | None = None,
+        calibrated: bool = True,
     ) -> None:
         if top_k is not None and top_k < 1:
             raise ConfigError(f"top_k is {top_k}; give at least 1, or null for all experts")
@@ -33,6 +42,8 @@ class RoutedPolicy:
         self.router = router
         self.top_k = top_k
         self.threshold = threshold
+        self.per_token = per_token
+        self.output = output
         self.reads: Reading | None = Reading(router.layer, router.pool)
         self.calibrated = calibrated
 
@@ -43,9 +54,22 @@ class RoutedPolicy:
             ConfigError: the batch has no hidden states.
             ModelMismatchError: it has those of another model.
         """
-        if batch.pooled is None:
-            raise ConfigError("this policy reads hidden states of the prompt and was given none")
-        return shape_weights(self.router.probs(batch.pooled), top_k=self.top_k, threshold=self.threshold)
+        return shape_weights(self.router.probs(_pooled(batch)), top_k=self.top_k, threshold=self.threshold)
+
+    def confidence(self, batch: PromptBatch) -> Float[Tensor, " B"]:
+        """Return the chance that the first choice is right; `top_k` and `threshold`, which keep it, change nothing.
+
+        Raises:
+            ConfigError: see `route`.
+            ModelMismatchError: see `route`.
+        """
+        return self.router.beliefs(_pooled(batch)).confidence
+
+
+def _pooled(batch: PromptBatch) -> Float[Tensor, "B P"]:
+    if batch.pooled is None:
+        raise ConfigError("this policy reads hidden states of the prompt and was given none")
+    return batch.pooled
 
 
 def _router(parts: Parts, name: str, argument: str | None) -> AlignXRouter:
@@ -65,11 +89,18 @@ def _router(parts: Parts, name: str, argument: str | None) -> AlignXRouter:
     return router
 
 
-def linear(parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0) -> Policy:
+def linear(
+    parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0, per_token: bool = False
+) -> Policy:
     """Return the uncalibrated mixture of experts: a router trained on which axis a prompt came from."""
-    return RoutedPolicy(_router(parts, "linear", argument), top_k=top_k, threshold=threshold)
+    router = _router(parts, "linear", argument)
+    return RoutedPolicy(router, top_k=top_k, threshold=threshold, per_token=per_token)
 
 
-def alignx(parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0) -> Policy:
-    """Return AlignX: the router fitted on outcomes, with both calibrators and temperature."""
-    return RoutedPolicy(_router(parts, "alignx", argument), top_k=top_k, threshold=threshold)
+def alignx(
+    parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0, per_token: bool = False
+) -> Policy:
+    """Return AlignX: the router fitted on outcomes, with both calibrators, and its output calibrators if it has any."""
+    router = _router(parts, "alignx", argument)
+    output = parts.outputs.get("alignx")
+    return RoutedPolicy(router, top_k=top_k, threshold=threshold, per_token=per_token, output=output)
