@@ -43,5 +43,5 @@ clean: ## Remove runs and caches (not .venv, not out/)
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt .venv/.torch
-	$(PIP) -e '.[train,eval,dev]' -c constraints.txt
+	$(PIP) -e '.[train,eval,export,serve,dev]' -c constraints.txt
 	@touch $@ .venv/.installed

@@ -2,7 +2,7 @@
 
 from mocae.bank.adapters import LoraPair, LoraWeights, load_peft, save_peft
 from mocae.bank.bank import ExpertBank
-from mocae.bank.combine import Truncated, combine, truncate
+from mocae.bank.combine import Truncated, combine, padded, truncate
 
 __all__ = [
     "ExpertBank",
@@ -11,6 +11,7 @@ __all__ = [
     "Truncated",
     "combine",
     "load_peft",
+    "padded",
     "save_peft",
     "truncate",
 ]

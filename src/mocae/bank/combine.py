@@ -11,7 +11,7 @@ from torch import Tensor
 from mocae.bank.adapters import LoraPair, LoraWeights, common_rank
 from mocae.errors import ConfigError, ModelMismatchError
 
-__all__ = ["Truncated", "combine", "truncate"]
+__all__ = ["Truncated", "combine", "padded", "truncate"]
 
 
 class Truncated(NamedTuple):
@@ -82,6 +82,28 @@ def truncate(weights: LoraWeights, r: int) -> Truncated:
         lost += float(squares[layers[module].r :].sum())
     error = math.sqrt(lost / total) if total else 0.0
     return Truncated(_as_expert(weights.name, layers, weights.base_model), error)
+
+
+def padded(weights: LoraWeights, *, r: int, start: int = 0) -> LoraWeights:
+    """Return the same expert with every pair of rank r and scaling 1: its ranks begin at `start`, the others are zero.
+
+    For tools that read one rank and one lora_alpha an adapter. Experts padded into ranges of their own have no cross
+    terms, so even a sum of factors is exact for them: (sum w_k B_k)(sum w_k A_k) = sum w_k^2 B_k A_k.
+
+    Raises:
+        ConfigError: a pair does not fit into the ranks from `start` to r.
+    """
+    largest = max((pair.r for pair in weights.layers.values()), default=0)
+    if start < 0 or start + largest > r:
+        raise ConfigError(f"expert {weights.name!r} has pairs of rank {largest}, which do not fit into {start} to {r}")
+    layers = {}
+    for module, pair in weights.layers.items():
+        a = torch.zeros(r, pair.A.shape[1])
+        b = torch.zeros(pair.B.shape[0], r)
+        a[start : start + pair.r] = pair.A.float()
+        b[:, start : start + pair.r] = pair.B.float() * pair.scaling
+        layers[module] = LoraPair(a, b, scaling=1.0)
+    return _as_expert(weights.name, layers, weights.base_model)
 
 
 def _concatenated(module: str, pairs: list[tuple[LoraPair, float]]) -> LoraPair:

@@ -16,9 +16,13 @@ import typer
 import mocae
 from mocae.cli.ablate import ablate
 from mocae.cli.bench import bench
+from mocae.cli.build import build, train_expert
 from mocae.cli.chat import chat
 from mocae.cli.compare import compare
 from mocae.cli.evaluate import evaluate
+from mocae.cli.export import export
+from mocae.cli.gateway import gateway
+from mocae.cli.hub import pull, push
 from mocae.cli.ls import ls
 from mocae.cli.plan import plan
 from mocae.cli.run import run
@@ -43,6 +47,10 @@ _EXTRA_OF = {
     "matplotlib": "eval",
     "openai": "eval",
     "lm_eval": "bridge",
+    "gguf": "export",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "httpx2": "serve",
 }
 """Optional modules and the extra that brings them."""
 
@@ -60,9 +68,10 @@ app = typer.Typer(
 
         [bold]mocae chat out/pocket --show-routing[/bold]""",
 )
-for command in (run, validate, plan, chat, ablate, ls, score, compare, bench):
+for command in (run, build, validate, plan, chat, ablate, ls, score, compare, bench, export, gateway, push, pull):
     app.command()(command)
 app.command(name="eval")(evaluate)
+app.command(name="train-expert")(train_expert)
 
 
 def _version(wanted: bool | None) -> None:

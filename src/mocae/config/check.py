@@ -45,6 +45,10 @@ def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
     if recipe.base.model is None:
         notes.append("base.model: not set; a run needs --set base.model=... or MOCAE_BASE_MODEL")
     files: dict[Path, str] = {}  # file -> the first key that names it
+    for axis in recipe.axes:
+        local = axis.adapter is not None and (axis.adapter.startswith((".", "/", "~")) or axis.adapter.count("/") != 1)
+        if axis.adapter is not None and local and not Path(axis.adapter).expanduser().is_dir():
+            problems.append(f"axes.{axis.name}.adapter: no folder {axis.adapter!r}; give a PEFT LoRA or a hub id")
     for key, _, source in _sources(recipe):
         wrong, _ = _plugin(f"{key}.source", SOURCES, source.source, source.options, _GIVEN_TO_SOURCES)
         problems += wrong

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -66,6 +66,10 @@ class Recipe(Config):
         """Names of the axes in the order of the recipe."""
         return tuple(axis.name for axis in self.axes)
 
+    def objective(self, axis: AxisConfig) -> Literal["sft", "dpo"]:
+        """Return what the expert of an axis is trained on."""
+        return axis.objective or self.experts.objective
+
     def data_path(self, path: Path | None) -> Path | None:
         """Return where a path of the recipe lies: joined to `data_root` unless absolute, None for None.
 
@@ -91,6 +95,10 @@ class Recipe(Config):
             raise problem(
                 "comparison.order", f"got {list(order)}; it should name every axis once: {list(self.axis_names)}"
             )
+        if self.experts.optimizer.method == "mezo" and any(self.objective(axis) == "dpo" for axis in self.axes):
+            raise problem("experts.optimizer.method", "got 'mezo' with an axis whose objective is 'dpo'; use 'adamw'")
+        if self.experts.optimizer.method == "mezo" and self.experts.optimizer.checkpoint_steps is not None:
+            raise problem("experts.optimizer.checkpoint_steps", "got a number with method 'mezo', which writes none")
         top_k = self.routing.top_k
         if top_k is not None and top_k > len(self.axes):
             raise problem("routing.top_k", f"got {top_k}; it should be at most the number of axes, {len(self.axes)}")

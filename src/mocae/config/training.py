@@ -20,7 +20,15 @@ from pydantic_core import PydanticCustomError
 from mocae.config.base import Config, FilePath, Fraction, Name, Sequence, problem
 from mocae.errors import ConfigError
 
-__all__ = ["AxisConfig", "BaseConfig", "ExpertsConfig", "OptimizerConfig", "SourceConfig"]
+__all__ = [
+    "AxisConfig",
+    "BaseConfig",
+    "ExpertsConfig",
+    "ForwardOnlyConfig",
+    "OptimizerConfig",
+    "PreferenceConfig",
+    "SourceConfig",
+]
 
 
 def _wrap(value: Any) -> Any:
@@ -107,17 +115,36 @@ class AxisConfig(Config):
     """What the axis is called in every table and file."""
     injection: str
     """Text put before the prompt while this axis's expert is trained."""
-    train: Annotated[Sources, Field(min_length=1)]
-    """Rows the expert learns from."""
+    train: Sources = ()
+    """Rows the expert learns from; may be left out with adapter."""
+    adapter: Annotated[str, Field(min_length=1)] | None = None
+    """PEFT LoRA adapter that is this axis's expert as it is, a folder or a hub id; null: the expert is trained."""
+    objective: Literal["sft", "dpo"] | None = None
+    """What this axis's expert is trained on; null: experts.objective."""
     calibration: Sources = ()
     """Prompts whose judged answers fit the router; none: this axis has none."""
     test: Annotated[Sources, Field(min_length=1)]
     """Prompts every system answers; never seen before."""
 
+    @model_validator(mode="after")
+    def _has_an_expert(self) -> AxisConfig:
+        if not self.train and self.adapter is None:
+            raise problem("train", "missing; give rows to train the expert on, or an adapter to use as it is")
+        return self
+
+
+class ForwardOnlyConfig(Config):
+    """Training without gradients (MeZO, arXiv 2305.17333): two forward passes a step."""
+
+    perturbation: PositiveFloat = 1e-3
+    """Size of the random step the loss is compared over (epsilon). MeZO: 1e-3."""
+
 
 class OptimizerConfig(Config):
-    """AdamW and its schedule, the same for every expert."""
+    """How parameters move, the same for every expert."""
 
+    method: Literal["adamw", "mezo"] = "adamw"
+    """adamw: gradients; mezo: two forward passes a step, for machines that cannot hold what gradients need."""
     learning_rate: PositiveFloat = 5e-4
     """Peak learning rate. AlignX's code: 5e-4; its README: 2e-5."""
     epochs: PositiveFloat = 3.0
@@ -132,8 +159,19 @@ class OptimizerConfig(Config):
     """Share of the steps that warm up."""
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     """Shape of the learning rate after warm-up."""
+    forward_only: ForwardOnlyConfig = ForwardOnlyConfig()
+    """Settings of mezo."""
     checkpoint_steps: PositiveInt | None = None
     """Steps between checkpoints a killed training goes on from; null: an adapter is trained in one go."""
+
+
+class PreferenceConfig(Config):
+    """Direct preference optimisation (arXiv 2305.18290)."""
+
+    beta: PositiveFloat = 0.1
+    """How much leaving the base model costs."""
+    sft_weight: NonNegativeFloat = 0.0
+    """Weight of the likelihood of the chosen response beside it; keeps answers likely, not only preferred."""
 
 
 class ExpertsConfig(Config):
@@ -155,5 +193,9 @@ class ExpertsConfig(Config):
     """Longest training row in tokens. AlignX: 512."""
     injection_rate: Fraction = 1.0
     """Share of training rows that carry the injected prompt."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """sft: the responses; dpo: the response rather than the rejected one, for sources that give both."""
+    preference: PreferenceConfig = PreferenceConfig()
+    """How dpo weighs the two."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How its parameters move."""

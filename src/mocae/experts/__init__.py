@@ -2,9 +2,11 @@
 
 from mocae.experts.blocks import finetune_blocks, load_blocks
 from mocae.experts.finetune import Optimisation, TrainingRecord, finetune
+from mocae.experts.forward_only import finetune_forward_only
 from mocae.experts.hidden import Pool, StopForward, at_layer, layer_inputs, pool_hidden, pooled_states
 from mocae.experts.lora import LoraSpec, given_back, quiet_peft, trainable_adapter
 from mocae.experts.pairs import inject
+from mocae.experts.preference import finetune_preference, with_rejected
 from mocae.experts.prefix import PrefixPool
 from mocae.experts.steps import COLLAPSED, LabelledRow, Steps, batch_of, encode_rows, gate_entropy, take_steps
 
@@ -23,6 +25,8 @@ __all__ = [
     "encode_rows",
     "finetune",
     "finetune_blocks",
+    "finetune_forward_only",
+    "finetune_preference",
     "gate_entropy",
     "given_back",
     "inject",
@@ -33,4 +37,5 @@ __all__ = [
     "quiet_peft",
     "take_steps",
     "trainable_adapter",
+    "with_rejected",
 ]

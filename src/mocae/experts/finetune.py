@@ -25,7 +25,16 @@ from mocae.experts.lora import LoraSpec, trainable_adapter
 from mocae.models import LoadedBase
 from mocae.progress import Bar, bar, say
 
-__all__ = ["Optimisation", "TrainingRecord", "finetune", "train_supervised"]
+__all__ = [
+    "Optimisation",
+    "TrainingRecord",
+    "Watcher",
+    "finetune",
+    "last_whole_checkpoint",
+    "save_adapter",
+    "train_supervised",
+    "with_room",
+]
 
 _IGNORED = -100
 
@@ -80,6 +89,15 @@ class TrainingRecord:
     last_loss: float
     n_parameters: int
 
+    @classmethod
+    def of(
+        cls, losses: Sequence[float], *, n_rows: int, n_left_out: int, n_steps: int, seconds: float, n_parameters: int
+    ) -> TrainingRecord:
+        """Return the record of a run with these losses, one a step."""
+        tenth = max(1, len(losses) // 10)
+        first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+        return cls(n_rows, n_left_out, n_steps, round(seconds, 2), first, last, n_parameters)
+
 
 def finetune(
     base: LoadedBase,
@@ -124,14 +142,7 @@ def finetune(
         record = train_supervised(
             base, wrapped, pairs, folder, optimisation=optimisation, seed=seed, label=label, work=work
         )
-        # A name, not a path: the folder must mean the same on another machine.
-        config: Any = wrapped.peft_config["default"]
-        config.base_model_name_or_path = base_name
-        if not isinstance(config.target_modules, str):
-            config.target_modules = sorted(config.target_modules)  # a set, so the file would differ from run to run
-        # PEFT would look the name up on the hub to see whether the embeddings grew; they never do.
-        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
+        save_adapter(wrapped, folder, base_name=base_name)
     return record
 
 
@@ -164,27 +175,42 @@ def train_supervised(
     """
     if not pairs:
         raise DataError(f"{label}: no training rows; give at least one")
-    kept = _with_room(base.tokenizer, pairs, optimisation.max_length, label)
+    kept = with_room(base.tokenizer, pairs, optimisation.max_length, label)
     started = time.monotonic()
     trainer = _trainer(base, wrapped, kept, _arguments(base, optimisation, seed=seed, work=work or folder), label)
     with ExitStack() as stack:
-        trainer.add_callback(_Watcher(stack, label))
-        trainer.train(resume_from_checkpoint=agreed(_last_whole_checkpoint(work)))
+        trainer.add_callback(Watcher(stack, label))
+        trainer.train(resume_from_checkpoint=agreed(last_whole_checkpoint(work)))
     n_parameters = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    tenth = max(1, len(losses) // 10)
-    return TrainingRecord(
+    return TrainingRecord.of(
+        [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         n_rows=len(kept),
         n_left_out=len(pairs) - len(kept),
         n_steps=trainer.state.global_step,
-        seconds=round(time.monotonic() - started, 2),
-        first_loss=sum(losses[:tenth]) / tenth,
-        last_loss=sum(losses[-tenth:]) / tenth,
+        seconds=time.monotonic() - started,
         n_parameters=n_parameters,
     )
 
 
-def _with_room(tokenizer: Any, pairs: Sequence[dict[str, str]], max_length: int, label: str) -> list[dict[str, str]]:
+def save_adapter(wrapped: Any, folder: Path, *, base_name: str) -> int:
+    """Write the adapter a model wears as PEFT does and return how many values it holds.
+
+    Args:
+        wrapped: a PEFT model.
+        folder: must exist.
+        base_name: of the base model; a name, not a path: the folder must mean the same on another machine.
+    """
+    config: Any = wrapped.peft_config["default"]
+    config.base_model_name_or_path = base_name
+    if not isinstance(config.target_modules, str):
+        config.target_modules = sorted(config.target_modules)  # a set, so the file would differ from run to run
+    # PEFT would look the name up on the hub to see whether the embeddings grew; they never do.
+    wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    return sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+
+
+def with_room(tokenizer: Any, pairs: Sequence[dict[str, str]], max_length: int, label: str) -> list[dict[str, str]]:
     """Return the pairs whose prompt leaves room for a response; the others would train nothing."""
     lengths = [len(ids) for ids in tokenizer([p["prompt"] for p in pairs])["input_ids"]]
     kept = [pair for pair, length in zip(pairs, lengths, strict=True) if length < max_length]
@@ -275,7 +301,7 @@ class _FilledSampler(Sampler[int]):
         self._rows.set_epoch(epoch)
 
 
-def _last_whole_checkpoint(work: Path | None) -> str | None:
+def last_whole_checkpoint(work: Path | None) -> str | None:
     """Return the newest checkpoint that was written to its end, None where there is none."""
     found = sort_checkpoints(str(work)) if work is not None and work.is_dir() else []
     # The trainer writes its state last; a checkpoint without it is of a run killed while writing.
@@ -322,7 +348,7 @@ def _arguments(base: LoadedBase, optimisation: Optimisation, *, seed: int, work:
     return arguments
 
 
-class _Watcher(TrainerCallback):
+class Watcher(TrainerCallback):
     """Shows a progress bar on `stack`, and stops at a loss that is not finite."""
 
     def __init__(self, stack: ExitStack, label: str) -> None:

@@ -13,13 +13,13 @@ from torch import Tensor
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter, OutputCalibrators
 from mocae.errors import ArtifactError, ModelMismatchError
-from mocae.models import base_fingerprint, load_base
+from mocae.models import LoadedBase, base_fingerprint, load_base
 from mocae.pipelines.summary import SCHEMA
 from mocae.policies import Mixture, Parts, build_policy
 from mocae.prompts import FORMATS
 from mocae.types import prompt_id
 
-__all__ = ["AlignedModel", "Reply", "load"]
+__all__ = ["AlignedModel", "Reply", "base_of", "load", "read_manifest"]
 
 _DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 
@@ -143,20 +143,8 @@ def load(
         ModelMismatchError: the base model is not the one the experts were trained on.
     """
     root = Path(folder)
-    manifest = _manifest(root)
-    base = load_base(
-        base_model or manifest["base"]["model"],
-        revision=manifest["base"]["revision"],
-        dtype=_DTYPES[manifest["base"]["dtype"]],
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
-    found = base_fingerprint(base.model)
-    if found != manifest["base"]["fingerprint"]:
-        raise ModelMismatchError(
-            f"{root}: made for base model {manifest['base']['model']!r} with fingerprint "
-            f"{manifest['base']['fingerprint'][:12]}, the one loaded has {found[:12]}; give base_model the same one"
-        )
+    manifest = read_manifest(root)
+    base = base_of(root, manifest, device=device, base_model=base_model, trust_remote_code=trust_remote_code)
     bank = ExpertBank.attach(base.model, {axis: root / "experts" / axis for axis in manifest["axes"]})
     routers = {policy: AlignXRouter.load(root / entry["folder"]) for policy, entry in manifest["routers"].items()}
     options = {policy: entry["options"] for policy, entry in manifest["routers"].items()}
@@ -177,7 +165,42 @@ def load(
     )
 
 
-def _manifest(root: Path) -> dict[str, Any]:
+def base_of(
+    root: Path,
+    manifest: Mapping[str, Any],
+    *,
+    device: str | None = None,
+    base_model: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedBase:
+    """Return the base model a manifest names; arguments as in `load`.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+        ModelMismatchError: it is not the one the experts were trained on.
+    """
+    base = load_base(
+        base_model or manifest["base"]["model"],
+        revision=manifest["base"]["revision"],
+        dtype=_DTYPES[manifest["base"]["dtype"]],
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    found = base_fingerprint(base.model)
+    if found != manifest["base"]["fingerprint"]:
+        raise ModelMismatchError(
+            f"{root}: made for base model {manifest['base']['model']!r} with fingerprint "
+            f"{manifest['base']['fingerprint'][:12]}, the one loaded has {found[:12]}; give base_model the same one"
+        )
+    return base
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return the manifest of a finished run.
+
+    Raises:
+        ArtifactError: the folder is no finished run, is damaged, or was written by another version.
+    """
     path = root / "manifest.json"
     if not path.is_file():
         raise ArtifactError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter
 from mocae.config import Recipe, RoutingConfig
+from mocae.errors import ConfigError
 from mocae.evaluation import Generation
 from mocae.models import LoadedBase, base_fingerprint, pick_device, shard
 from mocae.pipelines.fitting import Features, Fitter
@@ -88,7 +89,14 @@ class Contest:
     def experts(self) -> Mapping[str, Stage]:
         """The trained experts by axis."""
         with self.bare():
-            return {axis: self.trainer.expert(axis, self.rows.train[axis]) for axis in self.recipe.axis_names}
+            return {axis: self.expert(axis) for axis in self.recipe.axis_names}
+
+    def expert(self, name: str) -> Stage:
+        """Return the expert of one axis: trained, or brought along. Nothing may be attached to the base model."""
+        axis = next(axis for axis in self.recipe.axes if axis.name == name)
+        if axis.adapter is not None:
+            return self.trainer.imported(name, axis.adapter)
+        return self.trainer.expert(name, self.rows.train[name])
 
     @property
     def expert_keys(self) -> list[list[str]]:
@@ -133,7 +141,12 @@ class Contest:
     @cached_property
     def features(self) -> Stage:
         """Task features, latent space and states of the calibration prompts."""
-        return self._fitter().features(self.rows.train, self.rows.all_of("calibration"), self.expert_keys)
+        # An expert that was brought along has no training prompts; those it is calibrated on describe it too.
+        probes = {axis: self.rows.train[axis] or self.rows.calibration.get(axis, ()) for axis in self.recipe.axis_names}
+        for axis, rows in probes.items():
+            if not rows:
+                raise ConfigError(f"axes.{axis}: neither train nor calibration rows, so nothing describes its expert")
+        return self._fitter().features(probes, self.rows.all_of("calibration"), self.expert_keys)
 
     def subspaces(self, features: Stage) -> dict[str, NDArray[Any]]:
         """Return for every axis the orthonormal rows, shape (m, k), of its subspace U_i of the latent space."""

@@ -73,7 +73,9 @@ def read_rows_of(recipe: Recipe) -> Rows:
     calibration = {axis.name: _once(read(axis.name, axis.calibration)) for axis in recipe.axes if axis.calibration}
     test = {axis.name: _once(read(axis.name, axis.test)) for axis in recipe.axes}
     rows = Rows(train, calibration, test, skipped)
-    for axis, split_rows in (*train.items(), *test.items()):
+    imported = {axis.name for axis in recipe.axes if axis.adapter is not None}
+    trained = [(axis, found) for axis, found in train.items() if axis not in imported]
+    for axis, split_rows in (*trained, *test.items()):
         if not split_rows:
             raise DataError(f"axes.{axis}: no rows were read; look at path, hash_range and on_bad_row")
     for row in (*rows.all_of("calibration"), *rows.all_of("test")):

@@ -22,7 +22,7 @@ from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
 from mocae.pipelines.collapse import overlap
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete
-from mocae.pipelines.judges import make_judges
+from mocae.pipelines.judges import Judges, make_judges
 from mocae.pipelines.pool import StagePool
 from mocae.pipelines.routing import routing_of
 from mocae.pipelines.rows import read_rows_of
@@ -33,7 +33,7 @@ from mocae.pipelines.updates import updates
 from mocae.progress import say, visible
 from mocae.report import write_report
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunResult", "run", "train_expert"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,29 @@ def run(
             store.clean()
         wait()
     return RunResult(report, store.root / "report.json", store.root / "report.html")
+
+
+def train_expert(recipe: Recipe, *, axis: str, out: Path | str, progress: bool = True) -> Path:
+    """Return the folder of one axis's expert, trained unless it is there; `run` into the same folder goes on with it.
+
+    Args:
+        recipe: what the expert belongs to; all its rows are read, so that a leak is found here already.
+        axis: whose expert.
+        out: folder of the artifact; made if need be.
+        progress: show progress on stderr.
+
+    Raises:
+        ConfigError: no such axis.
+        MocaeError: see `mocae.errors`.
+    """
+    if axis not in recipe.axis_names:
+        raise ConfigError(f"--axis: {unknown_name('axis', axis, recipe.axis_names)}")
+    store = Store(Path(out))
+    with visible(progress), _library_bars(progress), store.locked():
+        rows = read_rows_of(recipe)
+        base = _Run(recipe, store, ()).load_base()
+        with Contest(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as contest:
+            return contest.expert(axis).folder
 
 
 @contextmanager
@@ -144,7 +167,7 @@ class _Run:
         """Make every stage the systems need, write the artifact and return its report."""
         rows = read_rows_of(self.recipe)
         judges = make_judges(self.recipe, rows)
-        base = self._load_base()
+        base = self.load_base()
         contestants: dict[str, Contestant] = {}
         with Contest(self.recipe, base=base, rows=rows, judges=judges, store=self.store) as contest:
             for system in _in_turn(self.systems):
@@ -167,7 +190,8 @@ class _Run:
         self._write(report, {name: contestants[name].answered for name in names}, contest.base_key)
         return report
 
-    def _load_base(self) -> LoadedBase:
+    def load_base(self) -> LoadedBase:
+        """Return the base model on the device and in the number format the recipe names."""
         config = self.recipe.base
         device = pick_device(config.device)
         dtype = self._dtype(device)

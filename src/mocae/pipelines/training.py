@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from mocae.bank import load_peft, save_peft
+from mocae.bank.adapters import CONFIG_FILE, WEIGHTS_FILE
+from mocae.bank.build import bank_linears
+from mocae.bank.gates import Gates
 from mocae.config import ExpertsConfig, Recipe
-from mocae.experts import LoraSpec, Optimisation, TrainingRecord, finetune, finetune_blocks, inject
+from mocae.errors import ConfigError
+from mocae.experts import (
+    LoraSpec,
+    Optimisation,
+    TrainingRecord,
+    finetune,
+    finetune_blocks,
+    finetune_forward_only,
+    finetune_preference,
+    inject,
+    with_rejected,
+)
 from mocae.models import LoadedBase, decoder_layers
 from mocae.pipelines.store import Stage, Store, key_of
 from mocae.prompts import FORMATS
 from mocae.types import Example
 
-__all__ = ["Trainer", "first_expert_layer"]
+__all__ = ["Trainer", "adapter_folder", "first_expert_layer"]
 
 
 def first_expert_layer(experts: ExpertsConfig, base: LoadedBase) -> int:
     """Return the first adapted decoder layer: as given, else a third of the depth."""
     return len(decoder_layers(base.model)) // 3 if experts.from_layer is None else experts.from_layer
+
+
+def adapter_folder(adapter: str) -> Path:
+    """Return the folder of an adapter: the one named, or its two files taken from the Hub.
+
+    Raises:
+        ConfigError: there is no such folder, and the Hub has no such repository.
+    """
+    folder = Path(adapter).expanduser()
+    if folder.is_dir():
+        return folder
+    if adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
+        raise ConfigError(f"adapter {adapter!r}: no such folder; give a PEFT LoRA folder, or a Hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(adapter, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+    except Exception as error:  # network, login, no such repository: the hub's own words say which
+        raise ConfigError(
+            f"adapter {adapter!r}: no such folder, and the Hub does not give it ({type(error).__name__}: {error}). "
+            "Give a PEFT LoRA folder or a Hub id (owner/name)"
+        ) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +87,34 @@ class Trainer:
             folder: where its stage lies.
         """
         label = f"expert {axis}" if targets is None else f"expert {axis} ({', '.join(targets)})"
-        return self._adapter(f"{folder}/{axis}", rows, r=self.recipe.experts.r, label=label, targets=targets)
+        objective = self.recipe.objective(next(a for a in self.recipe.axes if a.name == axis))
+        return self._adapter(
+            f"{folder}/{axis}", rows, r=self.recipe.experts.r, label=label, targets=targets, objective=objective
+        )
+
+    def imported(self, axis: str, adapter: str) -> Stage:
+        """Return the expert of an axis that was brought along, as the run's own folder.
+
+        Args:
+            axis: its name.
+            adapter: a PEFT LoRA folder, or a Hub id of one.
+
+        Raises:
+            ConfigError: the adapter is not there.
+            ArtifactError: it is damaged.
+            ModelMismatchError: it is more than a LoRA, or of another base model.
+        """
+        source = adapter_folder(adapter)
+        expert = load_peft(source, name=axis)
+        bank_linears(self.base.model, {axis: expert}, gates=Gates(1))  # tells what does not fit before anything is run
+        digests = {name: _digest(source / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+
+        def make(folder: Path) -> None:
+            save_peft(expert, folder, base_model_name=self.recipe.base.required_model())
+            record = {"imported": adapter, "n_parameters": expert.n_parameters}
+            (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+        return self.store.stage(f"experts/{axis}", {"base": dict(self.base_key), "imported": digests}, make)
 
     def joint(self, rows: Sequence[Example], *, name: str = "joint", start: Stage | None = None) -> Stage:
         """Return one adapter trained on the rows of all axes, with the rank of all experts together.
@@ -127,6 +197,7 @@ class Trainer:
         label: str,
         start: Stage | None = None,
         targets: tuple[str, ...] | None = None,
+        objective: Literal["sft", "dpo"] = "sft",
     ) -> Stage:
         experts = self.recipe.experts
         # The scaling stays what it is for one expert, so that a larger rank does not mean a larger step.
@@ -139,7 +210,8 @@ class Trainer:
             target_modules=targets or experts.target_modules,
             from_layer=first_expert_layer(experts, self.base),
         )
-        optimisation, pairs = self._optimisation(), self._pairs(rows)
+        optimizer, optimisation = experts.optimizer, self._optimisation()
+        pairs: list[dict[str, str]] = self._pairs(rows)
         inputs = {
             "base": dict(self.base_key),
             "pairs": pairs,
@@ -148,23 +220,57 @@ class Trainer:
             "seed": self.recipe.seed,
             "start": start.key if start else None,
         }
+        # Only what departs from fine-tuning with gradients, so that experts made before are still known.
+        if objective == "dpo":
+            pairs = with_rejected(rows, pairs, prompt_format=FORMATS.get(self.recipe.prompt_format))
+            inputs |= {"pairs": pairs, "preference": experts.preference.model_dump()}
+        forward_only = optimizer.method == "mezo"
+        if forward_only:
+            inputs |= {"forward_only": optimizer.forward_only.model_dump()}
 
         def make(folder: Path) -> None:
-            record = finetune(
-                self.base,
-                pairs,
-                folder,
-                lora=lora,
-                optimisation=optimisation,
-                seed=self.recipe.seed,
-                label=label,
-                base_name=self.recipe.base.required_model(),
-                start_from=start.folder if start else None,
-                work=self._work(name, inputs),
-            )
+            shared: dict[str, Any] = {
+                "lora": lora,
+                "optimisation": optimisation,
+                "seed": self.recipe.seed,
+                "label": label,
+                "base_name": self.recipe.base.required_model(),
+            }
+            if forward_only:
+                record = finetune_forward_only(
+                    self.base,
+                    pairs,
+                    folder,
+                    perturbation=optimizer.forward_only.perturbation,
+                    start_from=start.folder if start else None,
+                    **shared,
+                )
+            else:
+                work = self._work(name, inputs)
+                record = self._by_gradient(folder, pairs, objective, start, work, shared)
             _note(record, folder)
 
         return self.store.stage(name, inputs, make)
+
+    def _by_gradient(
+        self,
+        folder: Path,
+        rows: Sequence[dict[str, str]],
+        objective: Literal["sft", "dpo"],
+        start: Stage | None,
+        work: Path | None,
+        shared: Mapping[str, Any],
+    ) -> TrainingRecord:
+        going_on: dict[str, Any] = {
+            "start_from": start.folder if start else None,
+            "work": work,
+        }
+        if objective == "sft":
+            return finetune(self.base, rows, folder, **shared, **going_on)
+        preference = self.recipe.experts.preference
+        return finetune_preference(
+            self.base, rows, folder, beta=preference.beta, sft_weight=preference.sft_weight, **shared, **going_on
+        )
 
     def _optimisation(self) -> Optimisation:
         experts, optimizer = self.recipe.experts, self.recipe.experts.optimizer

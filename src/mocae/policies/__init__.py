@@ -11,6 +11,7 @@ from mocae.policies.base import (
     shape_weights,
     weights_vector,
 )
+from mocae.policies.code_book import CodeBook, CodeBookPolicy
 from mocae.policies.fixed import FixedPolicy
 from mocae.policies.mixture import Generator, Mixture, PlainModel, Routed
 from mocae.policies.oracle import OraclePolicy
@@ -18,6 +19,8 @@ from mocae.policies.routed import RoutedPolicy
 
 __all__ = [
     "POLICIES",
+    "CodeBook",
+    "CodeBookPolicy",
     "FittedPolicy",
     "FixedPolicy",
     "Generator",

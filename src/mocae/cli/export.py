@@ -1,0 +1,106 @@
+"""`mocae export`: take a finished run to another stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mocae.cli.options import AsJson, factors, words
+
+__all__ = ["Form", "Numbers", "export"]
+
+
+class Form(StrEnum):
+    """Forms an artifact can be exported in."""
+
+    PEFT = "peft"
+    MERGED = "merged"
+    GGUF = "gguf"
+    VLLM = "vllm"
+    LORAX = "lorax"
+
+
+class Numbers(StrEnum):
+    """Number formats of GGUF."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+
+
+def export(
+    artifact: Annotated[Path, typer.Argument(metavar="DIR", help="Folder a run or a build has written.")],
+    to: Annotated[Form, typer.Option("--to", help="Form of the export, see below.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the export.")],
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="A=W,B=W", help="Weight of every expert, as helpfulness=0.7,honesty=-0.2."),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option("--rank", min=1, help="peft, vllm: cut adapters to this rank by SVD; default: exact.")
+    ] = None,
+    numbers: Annotated[Numbers, typer.Option("--numbers", help="gguf: number format of matrices.")] = Numbers.F16,
+    mixtures: Annotated[int, typer.Option("--mixtures", min=1, help="vllm: mixtures in the code book.")] = 8,
+    measure: Annotated[
+        bool, typer.Option(help="vllm: answer the recipe's test prompts with and without the code book.")
+    ] = True,
+    base_model: Annotated[
+        str | None, typer.Option("--base-model", metavar="ID_OR_PATH", help="Where the base model lies now.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="vllm: of the code book.")] = 0,
+    as_json: AsJson = False,
+    progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+) -> None:
+    """Write a finished run in the form another stack reads.
+
+    [bold]peft[/bold]: one plain LoRA for given weights, exact, or cut to --rank with the error printed.
+    [bold]merged[/bold]: a standard Hugging Face model with the experts in its weights.
+    [bold]gguf[/bold]: base and experts for llama.cpp, which takes the weights with each request.
+    [bold]vllm[/bold]: a few mixtures as LoRA adapters, and the router for `mocae gateway`.
+    [bold]lorax[/bold]: adapters that LoRAX mixes per request, and the requests.
+
+    [bold]mocae export out/pocket --to peft --weights helpfulness=0.7,honesty=-0.2 --out out/lora[/bold]
+
+    [bold]mocae export out/pocket --to vllm --mixtures 8 --out out/vllm[/bold]
+    """
+    from mocae.pipelines.export import ExportOptions
+    from mocae.pipelines.export import export as run_export
+
+    options = ExportOptions(
+        weights=factors(words(weights, "--weights"), "--weights"),
+        rank=rank,
+        number_format=numbers.value,
+        n_mixtures=mixtures,
+        measure=measure,
+        seed=seed,
+    )
+    manifest = run_export(artifact, to=to.value, out=out, options=options, base_model=base_model, progress=progress)
+    typer.echo(json.dumps(manifest, indent=1) if as_json else "\n".join(_told(manifest, out)))
+
+
+def _told(manifest: Mapping[str, Any], out: Path) -> list[str]:
+    """Return what to tell the user, a line each."""
+    lines = [f"{manifest['format']}: {len(manifest['files'])} files in {out}; README.md says how to load them"]
+    if "rank" in manifest:
+        lines.append(f"rank {manifest['rank']}")
+    if "relative_error" in manifest:
+        lines.append(f"relative error of the change (Frobenius) {manifest['relative_error']:.3g}")
+    if "relative_errors" in manifest:
+        lines.append(f"relative error of the changes (Frobenius) at most {max(manifest['relative_errors']):.3g}")
+    if "mixtures" in manifest:
+        lines.append(
+            f"{len(manifest['mixtures'])} mixtures; {100 * manifest['moved_weight']:.1f} % of the weight moved on "
+            "calibration prompts"
+        )
+    measured = manifest.get("measured")
+    if measured:
+        lines.append(
+            f"acceptable answers on {measured['n']} test prompts: exact {measured['exact']:.3f}, code book "
+            f"{measured['code_book']:.3f} (loss {measured['loss']:+.3f}; {measured['changed']} verdicts differ)"
+        )
+    return lines + [f"note: {note}" for note in manifest.get("notes") or ()]

@@ -1,0 +1,219 @@
+"""Stage 1 without gradients: MeZO, two forward passes a step, for machines that cannot hold what gradients need."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from mocae.errors import DataError, TrainingError
+from mocae.experts.finetune import Optimisation, TrainingRecord, save_adapter, with_room
+from mocae.experts.lora import LoraSpec, trainable_adapter
+from mocae.models import LoadedBase
+from mocae.progress import bar
+
+__all__ = ["finetune_forward_only", "spsa_step"]
+
+_IGNORED = -100
+
+
+def finetune_forward_only(
+    base: LoadedBase,
+    pairs: Sequence[dict[str, str]],
+    folder: Path,
+    *,
+    lora: LoraSpec,
+    optimisation: Optimisation,
+    perturbation: float,
+    seed: int,
+    label: str,
+    base_name: str,
+    start_from: Path | None = None,
+) -> TrainingRecord:
+    """Train an adapter with forward passes only, write it to `folder` as PEFT does, and return what happened.
+
+    Memory is that of answering: no activation is kept for a backward pass, no gradient and no optimiser state exist.
+    The price is steps: the direction is random, so many more are needed than with gradients. The base model is given
+    back as it was, as by `finetune`; weight decay, warm-up and schedule are those of `optimisation`, checkpoints are
+    not written.
+
+    Args:
+        base: model and tokenizer; quantised models too, since nothing flows back through them.
+        pairs: made by `inject`.
+        folder: where the adapter goes; must exist.
+        lora: shape of the adapter, the only thing that moves.
+        optimisation: learning rate, epochs, batches and schedule.
+        perturbation: size of the random step (epsilon).
+        seed: of initialisation, order and directions; the same seed gives the same adapter.
+        label: what the progress bar and errors say.
+        base_name: name written into the adapter.
+        start_from: an adapter to train further.
+
+    Raises:
+        DataError: no pairs.
+        ConfigError: a layer or target module the model does not have.
+        TrainingError: the loss is not finite, or no prompt leaves room for its response.
+
+    Reference: Malladi et al., *Fine-Tuning Language Models with Just Forward Passes*, arXiv 2305.17333, algorithm 1.
+    Deviation: the paper keeps the learning rate constant; here the recipe's schedule applies.
+    """
+    if not pairs:
+        raise DataError(f"{label}: no training rows; give at least one")
+    kept = with_room(base.tokenizer, pairs, optimisation.max_length, label)
+    started = time.monotonic()
+    transformers.set_seed(seed)
+    losses: list[float] = []
+    with trainable_adapter(base.model, lora, start_from=start_from) as wrapped:
+        wrapped.eval()  # dropout would make the two passes differ in more than the step
+        parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
+        rows = [_tokens(base.tokenizer, pair, optimisation.max_length) for pair in kept]
+        batches = list(_batches(rows, optimisation, seed=seed))
+        rates = _rates(optimisation, len(batches))
+        directions = random.Random(f"directions {seed}")
+        with bar(len(batches), label) as shown:
+            for batch, rate in zip(batches, rates, strict=True):
+                step = spsa_step(
+                    parameters,
+                    lambda batch=batch: _loss(wrapped, batch, optimisation.batch_size),
+                    perturbation=perturbation,
+                    learning_rate=rate,
+                    weight_decay=optimisation.weight_decay,
+                    seed=directions.getrandbits(63),
+                )
+                if not math.isfinite(step):
+                    raise TrainingError(
+                        f"{label}: the loss is {step} at step {len(losses) + 1}. Lower "
+                        "experts.optimizer.learning_rate or experts.optimizer.forward_only.perturbation"
+                    )
+                losses.append(step)
+                shown.note(f"loss {step:.3f}")
+                shown.advance()
+        n_parameters = save_adapter(wrapped, folder, base_name=base_name)
+    return TrainingRecord.of(
+        losses,
+        n_rows=len(kept),
+        n_left_out=len(pairs) - len(kept),
+        n_steps=len(losses),
+        seconds=time.monotonic() - started,
+        n_parameters=n_parameters,
+    )
+
+
+@torch.no_grad()
+def spsa_step(
+    parameters: Sequence[nn.Parameter],
+    loss: Any,
+    *,
+    perturbation: float,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    seed: int,
+) -> float:
+    """Move parameters once along a random direction, in place, and return the mean of the two losses.
+
+    The direction z is drawn again from its seed each time it is needed, one parameter at a time, so it is never held
+    whole. The slope along it is (L(p + eps z) - L(p - eps z)) / (2 eps).
+
+    Args:
+        parameters: what moves.
+        loss: a function of nothing that returns the loss as a float.
+        perturbation: eps.
+        learning_rate: of this step.
+        weight_decay: share of the parameter taken off, times the learning rate.
+        seed: of the direction.
+    """
+    _move(parameters, perturbation, seed)
+    above = float(loss())
+    _move(parameters, -2 * perturbation, seed)
+    below = float(loss())
+    _move(parameters, perturbation, seed)
+    slope = (above - below) / (2 * perturbation)
+    if math.isfinite(slope):
+        if weight_decay:
+            for parameter in parameters:
+                parameter.mul_(1 - learning_rate * weight_decay)
+        _move(parameters, -learning_rate * slope, seed)
+    return (above + below) / 2
+
+
+def _move(parameters: Sequence[nn.Parameter], size: float, seed: int) -> None:
+    """Add `size` times the direction of a seed to the parameters."""
+    generators: dict[torch.device, torch.Generator] = {}
+    for parameter in parameters:
+        device = parameter.device
+        if device not in generators:
+            generators[device] = torch.Generator(device).manual_seed(seed)
+        z = torch.randn(parameter.shape, generator=generators[device], device=device, dtype=parameter.dtype)
+        parameter.add_(z, alpha=size)
+
+
+def _tokens(tokenizer: Any, pair: dict[str, str], max_length: int) -> tuple[list[int], int]:
+    """Return the ids of prompt and response, end of text included, and how many are the prompt's."""
+    prompt = tokenizer(pair["prompt"])["input_ids"]
+    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    response = tokenizer(pair["completion"], add_special_tokens=False)["input_ids"] + end
+    return (prompt + response)[:max_length], len(prompt)
+
+
+def _batches(
+    rows: Sequence[tuple[list[int], int]], optimisation: Optimisation, *, seed: int
+) -> Iterator[list[tuple[list[int], int]]]:
+    """Yield the rows of each step, shuffled anew in each epoch; a part of an epoch ends early."""
+    size = optimisation.batch_size * optimisation.gradient_accumulation
+    a_pass = math.ceil(len(rows) / size)
+    left = max(1, round(a_pass * optimisation.epochs))
+    order = random.Random(f"order {seed}")
+    while left > 0:
+        shuffled = list(rows)
+        order.shuffle(shuffled)
+        for start in range(0, len(shuffled), size)[:left]:
+            yield shuffled[start : start + size]
+        left -= a_pass
+
+
+def _rates(optimisation: Optimisation, n_steps: int) -> list[float]:
+    """Return the learning rate of each step, by the schedule the trainers use."""
+    nothing = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=optimisation.learning_rate)
+    schedule = transformers.get_scheduler(
+        optimisation.lr_scheduler,
+        nothing,
+        num_warmup_steps=math.ceil(optimisation.warmup_ratio * n_steps),
+        num_training_steps=n_steps,
+    )
+    rates = []
+    for _ in range(n_steps):
+        rates.append(float(schedule.get_last_lr()[0]))
+        nothing.step()
+        schedule.step()
+    return rates
+
+
+def _loss(model: Any, rows: Sequence[tuple[list[int], int]], batch_size: int) -> float:
+    """Return the mean loss a response token over the rows, `batch_size` of them at once."""
+    total, n = 0.0, 0
+    for start in range(0, len(rows), batch_size):
+        ids, mask, labels = _padded(rows[start : start + batch_size], model.device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        wanted = labels[:, 1:]
+        seen = wanted != _IGNORED
+        total += float(nn.functional.cross_entropy(logits[seen].float(), wanted[seen], reduction="sum"))
+        n += int(seen.sum())
+    return total / max(1, n)
+
+
+def _padded(rows: Sequence[tuple[list[int], int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
+    for i, (tokens, n_prompt) in enumerate(rows):
+        ids[i, : len(tokens)] = torch.tensor(tokens)
+        mask[i, : len(tokens)] = 1
+        labels[i, n_prompt : len(tokens)] = torch.tensor(tokens[n_prompt:])
+    return ids.to(device), mask.to(device), labels.to(device)

@@ -1,0 +1,28 @@
+"""Artifacts in the forms that other software reads, one file a format."""
+
+from mocae.export.bundle import Bundle, read_export, whole_folder, write_manifest
+from mocae.export.chooser import Chooser, load_chooser
+from mocae.export.gguf import export_gguf
+from mocae.export.hub import pull, push
+from mocae.export.lorax import export_lorax, merged_adapters
+from mocae.export.merged import export_merged
+from mocae.export.peft import export_peft
+from mocae.export.vllm import export_vllm, fit_code_book
+
+__all__ = [
+    "Bundle",
+    "Chooser",
+    "export_gguf",
+    "export_lorax",
+    "export_merged",
+    "export_peft",
+    "export_vllm",
+    "fit_code_book",
+    "load_chooser",
+    "merged_adapters",
+    "pull",
+    "push",
+    "read_export",
+    "whole_folder",
+    "write_manifest",
+]

@@ -1,0 +1,168 @@
+"""What is exported, and the folder it goes to: whole or not at all, with a manifest that lists every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mocae.bank import LoraWeights
+from mocae.calibration import AlignXRouter
+from mocae.errors import ArtifactError, ConfigError
+from mocae.models import LoadedBase
+from mocae.policies import weights_vector
+
+__all__ = ["MANIFEST", "Bundle", "read_export", "whole_folder", "write_manifest"]
+
+MANIFEST = "export.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A base model with its experts, and the router where there is one.
+
+    Attributes:
+        base: model and tokenizer, nothing attached to the model.
+        base_name: Hub id, folder or registered name the base model is known by.
+        revision: of the base model on the Hub, None where it has none.
+        fingerprint: `mocae.models.base_fingerprint` of the base model.
+        prompt_format: registered name of the format the experts were trained with.
+        experts: name -> expert, in the order of weights.
+        router: fitted router, None where the artifact has none.
+        router_options: `top_k` and `threshold` the router is used with.
+    """
+
+    base: LoadedBase
+    base_name: str
+    revision: str | None
+    fingerprint: str
+    prompt_format: str
+    experts: Mapping[str, LoraWeights]
+    router: AlignXRouter | None = None
+    router_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def vector(self, weights: Mapping[str, float] | None, *, to: str) -> Tensor:
+        """Return weights given by name as a vector, shape (K,).
+
+        Raises:
+            ConfigError: none are given although the format `to` needs them, all are 0, or a name is no expert.
+        """
+        names = list(self.experts)
+        if not weights:
+            example = ",".join(f"{name}={1 / len(names):.2g}" for name in names)
+            raise ConfigError(f"--to {to} needs --weights, one number an expert, as in --weights {example}")
+        vector = weights_vector(weights, names)
+        if not vector.any():
+            raise ConfigError(f"--weights {dict(weights)}: all are 0, which is the base model; give another")
+        return vector
+
+    def require_router(self, *, to: str) -> AlignXRouter:
+        """Return the router.
+
+        Raises:
+            ConfigError: the artifact has none.
+        """
+        if self.router is None:
+            raise ConfigError(
+                f"--to {to} needs a fitted router, and the artifact has none; run its recipe with the system 'alignx'"
+            )
+        return self.router
+
+    def save_router(self, folder: Path) -> None:
+        """Write the router to `folder`/router, for the gateway; nothing where there is none."""
+        if self.router is not None:
+            (folder / "router").mkdir()
+            self.router.save(folder / "router")
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Return a context with an empty folder that becomes `out` when the context ends without an error.
+
+    Raises:
+        ConfigError: `out` is there already and not empty.
+        ArtifactError: it cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: there is something already; give a new folder, or remove it first")
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        raise ArtifactError(
+            f"{out}: could not be written ({error.strerror or error}); free space, or give another --out"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_manifest(folder: Path, bundle: Bundle, *, to: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Write and return `export.json`: what it is, of which base model, made how, and the SHA-256 of every file."""
+    manifest = {
+        "schema": _SCHEMA,
+        "format": to,
+        "base": {
+            "model": bundle.base_name,
+            "revision": bundle.revision,
+            "fingerprint": bundle.fingerprint,
+            "dtype": str(bundle.base.model.dtype).removeprefix("torch."),
+        },
+        "prompt_format": bundle.prompt_format,
+        "experts": list(bundle.experts),
+        "router": None if bundle.router is None else {"options": dict(bundle.router_options)},
+        **details,
+        "files": {name: _digest(folder / name) for name in _files(folder)},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """Return the manifest of an export whose files are all as they were written.
+
+    Raises:
+        ArtifactError: no manifest, one of another version, or a file that is missing or has changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: no {MANIFEST}, so this is no export; give the --out folder of `mocae export`")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema, files = manifest["schema"], dict(manifest["files"])
+        for key in ("format", "base", "prompt_format", "experts", "router"):
+            manifest[key]
+        for key in ("model", "revision", "fingerprint", "dtype"):
+            manifest["base"][key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not written by mocae ({error!r}); export again") from error
+    if schema != _SCHEMA:
+        raise ArtifactError(f"{path}: export version {schema!r}, this mocae reads version {_SCHEMA}; export again")
+    for name, digest in files.items():
+        file = folder / name
+        inside = file.resolve().is_relative_to(folder.resolve())
+        if not inside or not file.is_file() or _digest(file) != digest:
+            state = "has changed" if inside and file.is_file() else "is missing"
+            raise ArtifactError(f"{folder}: {name} {state} since it was exported; export again")
+    return manifest
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

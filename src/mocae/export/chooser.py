@@ -1,0 +1,174 @@
+"""From a prompt to what its request must carry: the router of an export, read by the first layers of the base model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mocae.calibration import AlignXRouter
+from mocae.errors import ArtifactError, ConfigError, ModelMismatchError
+from mocae.experts import pooled_states
+from mocae.export.bundle import read_export
+from mocae.models import LoadedBase, base_fingerprint, decoder_layers, load_base
+from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, shape_weights, weights_vector
+from mocae.prompts import FORMATS, PromptFormat
+
+__all__ = ["Choice", "Chooser", "load_chooser"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How one request is answered.
+
+    Attributes:
+        weights: expert -> weight in force at the backend.
+        fields: what the request's body carries for it.
+        name: of the mixture, "" where weights are exact.
+    """
+
+    weights: dict[str, float]
+    fields: dict[str, Any]
+    name: str
+
+
+class Chooser:
+    """Routes prompts for a backend that holds the experts.
+
+    Args:
+        base: base model up to the layer the router reads; more layers are never run.
+        policy: from hidden states to weights.
+        experts: names, in the order of weights.
+        prompt_format: how a chat message becomes the text the router reads.
+        book: mixtures the backend holds as adapters; None: the backend takes the weights themselves (llama.cpp).
+    """
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        policy: Policy,
+        *,
+        experts: tuple[str, ...],
+        prompt_format: PromptFormat,
+        book: CodeBook | None,
+    ) -> None:
+        self.base = base
+        self.policy = policy
+        self.experts = experts
+        self.prompt_format = prompt_format
+        self.book = book
+        self._lock = threading.Lock()  # one model, one pass at a time
+
+    @property
+    def mixtures(self) -> tuple[str, ...]:
+        """Names of the mixtures the backend knows, empty where it takes weights."""
+        return () if self.book is None else self.book.names
+
+    def choose(
+        self,
+        prompt: str,
+        *,
+        is_chat: bool,
+        steer: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Choice:
+        """Return how to answer a prompt.
+
+        Args:
+            prompt: the user's last message, or the whole text of a completion.
+            is_chat: whether it is a message, which is formatted as the router's calibration prompts were.
+            steer: axis -> factor of at least 0, multiplies the routing weights before normalising.
+            weights: expert -> weight in place of routing.
+
+        Raises:
+            DataError: the prompt is empty.
+            ConfigError: both steer and weights, an unknown expert, or a number that is not finite or negative.
+        """
+        if steer and weights is not None:
+            raise ConfigError("steer multiplies what the router chooses, weights replaces it: give one of them")
+        if weights is not None:
+            alpha = weights_vector(weights, self.experts)[None]
+        else:
+            alpha = shape_weights(self._route(prompt, is_chat=is_chat), steer=self._factors(steer))
+        if self.book is None:
+            scales = [{"id": i, "scale": round(w, 6)} for i, w in enumerate(alpha[0].tolist())]
+            return Choice(dict(zip(self.experts, alpha[0].tolist(), strict=True)), {"lora": scales}, "")
+        index = int(self.book.nearest(alpha)[0])
+        mixed = dict(zip(self.experts, self.book.mixtures[index].tolist(), strict=True))
+        return Choice(mixed, {"model": self.book.names[index]}, self.book.names[index])
+
+    def _route(self, prompt: str, *, is_chat: bool) -> torch.Tensor:
+        tokenizer = self.base.tokenizer
+        text = self.prompt_format.format_prompt(prompt, injection=None, tokenizer=tokenizer) if is_chat else prompt
+        reading = self.policy.reads
+        if reading is None:
+            return self.policy.route(PromptBatch([""]))
+        with self._lock:
+            pooled = pooled_states(
+                self.base.model,
+                tokenizer,
+                [text],
+                layer=reading.layer,
+                pool=reading.pool,  # type: ignore[arg-type]  # checked by Reading
+                label="",
+            )
+            return self.policy.route(PromptBatch([""], pooled))
+
+    def _factors(self, steer: Mapping[str, float] | None) -> torch.Tensor | None:
+        if not steer:
+            return None
+        factors = weights_vector({**dict.fromkeys(self.experts, 1.0), **steer}, self.experts)
+        if (factors < 0).any():
+            raise ConfigError(f"steer factors must be at least 0, got {dict(steer)}; use weights for negative ones")
+        return factors
+
+
+def load_chooser(folder: Path, *, base_model: str | None = None, device: str | None = None) -> Chooser:
+    """Return the chooser of an export for vLLM or llama.cpp.
+
+    Of the base model only the layers below the router are kept.
+
+    Raises:
+        ArtifactError: the folder is no export, or has changed since it was written.
+        ConfigError: an export without router, or of a form no backend routes by.
+        ModelMismatchError: the base model is not the one the router was fitted on.
+    """
+    manifest = read_export(folder)
+    if manifest["format"] not in ("vllm", "gguf"):
+        raise ConfigError(
+            f"{folder}: an export to {manifest['format']}; the gateway stands in front of --to vllm and --to gguf"
+        )
+    if manifest["router"] is None:
+        raise ConfigError(f"{folder}: no router in it; export an artifact that has one (system 'alignx')")
+    base = load_base(
+        base_model or manifest["base"]["model"],
+        revision=manifest["base"]["revision"],
+        dtype={"bfloat16": "bf16", "float16": "fp16"}.get(manifest["base"]["dtype"], "fp32"),
+        device=device,
+    )
+    if base_fingerprint(base.model) != manifest["base"]["fingerprint"]:
+        raise ModelMismatchError(
+            f"{folder}: made for base model {manifest['base']['model']!r}, the one loaded is another; give --base-model"
+        )
+    router = AlignXRouter.load(folder / "router")
+    experts = tuple(manifest["experts"])
+    book = CodeBook.load(folder / "code_book.json") if manifest["format"] == "vllm" else None
+    if router.axes != experts or (book is not None and book.experts != experts):
+        raise ArtifactError(f"{folder}: router or code book are of other experts than {list(experts)}; export again")
+    keep_layers(base, Reading(router.layer, router.pool))
+    return Chooser(
+        base,
+        RoutedPolicy(router, **manifest["router"]["options"]),
+        experts=experts,
+        prompt_format=FORMATS.get(manifest["prompt_format"]),
+        book=book,
+    )
+
+
+def keep_layers(base: LoadedBase, reading: Reading) -> None:
+    """Drop the layers a reading does not need."""
+    del decoder_layers(base.model)[max(1, reading.layer) :]

@@ -1,0 +1,41 @@
+"""The mixture of given weights inside the base model's own weights: a standard Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mocae.bank import ExpertBank
+from mocae.export.bundle import Bundle
+
+__all__ = ["export_merged"]
+
+
+def export_merged(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] | None) -> dict[str, Any]:
+    """Write model and tokenizer with the experts merged in and return the details: weights, dtype.
+
+    Changes are summed in fp32 and cast once to the number format the artifact was made in.
+
+    Args:
+        bundle: base and experts; the base model is as before afterwards.
+        folder: empty.
+        weights: expert -> weight, negative allowed.
+
+    Raises:
+        ConfigError: no weights, or a name that is no expert.
+        ModelMismatchError: the base model is quantised or ties an adapted weight, so nothing can be merged into it.
+    """
+    alpha = bundle.vector(weights, to="merged")
+    model: Any = bundle.base.model
+    bank = ExpertBank.attach(model, bundle.experts, fused=False)
+    try:
+        with bank.merged(alpha):
+            model.save_pretrained(str(folder))
+    finally:
+        bank.detach()
+    bundle.base.tokenizer.save_pretrained(str(folder))
+    return {
+        "weights": dict(zip(bundle.experts, alpha.tolist(), strict=True)),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }

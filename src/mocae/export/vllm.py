@@ -1,0 +1,103 @@
+"""A code book of a few mixtures, each one LoRA adapter: for vLLM and other engines that pick one adapter a request."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mocae.bank import combine, padded, save_peft, truncate
+from mocae.errors import ConfigError
+from mocae.export.bundle import Bundle
+from mocae.policies import CodeBook
+
+__all__ = ["export_vllm", "fit_code_book"]
+
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank accepts."""
+
+
+def fit_code_book(experts: tuple[str, ...], alpha: Tensor, *, n_mixtures: int, seed: int = 0) -> CodeBook:
+    """Return the code book of the calibration prompts' weights: centres of k-means on alpha, largest cluster first.
+
+    Args:
+        experts: names, in the order of weights.
+        alpha: (N, K), weights of the calibration prompts under exact routing.
+        n_mixtures: most mixtures; fewer where there are fewer different weights.
+        seed: of the starts of k-means.
+
+    Raises:
+        ConfigError: no weights, or no mixture asked for.
+    """
+    from sklearn.cluster import KMeans
+
+    if n_mixtures < 1 or not len(alpha):
+        raise ConfigError(f"{n_mixtures} mixtures of {len(alpha)} weights asked for; give at least one of each")
+    rows = alpha.double().numpy()
+    different = len({tuple(row) for row in rows.round(6).tolist()})
+    model = KMeans(n_clusters=min(n_mixtures, different), n_init=10, random_state=seed).fit(rows)
+    centres = torch.tensor(model.cluster_centers_, dtype=torch.float32)
+    order = torch.bincount(torch.tensor(model.labels_), minlength=len(centres)).argsort(descending=True, stable=True)
+    return CodeBook(experts, centres[order])
+
+
+def export_vllm(
+    bundle: Bundle, folder: Path, *, alpha: Tensor, n_mixtures: int, rank: int | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Write one adapter a mixture, `code_book.json`, the router and `serve.sh`, and return the details.
+
+    Args:
+        bundle: base, experts and router.
+        folder: empty.
+        alpha: (N, K), weights of the calibration prompts under exact routing.
+        n_mixtures: most mixtures in the code book.
+        rank: of the adapters, cut by SVD; None: exact, the sum of the experts' ranks.
+        seed: of k-means.
+
+    Raises:
+        ConfigError: no router, no calibration weights, or a rank vLLM does not take.
+    """
+    bundle.require_router(to="vllm")
+    book = fit_code_book(tuple(bundle.experts), alpha, n_mixtures=n_mixtures, seed=seed)
+    errors, ranks = [], []
+    for name, weights in zip(book.names, book.mixtures, strict=True):
+        adapter, error = combine(bundle.experts, weights, name=name), 0.0
+        if rank is not None:
+            adapter, error = truncate(adapter, rank)
+        r = max(pair.r for pair in adapter.layers.values())
+        save_peft(padded(adapter, r=r), folder / "adapters" / name, base_model_name=bundle.base_name)
+        errors.append(error)
+        ranks.append(r)
+    largest = next((allowed for allowed in _RANKS if allowed >= max(ranks)), None)
+    if largest is None:
+        raise ConfigError(
+            f"--to vllm: the adapters have rank {max(ranks)}, vLLM takes at most {_RANKS[-1]}; give --rank {_RANKS[-1]}"
+        )
+    book.save(folder / "code_book.json")
+    bundle.save_router(folder)
+    _write_command(bundle, folder, book, largest)
+    return {
+        "mixtures": [dict(zip(book.experts, row.tolist(), strict=True)) for row in book.mixtures],
+        "rank": max(ranks),
+        "max_lora_rank": largest,
+        "relative_errors": errors,
+        "moved_weight": float(book.distance(alpha).mean()),
+    }
+
+
+def _write_command(bundle: Bundle, folder: Path, book: CodeBook, max_rank: int) -> None:
+    """Write the command that starts vLLM with these adapters."""
+    modules = " \\\n  ".join(
+        shlex.quote(json.dumps({"name": name, "path": f"adapters/{name}", "base_model_name": bundle.base_name}))
+        for name in book.names
+    )
+    text = (
+        "#!/bin/sh\n# Start vLLM with the mixtures of the code book; run it in this folder.\n"
+        f"exec vllm serve {shlex.quote(bundle.base_name)} --enable-lora --max-loras {len(book.names)} "
+        f'--max-lora-rank {max_rank} --lora-modules \\\n  {modules} "$@"\n'
+    )
+    (folder / "serve.sh").write_text(text, encoding="utf-8")

@@ -1,0 +1,189 @@
+"""From a finished run to the form another stack reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+import mocae
+from mocae.bank import ExpertBank, load_peft
+from mocae.calibration import AlignXRouter
+from mocae.config import load_recipe
+from mocae.errors import ArtifactError, ConfigError, unknown_name
+from mocae.evaluation import Generation, answer_all, judge_answers
+from mocae.export import (
+    Bundle,
+    export_gguf,
+    export_lorax,
+    export_merged,
+    export_peft,
+    export_vllm,
+    whole_folder,
+    write_manifest,
+)
+from mocae.export.card import export_card
+from mocae.export.gguf import NumberFormat
+from mocae.pipelines.artifact import base_of, read_manifest
+from mocae.pipelines.judges import make_judges
+from mocae.pipelines.rows import read_rows_of
+from mocae.policies import CodeBook, CodeBookPolicy, Mixture, Policy, PromptBatch, RoutedPolicy
+from mocae.progress import visible
+from mocae.prompts import FORMATS
+
+__all__ = ["FORMATS_OUT", "ExportOptions", "bundle_of", "export"]
+
+FORMATS_OUT = ("peft", "merged", "gguf", "vllm", "lorax")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What a format can be told.
+
+    Attributes:
+        weights: expert -> weight; peft and merged need them, gguf and lorax write them as one more mixture.
+        rank: of the adapters of peft and vllm, cut by SVD; None: exact.
+        number_format: of matrices in GGUF.
+        n_mixtures: most mixtures in the code book for vllm.
+        measure: answer the recipe's test prompts with exact routing and with the code book, and compare (vllm).
+        seed: of k-means.
+    """
+
+    weights: Mapping[str, float] | None = None
+    rank: int | None = None
+    number_format: NumberFormat = "f16"
+    n_mixtures: int = 8
+    measure: bool = True
+    seed: int = 0
+
+
+def export(
+    artifact: Path | str,
+    *,
+    to: str,
+    out: Path | str,
+    options: ExportOptions | None = None,
+    base_model: str | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write an artifact in another form to a new folder and return the export's manifest.
+
+    Args:
+        artifact: what `mocae run --out` or `mocae build --out` wrote.
+        to: one of `FORMATS_OUT`.
+        out: new folder; it appears when it is whole.
+        options: see `ExportOptions`.
+        base_model: where the base model lies now, if not where the run found it.
+        device: where to put it; None: an accelerator if there is one.
+        progress: show progress on stderr.
+
+    Raises:
+        ConfigError: an unknown format, options that do not fit, or `out` is there already.
+        ArtifactError: the artifact is damaged, or `out` cannot be written.
+        ModelMismatchError: the base model or an adapter has no place in the format.
+    """
+    if to not in FORMATS_OUT:
+        raise ConfigError(f"--to: {unknown_name('format', to, FORMATS_OUT)}")
+    chosen = options or ExportOptions()
+    root = Path(artifact)
+    with visible(progress), whole_folder(Path(out)) as folder:
+        bundle = bundle_of(root, base_model=base_model, device=device)
+        details = {"mocae": mocae.__version__, **_write(root, bundle, folder, to, chosen)}
+        manifest = write_manifest(folder, bundle, to=to, details=details)
+        (folder / "README.md").write_text(export_card(manifest), encoding="utf-8")
+        return write_manifest(folder, bundle, to=to, details=details)
+
+
+def bundle_of(root: Path, *, base_model: str | None = None, device: str | None = None) -> Bundle:
+    """Return base model, experts and router of a finished run.
+
+    Raises:
+        ArtifactError: the folder is no finished run, or is damaged.
+        ModelMismatchError: the base model is not the one the experts were trained on.
+    """
+    manifest = read_manifest(root)
+    base = base_of(root, manifest, device=device, base_model=base_model)
+    experts = {axis: load_peft(root / "experts" / axis, name=axis) for axis in manifest["axes"]}
+    name = next((policy for policy in ("alignx", "linear") if policy in manifest["routers"]), None)
+    entry = manifest["routers"].get(name) if name else None
+    return Bundle(
+        base=base,
+        base_name=manifest["base"]["model"],
+        revision=manifest["base"]["revision"],
+        fingerprint=manifest["base"]["fingerprint"],
+        prompt_format=manifest["prompt_format"],
+        experts=experts,
+        router=AlignXRouter.load(root / entry["folder"]) if entry else None,
+        router_options=dict(entry["options"]) if entry else {},
+    )
+
+
+def _write(root: Path, bundle: Bundle, folder: Path, to: str, options: ExportOptions) -> dict[str, Any]:
+    if to == "peft":
+        return export_peft(bundle, folder, weights=options.weights, rank=options.rank)
+    if to == "merged":
+        return export_merged(bundle, folder, weights=options.weights)
+    if to == "gguf":
+        return export_gguf(bundle, folder, weights=options.weights, number_format=options.number_format)
+    if to == "lorax":
+        return export_lorax(bundle, folder, weights=options.weights)
+    policy = RoutedPolicy(bundle.require_router(to=to), **bundle.router_options)
+    alpha = _calibration_weights(root, policy)
+    details = export_vllm(
+        bundle, folder, alpha=alpha, n_mixtures=options.n_mixtures, rank=options.rank, seed=options.seed
+    )
+    if options.measure:
+        details["measured"] = _measured(root, bundle, policy, CodeBook.load(folder / "code_book.json"))
+    return details
+
+
+def _calibration_weights(root: Path, policy: Policy) -> torch.Tensor:
+    """Return the weights exact routing gives the calibration prompts, (N, K), from their states in `features/`."""
+    path = root / "features" / "features.safetensors"
+    try:
+        pooled = load_file(path)["calibration"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ArtifactError(
+            f"{path}: the states of the calibration prompts cannot be read ({error}); run the recipe again"
+        ) from error
+    return policy.route(PromptBatch([""] * len(pooled), pooled))
+
+
+def _measured(root: Path, bundle: Bundle, policy: Policy, book: CodeBook) -> dict[str, Any]:
+    """Return the share of acceptable answers to the recipe's test prompts, routed exactly and by the code book."""
+    recipe = load_recipe(root / "recipe.yaml")
+    rows = read_rows_of(recipe)
+    judges = make_judges(recipe, rows).judges
+    given = recipe.generation
+    generation = Generation(max_new_tokens=given.max_new_tokens, batch_size=given.batch_size, seed=recipe.seed)
+    bank = ExpertBank.attach(bundle.base.model, bundle.experts)
+    accepted: dict[str, dict[str, bool]] = {}
+    moved = 0.0
+    try:
+        for name, chosen in (("exact", policy), ("code_book", CodeBookPolicy(policy, book))):
+            answers, _ = answer_all(
+                Mixture(bundle.base, bank, chosen),
+                rows.all_of("test"),
+                prompt_format=FORMATS.get(recipe.prompt_format),
+                generation=generation,
+                label=f"answers {name.replace('_', ' ')}",
+            )
+            samples = judge_answers(name, answers, judges)
+            accepted[name] = {s.answer.example.id: s.acceptable for s in samples if s.acceptable is not None}
+            if name == "exact":
+                weights = torch.tensor([[(a.weights or {})[e] for e in book.experts] for a in answers])
+                moved = float(book.distance(weights).mean())
+    finally:
+        bank.detach()
+    both = sorted(accepted["exact"].keys() & accepted["code_book"].keys())
+    if not both:
+        raise ConfigError("no test prompt was judged under both ways of routing; export with --no-measure")
+    rates = {name: sum(verdicts[i] for i in both) / len(both) for name, verdicts in accepted.items()}
+    changed = sum(accepted["exact"][i] != accepted["code_book"][i] for i in both)
+    return {**rates, "loss": rates["exact"] - rates["code_book"], "n": len(both), "changed": changed, "moved": moved}

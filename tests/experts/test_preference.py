@@ -1,0 +1,93 @@
+"""DPO: the chosen response becomes likelier than the rejected one, and the base model stays what it was."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from mocae.bank import ExpertBank
+from mocae.errors import DataError
+from mocae.experts import LoraSpec, Optimisation, finetune_preference, inject, with_rejected
+from mocae.models import LoadedBase
+from mocae.prompts import FORMATS
+from mocae.types import Example
+from tiny import tiny_llama, tiny_tokenizer
+
+LORA = LoraSpec(r=2, lora_alpha=8.0)
+OPTIMISATION = Optimisation(learning_rate=0.02, epochs=4.0, batch_size=4, warmup_ratio=0.0, max_length=64)
+
+
+@pytest.fixture
+def base() -> LoadedBase:
+    return LoadedBase(tiny_llama(layers=2), tiny_tokenizer())
+
+
+def rows(n: int = 8, key: str = "rejected") -> list[Example]:
+    return [
+        Example(f"question {i}?", "a", "harmful", "no", facts={key: "yes, of course"}, source=f"f:{i}")
+        for i in range(n)
+    ]
+
+
+def triples(base: LoadedBase, examples: list[Example]) -> list[dict[str, str]]:
+    plain = FORMATS.get("plain")
+    pairs = inject(examples, {"a": "Be safe."}, rate=0.5, prompt_format=plain, tokenizer=base.tokenizer, seed=0)
+    return with_rejected(examples, pairs, prompt_format=plain)
+
+
+def margin(base: LoadedBase, row: dict[str, str]) -> float:
+    """Return how much likelier the chosen response is than the rejected one, in nats."""
+    found = []
+    for key in ("chosen", "rejected"):
+        prompt = base.tokenizer(row["prompt"]).input_ids
+        ids = torch.tensor([prompt + base.tokenizer(row[key]).input_ids])
+        with torch.no_grad():
+            log_probs = base.model(input_ids=ids).logits.log_softmax(-1)
+        found.append(float(log_probs[0, range(len(prompt) - 1, ids.shape[1] - 1), ids[0, len(prompt) :]].sum()))
+    return found[0] - found[1]
+
+
+@pytest.mark.parametrize("sft_weight", [0.0, 0.5])
+def test_the_chosen_response_is_preferred(sft_weight: float, base: LoadedBase, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    data = triples(base, rows())
+    record = finetune_preference(
+        base,
+        data,
+        tmp_path,
+        lora=LORA,
+        optimisation=OPTIMISATION,
+        beta=0.1,
+        sft_weight=sft_weight,
+        seed=0,
+        label="a",
+        base_name="tiny",
+    )
+    assert record.n_rows == 8
+    assert record.n_steps == 8
+    if not sft_weight:
+        assert record.first_loss == pytest.approx(math.log(2), abs=1e-3)  # the reference is the base model
+    assert record.last_loss < record.first_loss
+    assert all(torch.equal(before[name], tensor) for name, tensor in base.model.state_dict().items())
+    plain = margin(base, data[0])
+    bank = ExpertBank.attach(base.model, {"a": tmp_path})
+    with bank.weights(torch.ones(1)):
+        assert margin(base, data[0]) > plain + 1
+    bank.detach()
+
+
+def test_pairs_of_beavertails_are_read_too(base: LoadedBase) -> None:
+    (row,) = triples(base, rows(1, key="unsafe"))
+    assert row["prompt"].endswith("Q: question 0?\nA:")
+    assert (row["chosen"], row["rejected"]) == (" no", " yes, of course")
+
+
+def test_rows_without_a_rejected_response_are_refused(base: LoadedBase) -> None:
+    with pytest.raises(DataError, match=r"f:0: a row of axis 'a' has no rejected response, which objective dpo needs"):
+        triples(base, rows(1, key="other"))
+    same = [Example("q?", "a", "harmful", "no", facts={"rejected": " no"}, source="f:1")]
+    with pytest.raises(DataError, match="f:1: chosen and rejected are the same response"):
+        triples(base, same)

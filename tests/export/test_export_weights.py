@@ -1,0 +1,103 @@
+"""Exports that hold one mixture: loaded back by the library they are for, logits are the policy's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from export_for_tests import WEIGHTS, logits
+from mocae.bank import ExpertBank, load_peft
+from mocae.errors import ConfigError, ModelMismatchError
+from mocae.export import Bundle, export_lorax, export_merged, export_peft, merged_adapters
+from tiny import random_ids, tiny_adapter, with_peft
+
+IDS = random_ids(2, 7)
+
+
+def policy_logits(bundle: Bundle, weights: dict[str, float]) -> torch.Tensor:
+    bank = ExpertBank.attach(bundle.base.model, bundle.experts)
+    with bank.weights(torch.tensor([weights.get(name, 0.0) for name in bundle.experts])):
+        found = logits(bundle.base.model, IDS)
+    bank.detach()
+    return found
+
+
+def test_one_lora_in_peft_has_the_policys_logits(bundle: Bundle, tmp_path: Path) -> None:
+    wanted, plain = policy_logits(bundle, WEIGHTS), logits(bundle.base.model, IDS)
+    details = export_peft(bundle, tmp_path, weights=WEIGHTS)
+    assert (wanted - plain).abs().max() > 0.1
+    assert (logits(with_peft(bundle.base.model, tmp_path), IDS) - wanted).abs().max() < 1e-4
+    assert details["relative_error"] == 0.0
+    assert details["rank"] == 4 + 5  # where all and pattern meet
+
+
+def test_a_cut_rank_tells_its_error(bundle: Bundle, tmp_path: Path) -> None:
+    wanted, errors = policy_logits(bundle, WEIGHTS), []
+    for rank in (2, 6, 12):
+        details = export_peft(bundle, tmp_path / str(rank), weights=WEIGHTS, rank=rank)
+        cut = logits(with_peft(bundle.base.model, tmp_path / str(rank)), IDS)
+        errors.append((details["relative_error"], float((cut - wanted).abs().max())))
+    assert errors[0][0] > errors[1][0] > errors[2][0]
+    assert errors[0][1] > errors[2][1]
+    assert errors[2][1] < 1e-4
+
+
+def test_merged_folder_is_a_model_of_its_own(bundle: Bundle, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in bundle.base.model.state_dict().items()}
+    wanted = policy_logits(bundle, WEIGHTS)
+    export_merged(bundle, tmp_path, weights=WEIGHTS)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert (logits(model, IDS) - wanted).abs().max() < 1e-4
+    assert AutoTokenizer.from_pretrained(tmp_path)("abc").input_ids == bundle.base.tokenizer("abc").input_ids
+    assert all(torch.equal(before[name], tensor) for name, tensor in bundle.base.model.state_dict().items())
+
+
+def lorax_linear(folder: Path, request: dict[str, object]) -> dict[str, torch.Tensor]:
+    """What LoRAX's `linear` strategy makes of adapters: lora_A and lora_B summed apart, each by the weight."""
+    a: dict[str, torch.Tensor] = {}
+    b: dict[str, torch.Tensor] = {}
+    for name, weight in zip(request["ids"], request["weights"], strict=True):  # type: ignore[call-overload]
+        for module, pair in load_peft(folder / "adapters" / name).layers.items():
+            assert pair.scaling == 1.0
+            a[module] = a.get(module, 0) + weight * pair.A
+            b[module] = b.get(module, 0) + weight * pair.B
+    return {module: b[module] @ a[module] for module in a}
+
+
+def test_loraxs_linear_sum_is_exact(bundle: Bundle, tmp_path: Path) -> None:
+    export_lorax(bundle, tmp_path, weights=WEIGHTS)
+    deltas = lorax_linear(tmp_path, merged_adapters(WEIGHTS)["merged_adapters"])
+    wanted: dict[str, torch.Tensor] = {}
+    for name, expert in bundle.experts.items():
+        for module, pair in expert.layers.items():
+            wanted[module] = wanted.get(module, 0) + WEIGHTS[name] * pair.delta()
+    assert deltas.keys() == wanted.keys()
+    for module, delta in deltas.items():
+        torch.testing.assert_close(delta, wanted[module], atol=1e-6, rtol=1e-5)
+    assert {p.name for p in (tmp_path / "requests").iterdir()} == {
+        f"{name}.json" for name in (*WEIGHTS, "uniform", "given")
+    }
+
+
+@pytest.mark.parametrize("write", [export_peft, export_merged])
+def test_weights_are_needed_and_must_name_experts(write: object, bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs --weights, one number an expert, as in --weights all=0\.33"):
+        write(bundle, tmp_path, weights=None)  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=r"unknown expert 'rsLora'.*Did you mean 'rslora'"):
+        write(bundle, tmp_path, weights={"rsLora": 1.0})  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="all are 0, which is the base model"):
+        write(bundle, tmp_path, weights={"all": 0.0})  # type: ignore[operator]
+
+
+def test_a_tied_head_cannot_be_merged(bundle: Bundle, tmp_path: Path) -> None:
+    model = bundle.base.model
+    head = load_peft(tiny_adapter(model, tmp_path / "head", targets=("lm_head",)), name="head")
+    model.config.tie_word_embeddings = True
+    model.lm_head.weight = model.model.embed_tokens.weight
+    tied = Bundle(bundle.base, "tiny", None, "0", "plain", {"head": head})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelMismatchError, match="tied to another module"):
+        export_merged(tied, tmp_path / "out", weights={"head": 1.0})
