@@ -320,3 +320,63 @@ def test_detached_it_is_the_base_model(mixture: Mixture) -> None:
     mixture.detach()
     with torch.no_grad():
         assert torch.equal(mixture.base.model(ids).logits, tiny_llama()(ids).logits)
+
+
+# --- stacked or merged ------------------------------------------------------------------------------------------
+
+
+def _shared(mixture: Mixture) -> dict[str, float]:
+    return dict(zip(mixture.experts, (0.5, -0.2, 0.7), strict=True))
+
+
+@pytest.mark.parametrize("texts", [TEXTS[:1], TEXTS], ids=["one", "batch of equal weights"])
+def test_merged_answers_what_stacked_answers(mixture: Mixture, texts: list[str]) -> None:
+    merges = _merges(mixture)
+    stacked, alpha = generate(mixture, texts, weights=_shared(mixture), mode="stacked")
+    assert not merges
+    merged, beta = generate(mixture, texts, weights=_shared(mixture), mode="merged")
+    assert len(merges) == 1
+    assert stacked == merged
+    assert torch.equal(alpha, beta)
+    assert stacked != with_weights(mixture, torch.zeros(3), texts)
+
+
+def test_a_routed_prompt_is_merged_in_the_middle_of_its_pass(mixture: Mixture) -> None:
+    before = {key: value.clone() for key, value in mixture.base.model.state_dict().items()}
+    stacked = generate(mixture, TEXTS[:1], mode="stacked")
+    merged = generate(mixture, TEXTS[:1], mode="merged")
+    assert stacked[0] == merged[0]
+    torch.testing.assert_close(stacked[1], merged[1])
+    assert all(torch.equal(value, before[key]) for key, value in mixture.base.model.state_dict().items())
+    assert mixture.bank.alpha is None
+
+
+def test_auto_merges_long_answers_of_one_mixture(mixture: Mixture) -> None:
+    mixture.mode = "auto"
+    merges = _merges(mixture)
+    generate(mixture, weights=_shared(mixture))  # short
+    generate(mixture, max_length=4096, max_new_tokens=None, stop_strings=["a"], tokenizer=mixture.base.tokenizer)
+    assert not merges  # short, and prompts that are routed apart
+    long = {"max_new_tokens": 300, "stopping_criteria": [lambda ids, _: torch.ones(len(ids), dtype=torch.bool)]}
+    generate(mixture, weights=_shared(mixture), **long)
+    assert len(merges) == 1
+    generate(mixture, weights=_shared(mixture), mode="stacked", **long)
+    assert len(merges) == 1
+
+
+def test_rows_that_differ_are_not_merged(mixture: Mixture) -> None:
+    with pytest.raises(ConfigError, match="rows with different weights cannot be merged"):
+        generate(mixture, mode="merged")
+    assert mixture.bank.alpha is None
+
+
+def _merges(mixture: Mixture) -> list[Tensor]:
+    """A list that grows by the weights of each mixture that is merged."""
+    seen, merged = [], mixture.bank.merged
+
+    def note(alpha: Tensor) -> Any:
+        seen.append(alpha)
+        return merged(alpha)
+
+    mixture.bank.merged = note  # type: ignore[method-assign]
+    return seen

@@ -3,11 +3,13 @@
 from mocae.bank.adapters import LoraPair, LoraWeights, load_peft, save_peft
 from mocae.bank.bank import ExpertBank
 from mocae.bank.combine import Truncated, combine, padded, truncate
+from mocae.bank.merged import Mode
 
 __all__ = [
     "ExpertBank",
     "LoraPair",
     "LoraWeights",
+    "Mode",
     "Truncated",
     "combine",
     "load_peft",

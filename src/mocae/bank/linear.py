@@ -64,8 +64,13 @@ class BankLinear:
     def merged(self, alpha: Float[Tensor, " K"]) -> Float[Tensor, "out_features in_features"]:
         """Return the linear's weight with constant expert weights merged in: summed in fp32, then cast."""
         g = self._gates.expand(alpha, self.slot)
-        delta = self.B.float() @ (g[:, None] * self.A.float())
-        return (self.linear.weight.detach().float() + delta).to(self.linear.weight.dtype)
+        weight = self.linear.weight.detach()
+        return torch.addmm(weight.float(), self.B.float(), g[:, None] * self.A.float()).to(weight.dtype)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weight is an ordinary matrix of floats, so that something can be added to it."""
+        return _is_plain(self.linear)
 
     def _alone(self, x: Tensor) -> Tensor:
         self._gates.refuse_misfit(x)
@@ -157,11 +162,9 @@ class Stack:
 
         A row slice then starts where a tensor of its own would, and the base product is bit-equal to the original.
         """
-        weight = linear.weight
-        plain = type(linear) is nn.Linear and type(weight) is nn.Parameter and "forward" not in vars(linear)
-        return (
-            plain and weight.is_floating_point() and linear.in_features * weight.element_size() % _ALIGNMENT_BYTES == 0
-        )
+        wrapped = type(linear) is not nn.Linear or "forward" in vars(linear)
+        aligned = linear.in_features * linear.weight.element_size() % _ALIGNMENT_BYTES == 0
+        return not wrapped and _is_plain(linear) and aligned
 
     def take(self, x: Tensor, index: int) -> Tensor:
         """Return one linear's output with the weights in force, a view of the shared product. No gradient.
@@ -230,6 +233,13 @@ class Stack:
                     "the base model's weights were moved or replaced while a bank is attached "
                     "(model.to, model.half, ...); detach the bank, change the model, attach again"
                 )
+
+
+def _is_plain(linear: nn.Linear) -> bool:
+    weight = linear.weight
+    # A quantised tensor of torchao calls itself a float; its type tells.
+    floats = type(weight) is nn.Parameter and weight.is_floating_point()
+    return floats and weight.shape == (linear.out_features, linear.in_features)
 
 
 def _runs(members: Sequence[BankLinear]) -> Iterator[_Run]:

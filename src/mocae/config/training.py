@@ -61,6 +61,9 @@ class BaseConfig(Config):
     """Where the model runs; auto: an accelerator when there is one."""
     shard: bool = False
     """Whether the processes of a launch hold the model together, each a part of every weight (FSDP)."""
+    quantization: Literal["bnb-int8", "bnb-nf4", "torchao-int8"] | None = None
+    """Hold the linears of the frozen model in 8 or 4 bits; the experts stay in dtype. null: as stored. Needs
+    mocae[quantize]."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
     shape: dict[str, JsonValue] | None = None

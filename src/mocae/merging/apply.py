@@ -77,7 +77,8 @@ def _refuse_unmergeable(name: str, linear: nn.Linear, shape: tuple[int, int], *,
     weight, expected = linear.weight, (linear.out_features, linear.in_features)
     if weight.is_meta:
         raise ModelMismatchError(f"{name!r} is on the meta device; load the base model's weights first")
-    if not weight.is_floating_point() or tuple(weight.shape) != expected:
+    # A quantised tensor of torchao calls itself a float; its type tells.
+    if type(weight) is not nn.Parameter or not weight.is_floating_point() or tuple(weight.shape) != expected:
         raise ModelMismatchError(
             f"{name!r} is quantised ({weight.dtype}, {tuple(weight.shape)}); nothing can be merged into it. "
             "Load the base model in bf16"

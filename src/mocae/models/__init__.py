@@ -4,10 +4,12 @@ from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_for
 from mocae.models.layers import decoder_layers, layer_index, linear_groups
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base
 from mocae.models.precision import pick_device, pick_dtype
+from mocae.models.quantization import QUANTIZATIONS
 from mocae.models.shard import is_sharded, reshard, shard
 
 __all__ = [
     "BASE_MODELS",
+    "QUANTIZATIONS",
     "FeedForwardMixture",
     "LoadedBase",
     "base_fingerprint",

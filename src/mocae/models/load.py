@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from mocae.errors import ConfigError, ModelMismatchError
 from mocae.models.precision import pick_dtype
+from mocae.models.quantization import quantization_config
 from mocae.registry import Registry
 
 __all__ = ["BASE_MODELS", "LoadedBase", "base_fingerprint", "load_base"]
@@ -40,6 +41,7 @@ def load_base(
     revision: str | None = None,
     dtype: str = "auto",
     device: str | torch.device | None = None,
+    quantization: str | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedBase:
     """Return the model and tokenizer of a Hub id, a folder, or a name in `BASE_MODELS` ("pocket").
@@ -52,6 +54,7 @@ def load_base(
         revision: commit or tag on the Hub.
         dtype: "auto", "bf16", "fp32" or "fp16", see `mocae.models.pick_dtype`.
         device: where to put the model; None = CUDA if there is one, else CPU.
+        quantization: hold the linears in 8 or 4 bits: a name in `mocae.models.QUANTIZATIONS`; None = as stored.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
@@ -62,9 +65,16 @@ def load_base(
     target = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     shared: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     chosen = pick_dtype(dtype, target)
+    asked: dict[str, Any] = {}
+    if quantization is not None:
+        # Quantised while loading, straight onto the device: `.to` cannot follow later.
+        asked = {
+            "quantization_config": quantization_config(quantization, dtype=chosen),
+            "device_map": {"": str(target)},
+        }
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=chosen, use_safetensors=True, output_loading_info=True, **shared
+            source, dtype=chosen, use_safetensors=True, output_loading_info=True, **asked, **shared
         )
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **shared)
     except (OSError, ValueError) as error:
@@ -81,7 +91,9 @@ def load_base(
             "they would be random. Use a complete causal language model"
         )
     _fit_tokenizer(tokenizer, model, str(name_or_path))
-    model.to(target).eval()
+    if quantization is None:
+        model.to(target)
+    model.eval()
     return LoadedBase(model, tokenizer)
 
 
@@ -89,7 +101,8 @@ def base_fingerprint(model: nn.Module) -> str:
     """Return a SHA-256 in hex that tells base models apart: parameter names, shapes and 64 values of each.
 
     Values are sampled at even strides and rounded to bf16, and the dtype itself is left out: the same weights
-    loaded in fp32 on one machine and in bf16 on another are the same base model. Fast for any size.
+    loaded in fp32 on one machine and in bf16 on another are the same base model; quantised they are another. Fast for
+    any size.
 
     Raises:
         ModelMismatchError: the model has no parameters, or their values are not loaded (meta device).
@@ -102,7 +115,10 @@ def base_fingerprint(model: nn.Module) -> str:
         if parameter.is_meta:
             raise ModelMismatchError(f"parameter {name!r} is on the meta device; load the weights first")
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        flat = parameter.detach().reshape(-1)
+        values: Any = parameter.detach()
+        if hasattr(values, "tensor_data_names"):  # a quantised tensor of torchao, which cannot be reshaped
+            values = values.dequantize()
+        flat = values.reshape(-1)
         if flat.numel():
             stride = max(1, flat.numel() // _SAMPLED_VALUES)
             sample = flat[::stride][:_SAMPLED_VALUES].to("cpu", torch.bfloat16).contiguous()

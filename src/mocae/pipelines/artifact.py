@@ -155,7 +155,7 @@ def load(
     }
     parts = Parts(bank.names, routers, outputs=outputs)
     default = "alignx" if "alignx" in routers else "linear" if "linear" in routers else "uniform"
-    mixture = Mixture(base, bank, build_policy(default, parts, **options.get(default, {})))
+    mixture = Mixture(base, bank, build_policy(default, parts, **options.get(default, {})), mode="auto")
     return AlignedModel(
         mixture,
         parts,
@@ -184,6 +184,7 @@ def base_of(
         revision=manifest["base"]["revision"],
         dtype=_DTYPES[manifest["base"]["dtype"]],
         device=device,
+        quantization=manifest["base"].get("quantization"),
         trust_remote_code=trust_remote_code,
     )
     found = base_fingerprint(base.model)

@@ -202,6 +202,7 @@ class _Run:
             revision=config.revision,
             dtype=dtype,
             device="cpu" if config.shard else device,
+            quantization=config.quantization,
             trust_remote_code=config.trust_remote_code,
         )
 
@@ -255,6 +256,7 @@ class _Run:
                 "model": base.required_model(),
                 "revision": base.revision,
                 "dtype": base_key["dtype"].removeprefix("torch."),
+                "quantization": self.recipe.base.quantization,
                 "fingerprint": base_key["fingerprint"],
             },
             "axes": list(self.recipe.axis_names),

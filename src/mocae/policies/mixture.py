@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mocae.bank import ExpertBank
+from mocae.bank import ExpertBank, Mode
 from mocae.errors import ConfigError
 from mocae.experts import Pool, StopForward, at_layer, layer_inputs, pool_hidden
 from mocae.models import LoadedBase
@@ -104,12 +104,15 @@ class Mixture:
         base: model and tokenizer, the bank attached to the model.
         bank: the experts.
         policy: used where a call names none.
+        mode: how weights are put in force where a call does not say, see `ExpertBank.weights`. "auto" merges long
+            answers to one prompt, or to prompts that share their weights; in bf16 that rounds otherwise.
     """
 
-    def __init__(self, base: LoadedBase, bank: ExpertBank, policy: Policy) -> None:
+    def __init__(self, base: LoadedBase, bank: ExpertBank, policy: Policy, *, mode: Mode = "stacked") -> None:
         self.base = base
         self.bank = bank
         self.policy = policy
+        self.mode: Mode = mode
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -126,6 +129,8 @@ class Mixture:
         weights: Mapping[str, float] | None = None,
         probe: Mapping[str, Tensor] | None = None,
         copies: int = 1,
+        mode: Mode | None = None,
+        new_tokens: int | None = None,
     ) -> Iterator[RoutingTrace]:
         """Return a context in which the next pass over prompts `ids` sets the weights, kept until the context ends.
 
@@ -137,6 +142,8 @@ class Mixture:
             probe: the tokenised prompts, one row each: needed in probe mode, and where the pass is not told a plain
                 attention mask.
             copies: rows of the pass that repeat each prompt (beams, several answers), next to each other.
+            mode: in place of the mixture's own.
+            new_tokens: how many tokens are to be generated, which mode "auto" goes by.
 
         Raises:
             ConfigError: an unknown expert, a factor that is not finite or negative, both steer and weights, `probe`
@@ -163,7 +170,8 @@ class Mixture:
         def put(pooled: Tensor | None) -> None:
             batch = PromptBatch(ids, pooled)
             alpha = note(batch)
-            self.bank.set_weights(alpha.repeat_interleave(copies, dim=0).to(self.base.model.device))
+            rows = alpha.repeat_interleave(copies, dim=0).to(self.base.model.device)
+            stack.enter_context(self.bank.weights(rows, mode=mode or self.mode, new_tokens=new_tokens))
 
         def put_tokens(pooled: Tensor, last: Tensor | None) -> None:
             if last is not None:
@@ -229,6 +237,7 @@ class Mixture:
         policy: Policy | None = None,
         steer: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        mode: Mode | None = None,
         **generation: Any,
     ) -> Tensor:
         """Return what Hugging Face's `generate` returns, every prompt answered with its own weights.
@@ -240,13 +249,21 @@ class Mixture:
             policy: see `routing`.
             steer: see `routing`.
             weights: see `routing`.
+            mode: see `routing`.
             **generation: passed on to `generate`.
 
         Raises:
             ConfigError: see `routing`.
         """
         return self.generate_traced(
-            input_ids, attention_mask=attention_mask, ids=ids, policy=policy, steer=steer, weights=weights, **generation
+            input_ids,
+            attention_mask=attention_mask,
+            ids=ids,
+            policy=policy,
+            steer=steer,
+            weights=weights,
+            mode=mode,
+            **generation,
         )[0]
 
     @torch.no_grad()
@@ -259,11 +276,19 @@ class Mixture:
         policy: Policy | None = None,
         steer: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        mode: Mode | None = None,
         **generation: Any,
     ) -> tuple[Tensor, Float[Tensor, "B K"]]:
         """Return the generated ids and the weights of each prompt; arguments and errors as in `generate`."""
         routed = self.generate_routed(
-            input_ids, attention_mask=attention_mask, ids=ids, policy=policy, steer=steer, weights=weights, **generation
+            input_ids,
+            attention_mask=attention_mask,
+            ids=ids,
+            policy=policy,
+            steer=steer,
+            weights=weights,
+            mode=mode,
+            **generation,
         )
         return routed.ids, routed.weights
 
@@ -277,6 +302,7 @@ class Mixture:
         policy: Policy | None = None,
         steer: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        mode: Mode | None = None,
         **generation: Any,
     ) -> Routed:
         """Return ids, weights and confidence of each prompt; arguments and errors as in `generate`."""
@@ -288,7 +314,16 @@ class Mixture:
         chosen = policy or self.policy
         if isinstance(chosen, FittedPolicy) and chosen.per_token and _beams(self.base.model, generation) > 1:
             raise ConfigError("per-token routing cannot follow beams, which change places; set num_beams to 1")
-        with self.routing(names, policy=policy, steer=steer, weights=weights, probe=batch, copies=copies) as trace:
+        with self.routing(
+            names,
+            policy=policy,
+            steer=steer,
+            weights=weights,
+            probe=batch,
+            copies=copies,
+            mode=mode,
+            new_tokens=_new_tokens(self.base.model, generation, input_ids.shape[1]),
+        ) as trace:
             out = generator_of(self.base.model)(**batch, **generation)
         if trace.alpha is None:
             raise ConfigError("the prompts were never read, so nothing was routed; max_new_tokens must be at least 1")
@@ -311,6 +346,14 @@ def _beams(model: Any, generation: Mapping[str, Any]) -> int:
 def _setting(model: Any, generation: Mapping[str, Any], name: str) -> int:
     defaults = generation.get("generation_config") or model.generation_config
     return int(generation.get(name) or getattr(defaults, name, None) or 1)
+
+
+def _new_tokens(model: Any, generation: Mapping[str, Any], prompt_tokens: int) -> int | None:
+    """Return the most tokens `generate` makes, None where nothing says."""
+    defaults = generation.get("generation_config") or model.generation_config
+    new = generation.get("max_new_tokens") or getattr(defaults, "max_new_tokens", None)
+    whole = generation.get("max_length") or getattr(defaults, "max_length", None)
+    return new or (max(whole - prompt_tokens, 0) if whole else None)
 
 
 def generator_of(model: Any) -> Any:
