@@ -106,6 +106,10 @@ def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> Non
         ({"policy": "arrow", "options": {"subtract": "mean"}}, r"systems.0.options.subtract: .*'joint'; got 'mean'"),
         ({"policy": "h3fusion", "options": {"gating": -1.0}}, r"systems.0.options.gating: .*got -1.0"),
         ({"policy": "joint", "options": {"r": 8}}, r"systems.0.options.r: unknown option of 'joint' 'r'. Known: none"),
+        (
+            {"policy": "joint_outcomes", "options": {"schedule": "before"}},
+            r"systems.0.options.schedule: .*'mixed', 'after' or 'alone'; got 'before'",
+        ),
         ({"policy": "joint:all"}, r"systems.0.policy: 'joint' takes nothing behind a colon"),
     ],
 )
@@ -120,6 +124,7 @@ def test_options_of_rivals_are_checked(system: dict[str, Any], message: str) -> 
         {"policy": "merge:slerp", "options": {"t": 0.5, "experts": ["honesty", "helpfulness"]}},
         {"policy": "merge:hma", "options": {"blocks": [{"honesty": 1.0}, {"helpfulness": 1.0}], "boundaries": [2]}},
         {"policy": "sequential", "options": {"order": ["honesty", "helpfulness"]}},
+        {"policy": "joint_outcomes", "options": {"schedule": "after"}},
         {"policy": "trinityx", "options": {"target_modules": ["down_proj"], "importance": "joint", "top_k": 2}},
         {"policy": "trinityx", "options": {"importance": "adapter", "importance_adapter": "experts/mine"}},
         {"policy": "h3fusion", "options": {"train_experts": False, "expert_epochs": 1}},
