@@ -4,7 +4,7 @@ OUT ?= out/pocket
 
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check format clean
+.PHONY: help quickstart test test-serving check format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ quickstart: .venv/.installed ## Install, then train, compare and report the pock
 
 test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no real data
 	.venv/bin/python -m pytest -q
+
+test-serving: .venv/.installed-dev ## Run the server's tests alone: OpenAI client, bad requests, schema fuzzing
+	.venv/bin/python -m pytest -q tests/serving
 
 check: .venv/.installed-dev ## Lint, format check, types, import order
 	.venv/bin/ruff check .
@@ -43,5 +46,5 @@ clean: ## Remove runs and caches (not .venv, not out/)
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt .venv/.torch
-	$(PIP) -e '.[train,eval,export,serve,dev]' -c constraints.txt
+	$(PIP) -e '.[train,eval,export,serve,ui,dev]' -c constraints.txt
 	@touch $@ .venv/.installed

@@ -27,6 +27,7 @@ from mocae.cli.ls import ls
 from mocae.cli.plan import plan
 from mocae.cli.run import run
 from mocae.cli.score import score
+from mocae.cli.serve import serve
 from mocae.cli.validate import validate
 from mocae.errors import ConfigError, MocaeError, PluginError
 
@@ -49,8 +50,11 @@ _EXTRA_OF = {
     "lm_eval": "bridge",
     "gguf": "export",
     "fastapi": "serve",
-    "uvicorn": "serve",
     "httpx2": "serve",
+    "prometheus_client": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "gradio": "ui",
 }
 """Optional modules and the extra that brings them."""
 
@@ -68,7 +72,23 @@ app = typer.Typer(
 
         [bold]mocae chat out/pocket --show-routing[/bold]""",
 )
-for command in (run, build, validate, plan, chat, ablate, ls, score, compare, bench, export, gateway, push, pull):
+for command in (
+    run,
+    build,
+    validate,
+    plan,
+    chat,
+    serve,
+    ablate,
+    ls,
+    score,
+    compare,
+    bench,
+    export,
+    gateway,
+    push,
+    pull,
+):
     app.command()(command)
 app.command(name="eval")(evaluate)
 app.command(name="train-expert")(train_expert)

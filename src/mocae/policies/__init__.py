@@ -15,6 +15,7 @@ from mocae.policies.code_book import CodeBook, CodeBookPolicy
 from mocae.policies.fixed import FixedPolicy
 from mocae.policies.mixture import Generator, Mixture, PlainModel, Routed
 from mocae.policies.oracle import OraclePolicy
+from mocae.policies.per_prompt import PerPrompt, Steered
 from mocae.policies.routed import RoutedPolicy
 
 __all__ = [
@@ -27,12 +28,14 @@ __all__ = [
     "Mixture",
     "OraclePolicy",
     "Parts",
+    "PerPrompt",
     "PlainModel",
     "Policy",
     "PromptBatch",
     "Reading",
     "Routed",
     "RoutedPolicy",
+    "Steered",
     "build_policy",
     "shape_weights",
     "weights_vector",

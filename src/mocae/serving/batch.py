@@ -1,0 +1,200 @@
+"""The answers being written: rows that read their prompts together and decode together, each with its own weights."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from mocae.errors import ConfigError
+from mocae.policies import Mixture, PerPrompt
+from mocae.serving.cache import RowCache
+from mocae.serving.request import Delta, Event, Finished, Request, Sink, Ticket
+from mocae.serving.sampling import Sampler, TokenLogprob, choose, log_probs_of
+from mocae.serving.text import TextStream
+
+__all__ = ["Batch", "Row"]
+
+
+class Row:
+    """One answer being written.
+
+    Args:
+        request: what was asked.
+        sink: takes the events.
+        ticket: says whether anybody still wants them.
+        tokenizer: decodes.
+        submitted: when it was asked, `time.monotonic()`.
+    """
+
+    def __init__(self, request: Request, sink: Sink, ticket: Ticket, *, tokenizer: Any, submitted: float) -> None:
+        self.request = request
+        self.sink = sink
+        self.ticket = ticket
+        self.sampler = Sampler(request.sampling)
+        self.submitted = submitted
+        self.deadline = None if request.timeout_s is None else submitted + request.timeout_s
+        self.started = self.first_token = submitted
+        self.weights: dict[str, float] = {}
+        self.last_token = 0
+        self.n_tokens = 0
+        self._text = TextStream(tokenizer, stop=request.stop, strip=request.strip)
+        self._pieces: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._ahead: list[tuple[int, TokenLogprob]] = []  # tokens whose text is held back, with where it begins
+
+    def take(self, token: int, logprob: TokenLogprob | None, *, ends: bool) -> Literal["stop", "length"] | None:
+        """Note a token, tell the text it makes final, and return why the answer ends here, None if it goes on."""
+        self.n_tokens += 1
+        self.last_token = token
+        if self.n_tokens == 1:
+            self.first_token = time.monotonic()
+        if ends:
+            self._tell(self._text.finish())
+            return "stop"
+        if logprob is not None:
+            self._ahead.append((self._text.n_decoded, logprob))
+        self._tell(self._text.push(token))
+        if self._text.stopped:
+            return "stop"
+        if self.n_tokens >= self.request.max_tokens:
+            self._tell(self._text.finish())
+            return "stop" if self._text.stopped else "length"
+        return None
+
+    def finished(self, reason: Literal["stop", "length"]) -> Finished:
+        """Return the answer as a whole."""
+        now = time.monotonic()
+        return Finished(
+            text="".join(self._pieces),
+            reason=reason,
+            weights=self.weights,
+            n_prompt_tokens=len(self.request.tokens),
+            n_tokens=self.n_tokens,
+            logprobs=tuple(self._logprobs),
+            waited_s=self.started - self.submitted,
+            first_token_s=self.first_token - self.submitted,
+            total_s=now - self.submitted,
+        )
+
+    def _tell(self, text: str) -> None:
+        n = next((i for i, (begin, _) in enumerate(self._ahead) if begin >= self._text.n_given), len(self._ahead))
+        shown = tuple(logprob for _, logprob in self._ahead[:n])
+        del self._ahead[:n]
+        self._logprobs += shown
+        self._pieces.append(text)
+        if self.request.stream and (text or shown):
+            self.sink(Delta(text, shown))
+
+
+class Batch:
+    """Rows that decode together. One thread uses it.
+
+    Args:
+        mixture: the model; its weights are left as they were after every call.
+        end_tokens: tokens that end an answer.
+    """
+
+    def __init__(self, mixture: Mixture, *, end_tokens: Sequence[int]) -> None:
+        self._mixture = mixture
+        self._model: Any = mixture.base.model
+        self._pad = int(mixture.base.tokenizer.pad_token_id or 0)
+        self._end_tokens = frozenset(end_tokens)
+        self._cache = RowCache(self._model.config.get_text_config().num_hidden_layers, device=self._model.device)
+        self._alpha = torch.zeros(0, len(mixture.experts))
+        self.rows: list[Row] = []
+
+    @torch.no_grad()
+    def join(self, rows: Sequence[Row]) -> list[tuple[Row, Event | Exception]]:
+        """Read the prompts of new rows, choose their weights and first tokens, and return the rows that ended at once.
+
+        Raises:
+            MocaeError: a policy fails or weights do not fit; the batch is as it was.
+        """
+        now = time.monotonic()
+        for row in rows:
+            row.started = now
+        ids, mask = self._padded([row.request.tokens for row in rows])
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)
+        read = DynamicCache()  # without a config every layer keeps all columns, whatever its attention
+        with self._mixture.routing(
+            [row.request.prompt_id for row in rows],
+            policy=PerPrompt([row.request.policy for row in rows]),
+            probe={"input_ids": ids, "attention_mask": mask},
+        ) as trace:
+            out = self._model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=read,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        assert trace.alpha is not None
+        for row, weights in zip(rows, trace.alpha.tolist(), strict=True):
+            row.weights = dict(zip(self._mixture.experts, weights, strict=True))
+        self._cache.join(read, mask.sum(-1))
+        self._alpha = torch.cat([self._alpha, trace.alpha])
+        first = len(self.rows)
+        self.rows += rows
+        return self._take(out.logits[:, -1], first)
+
+    @torch.no_grad()
+    def step(self) -> list[tuple[Row, Event | Exception]]:
+        """Write one token in every row and return the rows that ended."""
+        mask = self._cache.before_step()
+        device = self._model.device
+        with self._mixture.bank.weights(self._alpha.to(device)):
+            out = self._model(
+                input_ids=torch.tensor([[row.last_token] for row in self.rows], device=device),
+                attention_mask=mask,
+                position_ids=self._cache.lengths[:, None],
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self._cache.after_step()
+        return self._take(out.logits[:, -1], 0)
+
+    def drop(self, row: Row) -> None:
+        """Take a row out."""
+        i, last = self.rows.index(row), self.rows.pop()
+        self._cache.leave(i)
+        if last is not row:
+            self.rows[i] = last
+            self._alpha[i] = self._alpha[-1]
+        self._alpha = self._alpha[:-1].clone()
+
+    def clear(self) -> list[Row]:
+        """Drop and return all rows; nothing of them is left behind."""
+        rows, self.rows = self.rows, []
+        self._cache.clear()
+        self._alpha = self._alpha[:0]
+        return rows
+
+    def _take(self, logits: Tensor, first: int) -> list[tuple[Row, Event | Exception]]:
+        """Choose a token for each row from `first` on, and take out the rows that end with it."""
+        rows, logits = self.rows[first:], logits.float()
+        tokens, finite = choose(logits, [row.sampler for row in rows])
+        ended: list[tuple[Row, Event | Exception]] = []
+        for i, row in enumerate(rows):
+            if not finite[i]:
+                ended.append((row, ConfigError(f"with the weights {row.weights} the model's output is not finite")))
+                continue
+            top = row.request.top_logprobs
+            logprob = None if top is None else log_probs_of(logits[i], tokens[i], top=top)
+            reason = row.take(tokens[i], logprob, ends=tokens[i] in self._end_tokens)
+            if reason is not None:
+                ended.append((row, row.finished(reason)))
+        for row, _ in ended:
+            self.drop(row)
+        return ended
+
+    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        width = max(map(len, prompts))
+        ids = [[self._pad] * (width - len(tokens)) + list(tokens) for tokens in prompts]
+        mask = [[0] * (width - len(tokens)) + [1] * len(tokens) for tokens in prompts]
+        device = self._model.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

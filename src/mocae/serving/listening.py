@@ -1,0 +1,101 @@
+"""Put a server on an address: who may reach it, and how it stops."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Collection
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from mocae.errors import ConfigError
+
+__all__ = ["API_KEYS_VARIABLE", "LOOPBACK", "hosts_of", "listen", "open_socket", "read_keys", "refuse_open"]
+
+API_KEYS_VARIABLE = "MOCAE_API_KEYS"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_SHORTEST_KEY = 16
+
+
+def read_keys(file: Path | None) -> list[str]:
+    """Return the API keys of a file, one a line, and of the environment variable MOCAE_API_KEYS, commas between.
+
+    Raises:
+        ConfigError: the file cannot be read or holds none, or a key is shorter than 16 characters or no plain ASCII.
+    """
+    keys = [key.strip() for key in os.environ.get(API_KEYS_VARIABLE, "").split(",")]
+    if file is not None:
+        try:
+            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--api-keys {file}: cannot be read ({error}); give a text file, one key a line"
+            ) from error
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise ConfigError(f"--api-keys {file}: no key in it; give one key a line")
+        keys += found
+    keys = [key for key in keys if key]
+    for number, key in enumerate(keys, start=1):
+        if len(key) < _SHORTEST_KEY or not key.isascii() or any(c.isspace() for c in key):
+            raise ConfigError(
+                f"API key {number} has {len(key)} characters; accepted: at least {_SHORTEST_KEY} plain characters "
+                "without spaces, as `openssl rand -hex 24` makes them"
+            )
+    return keys
+
+
+def refuse_open(host: str, keys: Collection[str], *, without_keys: bool) -> None:
+    """Raise if others could use the server without a key and nobody said that they may.
+
+    Raises:
+        ConfigError: no keys on an address that is not this machine's own.
+    """
+    if host not in LOOPBACK and not keys and not without_keys:
+        raise ConfigError(
+            f"--host {host} lets other machines in and there are no API keys; give --api-keys FILE or set "
+            f"{API_KEYS_VARIABLE}, or say --no-keys if everybody may use this server"
+        )
+
+
+def hosts_of(host: str, keys: Collection[str], allowed: Collection[str]) -> frozenset[str] | None:
+    """Return the names a server may be called by, None where any will do (it asks for keys, or is open to all)."""
+    if keys or host not in LOOPBACK:
+        return frozenset(name.lower() for name in allowed) | {host} if allowed else None
+    return LOOPBACK | {name.lower() for name in allowed}
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one.
+
+    Raises:
+        ConfigError: the address is not this machine's, or taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(family, kind, protocol)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+            opened.listen(2048)
+        except OSError:
+            opened.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}; try another --port") from error
+    return opened
+
+
+def listen(app: ASGIApp, opened: socket.socket, *, grace_s: float, log_level: str = "warning") -> None:
+    """Serve until SIGINT or SIGTERM; then take no more connections and give running answers `grace_s` to end."""
+    config = uvicorn.Config(
+        app,
+        log_level=log_level,
+        access_log=log_level == "info",
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+        lifespan="on",
+    )
+    uvicorn.Server(config).run(sockets=[opened])

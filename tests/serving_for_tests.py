@@ -1,0 +1,102 @@
+"""What a server serves in tests: a tiny artifact, requests to it, and a live server on loopback."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+
+from mocae.bank import ExpertBank
+from mocae.models import LoadedBase
+from mocae.policies import Mixture, Parts
+from mocae.prompts import FORMATS, PromptFormat
+from mocae.serving import Engine, Event, Failed, Finished, Request
+from mocae.serving.app import Settings, build_app
+from mocae.serving.listening import open_socket
+from mocae.serving.served import Served, ServedModel
+from reading_policy import ReadingPolicy
+from tiny import tiny_llama, tiny_tokenizer
+
+
+@dataclass
+class TinyArtifact:
+    """What `mocae.load` returns, in small; its own policy reads what enters layer 2."""
+
+    mixture: Mixture
+    parts: Parts
+    prompt_format: PromptFormat
+    max_new_tokens: int = 8
+    options: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def tiny_artifact(adapters: Mapping[str, Path], model: Any = None) -> TinyArtifact:
+    """Return an artifact of a tiny model."""
+    base = LoadedBase(model or tiny_llama(max_position_embeddings=256), tiny_tokenizer())
+    bank = ExpertBank.attach(base.model, adapters)
+    return TinyArtifact(Mixture(base, bank, ReadingPolicy(2)), Parts(bank.names), FORMATS.get("plain"))
+
+
+def served(artifact: TinyArtifact) -> Served:
+    """Return an artifact as it is served; "alignx" is its own policy."""
+    made = Served(artifact, version="test")
+    made.models = {"alignx": ServedModel("alignx", artifact.mixture.policy, "reads the prompt"), **made.models}
+    made.default = "alignx"
+    return made
+
+
+def generated(artifact: TinyArtifact, request: Request, **how: Any) -> list[int]:
+    """Return the tokens Hugging Face's `generate` answers one request with, alone, without the end-of-text token."""
+    ids = torch.tensor([list(request.tokens)])
+    out = artifact.mixture.generate(
+        ids, policy=request.policy, max_new_tokens=request.max_tokens, do_sample=False, **how
+    )[0, ids.shape[1] :].tolist()
+    end = artifact.mixture.base.tokenizer.eos_token_id
+    return out[: out.index(end)] if end in out else out
+
+
+def answer_all(engine: Engine, requests: Sequence[Request]) -> list[Finished]:
+    """Return the answers to requests that are submitted at once."""
+    done: dict[int, Event] = {}
+    left = threading.Semaphore(0)
+
+    def take(index: int, event: Event) -> None:
+        if isinstance(event, Finished | Failed):
+            done[index] = event
+            left.release()
+
+    engine.submit(requests, [lambda event, i=i: take(i, event) for i in range(len(requests))])  # type: ignore[misc]
+    for _ in requests:
+        assert left.acquire(timeout=60)
+    ended = [done[i] for i in range(len(requests))]
+    failed = next((event.error for event in ended if isinstance(event, Failed)), None)
+    if failed is not None:
+        raise failed
+    return ended  # type: ignore[return-value]
+
+
+@contextmanager
+def live(models: Served, settings: Settings | None = None) -> Iterator[str]:
+    """Return a context with a server; its value is the server's address."""
+    opened = open_socket("127.0.0.1", 0)
+    config = uvicorn.Config(
+        build_app(models, settings), log_level="critical", lifespan="on", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        opened.close()
