@@ -78,7 +78,7 @@ def _one_hot(names: list[str], chosen: str) -> dict[str, float]:
 def _notes(bundle: Bundle) -> list[str]:
     config: Any = bundle.base.model.config
     window = getattr(config, "sliding_window", None)
-    if config.model_type == "mistral" and window and window < config.max_position_embeddings:
+    if getattr(config, "use_sliding_window", True) and window and window < config.max_position_embeddings:
         return [f"llama.cpp attends to the whole text; the base model's layers see the last {window} tokens"]
     return []
 
