@@ -19,14 +19,14 @@ def joint_outcomes(contest: Contest, system: SystemConfig) -> Stage:
     from being outvoted by axis rows that contradict them: it is the stronger rival where axis data conflict.
 
     Raises:
-        ConfigError: an option does not fit, or `alone` with nothing to learn from.
+        ConfigError: an option does not fit, or no answer was accepted.
     """
     config: JointOutcomesConfig = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
     rows, used = contest.rows.all_of("train"), contest.verdict_ids(contest.recipe.routing)
-    if not used and config.schedule != "alone":  # without verdicts it is joint training, and shares its adapter
+    if not used:  # without verdicts it is joint training, whatever the schedule, and shares its adapter
         with contest.bare():
             return contest.trainer.joint(rows)
-    learned = accepted(read_samples(contest.outcomes.folder / "outcomes.jsonl"), used) if used else []
+    learned = accepted(read_samples(contest.outcomes.folder / "outcomes.jsonl"), used)
     if not learned:
         raise ConfigError(
             f"systems.{system.name}: no accepted answer to learn from; look at outcomes.jsonl, raise "
