@@ -41,7 +41,7 @@ class Shape:
     n_experts: int = 3
     prompt_tokens: int = 64
     new_tokens: int = 48
-    batches: tuple[int, ...] = (1, 8)
+    batches: tuple[int, ...] = (1, 8, 32)
 
 
 def _llama(hidden: int, inner: int, layers: int, heads: int, vocab: int, *, tied: bool) -> Mapping[str, Any]:
@@ -65,7 +65,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         for shape in (
             Shape("tiny", llama=_llama(64, 128, 3, 4, 512, tied=True), r=4, prompt_tokens=8, new_tokens=6),
             Shape("97m", llama=_llama(768, 2048, 12, 12, 16_000, tied=True)),
-            Shape("7b", llama=_llama(4096, 11_008, 32, 32, 32_000, tied=False), batches=(1, 8, 32)),
+            Shape("7b", llama=_llama(4096, 11_008, 32, 32, 32_000, tied=False)),
         )
     }
 )
