@@ -64,8 +64,9 @@ def _expert(stages: _Stages, axes: Sequence[str], folder: str = "experts") -> st
 
 
 def _routed(system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
-    router = f"router/{folder_name(system.name)}"
-    return {"verdicts": [router], "axis": [_expert(stages, axes), "features", "outcomes", router]}
+    name = folder_name(system.name)
+    learned = [f"router/{name}", *(stage for stage in (f"output/{name}",) if stage in stages)]
+    return {"verdicts": learned, "axis": [_expert(stages, axes), "features", "outcomes", *learned]}
 
 
 def _labelled(system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
@@ -85,8 +86,9 @@ def _joint(system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Se
 def _joint_outcomes(
     system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Sequence[str]
 ) -> dict[str, list[str]]:
-    trained = "comparison/joint_outcomes"
-    return {"verdicts": [trained], "axis": [_expert(stages, axes), "outcomes", trained]}
+    trained = f"comparison/{folder_name(system.name)}"
+    first = ["comparison/joint"] if system.options.get("schedule") == "after" else []  # verdicts come after its rows
+    return {"verdicts": [trained], "axis": [_expert(stages, axes), "outcomes", *first, trained]}
 
 
 def _sequential(
@@ -105,6 +107,14 @@ def _trinityx(system: SystemConfig, stages: _Stages, axes: Sequence[str], order:
     return {"axis": [_expert(stages, axes, own[0]), router]} if own else {}
 
 
+def _xlora(system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
+    return {"axis": [_expert(stages, axes), f"xlora/{folder_name(system.name)}"]}
+
+
+def _h3fusion(system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
+    return {"axis": [_expert(stages, axes, "h3fusion/experts"), f"h3fusion/fused/{folder_name(system.name)}"]}
+
+
 _NEEDS: Mapping[str, _Needs] = {
     "alignx": _routed,
     "linear": _labelled,
@@ -115,5 +125,8 @@ _NEEDS: Mapping[str, _Needs] = {
     "joint_outcomes": _joint_outcomes,
     "sequential": _sequential,
     "trinityx": _trinityx,
+    "xlora": _xlora,
+    "arrow": _from_experts,
+    "h3fusion": _h3fusion,
 }
 """By the head of `policy`; systems that are not here are not told about."""
