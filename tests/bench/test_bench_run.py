@@ -58,7 +58,7 @@ def test_every_system_has_a_row_and_the_base_is_one(measured: Benchmark) -> None
     assert all(row.batch == 2 and row.decode_ratio > 0 and row.tokens_per_second > 0 for row in rows.values())
     assert rows["peft-xlora"].rounds == 2
     assert rows["stacked"].rounds == 3
-    assert rows["peft-xlora"].note.endswith("two repeats of at most 8 new tokens, scaled up")
+    assert rows["peft-xlora"].note.endswith("over the first 384 new tokens of a batch, scaled up")
 
 
 def test_memory_is_exact(measured: Benchmark) -> None:

@@ -160,7 +160,9 @@ def _answer(
     system: System, ids: Int[Tensor, "B T"], new_tokens: int, device: torch.device, now: Callable[[], float]
 ) -> _Timing:
     """Return the times of one generation; what `context` does to prepare is not counted."""
-    timed = min(system.max_new_tokens or new_tokens, new_tokens)
+    timed = new_tokens
+    if system.max_batch_tokens is not None:
+        timed = min(new_tokens, max(2, system.max_batch_tokens // len(ids)))
     with system.context(len(ids)):
         decoder = system.decoder()
         _synchronize(device)

@@ -36,7 +36,8 @@ class System:
         expert_bytes: memory of its experts, which every mixture pays.
         tensors: what else it holds, asked for while `context` is in force.
         max_repeats: fewer repeats for a system that is very slow, None = as many as asked for.
-        max_new_tokens: fewer tokens for such a system; its time is scaled up to all tokens. None = all.
+        max_batch_tokens: new tokens of a whole batch such a system is timed for at most, at least two an answer; its
+            time is scaled up to all tokens. None = all.
         note: what a reader of its row must know.
     """
 
@@ -48,7 +49,7 @@ class System:
     expert_bytes: int = 0
     tensors: Callable[[], Iterable[Tensor]] = tuple
     max_repeats: int | None = None
-    max_new_tokens: int | None = None
+    max_batch_tokens: int | None = None
     note: str = ""
 
 
