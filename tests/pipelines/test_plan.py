@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from trl import SFTTrainer
 
+from memory_for_tests import SIZES, measure
 from mocae.config import parse_recipe
 from mocae.errors import ConfigError
+from mocae.experts import LoraSpec, Optimisation, finetune
+from mocae.models import LoadedBase
 from mocae.pipelines.plan import plan
 from recipes_for_tests import small_recipe
+from tiny import tiny_tokenizer
 
 SHAPE = {
     "model_type": "llama",
@@ -24,7 +31,7 @@ SHAPE = {
 
 
 def planned(*settings: str, shape: dict[str, Any] | None = None, **changes: Any) -> Any:
-    values = small_recipe(base={"model": None, "dtype": "fp32", "shape": shape or SHAPE}, **changes)
+    values = small_recipe(base={"model": None, "dtype": "fp32", "device": "cpu", "shape": shape or SHAPE}, **changes)
     return plan(parse_recipe(values, settings))
 
 
@@ -68,14 +75,71 @@ def test_costs_are_those_worked_by_hand() -> None:
     assert expert.flops == 300 * (2 * base.n_matmul + 2 * base.n_matmul_above + 6 * expert.n_parameters)
     assert made.n_tokens == 600
     assert made.full_finetuning_flops == 6 * base.n_matmul * 600
-    assert made.training_memory_bytes == (
-        4 * base.n_parameters + 16 * expert.n_parameters + 40 * 2 * 17 * 8 * 4 + 40 * 50 * 3 * 4
-    )
+    assert made.device == "cpu"
+    kept = 2 * (8 * 8 + 2 * (12 + 12)) * 4  # two layers: hidden vectors, gate and up before and after what follows
+    weights = 4 * base.n_parameters + 16 * expert.n_parameters + 40 * 50 * 4 * 8.25
+    assert made.training_memory_bytes == weights + 40 * kept
+    dropped = 2 * (4 * 8 + 2 * 8 + 12) * 5  # inputs of q, k, v, o; gate, up; down: once more, and a mask of bools
+    more = planned("experts.r=2", "experts.max_length=10", "experts.optimizer.batch_size=4", "experts.lora_dropout=0.1")
+    assert more.training_memory_bytes == weights + 40 * (kept + dropped)
     context = 10 + 64
     assert made.serving_memory_bytes == 4 * (
         base.n_parameters + 2 * expert.n_parameters + 16 * context * base.cache_values
     )
     assert made.bytes_per_token == 4 * (base.n_matmul + 2 * expert.n_parameters + context * base.cache_values)
+
+
+def test_the_backward_pass_keeps_what_the_plan_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = SHAPE | {"hidden_size": 64, "intermediate_size": 160, "vocab_size": 300, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in shape.items() if k != "model_type"}))
+    frozen = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in frozen:
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # held, so that no place is used twice
+        return tensor
+
+    compute: Callable[..., Any] = SFTTrainer.compute_loss
+
+    def watched(*given: Any, **options: Any) -> Any:
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            return compute(*given, **options)
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", watched)
+    finetune(
+        LoadedBase(model, tiny_tokenizer()),
+        [{"prompt": f"Q: {i}", "completion": " word" * 20} for i in range(4)],
+        tmp_path,
+        lora=LoraSpec(r=1, lora_alpha=2.0, from_layer=1),
+        optimisation=Optimisation(learning_rate=1e-3, epochs=1.0, batch_size=4, max_length=32),
+        seed=0,
+        label="kept",
+        base_name="random",
+    )
+    sizes = ("experts.r=1", "experts.max_length=32", "experts.optimizer.batch_size=4")
+    made = planned(*sizes, shape=shape)
+    loss = 4 * 32 * 300 * 4 * 8.25  # made and let go tile by tile: not kept
+    expected = made.training_memory_bytes - 4 * made.base.n_parameters - 16 * made.experts[0].n_parameters - loss
+    assert sum(t.untyped_storage().nbytes() for t in kept.values()) == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux")
+@pytest.mark.parametrize("size", ["39M", "95M"])
+def test_the_plan_is_near_what_a_training_takes(size: str) -> None:
+    assert abs(measure(SIZES[size]).off) < 0.15
+
+
+def test_an_accelerator_keeps_one_vector_a_layer_and_one_layer_whole() -> None:
+    sizes = ("experts.r=2", "experts.max_length=10", "experts.optimizer.batch_size=4", "experts.lora_dropout=0.0")
+    on_cpu = planned(*sizes)
+    made = planned(*sizes, "base.device=cuda", "base.dtype=bf16")
+    weights = 2 * made.base.n_parameters + 16 * made.experts[0].n_parameters
+    layer = (8 * 8 + 2 * (12 + 12)) * 2 + (6 * 8 + 12) * 4  # bf16, and the adapters' inputs in fp32
+    assert made.training_memory_bytes == weights + 40 * (2 * 8 * 2 + layer) + 40 * 32768 * 2
+    assert (made.device, on_cpu.device) == ("cuda", "cpu")
 
 
 def test_from_layer_0_is_the_usual_rule() -> None:

@@ -51,7 +51,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     out.print(trained)
     costs = Table("what", _right("estimate"))
     costs.add_row("full fine-tuning of every axis instead, FLOPs", si(plan.full_finetuning_flops))
-    costs.add_row("peak memory, training", si(plan.training_memory_bytes, "B"))
+    costs.add_row(f"peak memory, training on {plan.device}", si(plan.training_memory_bytes, "B"))
     costs.add_row("peak memory, serving", si(plan.serving_memory_bytes, "B"))
     costs.add_row("artifact on disk", si(plan.disk_bytes, "B"))
     costs.add_row("read per generated token", si(plan.bytes_per_token, "B"))

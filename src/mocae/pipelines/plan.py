@@ -9,15 +9,21 @@ Counting rules, all upper bounds or estimates (N parameters, T tokens):
   embedding table, which is looked up. Products of queries with keys are left out too.
 - *Mixtures* (TrinityX, X-LoRA, H3Fusion): experts of their own over the recipe's epochs, then the router over one
   pass; `max_rows` and `epochs` of a system are not looked at.
-- *Training memory*: base weights, 16 bytes an adapter parameter (fp32 value, gradient, two AdamW moments),
-  activations of 17 hidden vectors a token and layer from `from_layer` up, and three copies of the logits in fp32.
+- *Training memory*, beside the libraries themselves: base weights, 16 bytes an adapter parameter (fp32 value,
+  gradient, two AdamW moments), what the backward pass needs of every token, and the loss. A layer from `from_layer` up
+  keeps 8 hidden vectors (before and after two norms; query, key, value and what attention gives) and of its
+  feed-forward block twice the width of what widens; adapters keep their inputs in fp32 where the base model is in 16
+  bits, and once more with dropout. On an accelerator activations are checkpointed: one hidden vector a layer, and
+  one layer in full. The loss is computed in tiles of 4096 tokens x 32768 words: one tile on an accelerator, 8.25 in
+  fp32 on a CPU, where it has no fused kernel. An objective of pairs reads two answers a row and takes more.
 - *Disk*: adapters in fp32, the router and its latent space; answers and reports are small beside them.
 - *Serving memory*: base weights, all experts in the same type, key-value cache of one generation batch.
 - *Bytes a token*: what one decode step at batch 1 reads: base weights without the embedding table, experts,
   cache at full length.
 
-Reference: 6 N T of Kaplan et al. (arXiv:2001.08361), section 2.1; activations of Korthikanti et al.
-(arXiv:2205.05198), equation 1, without the attention matrix, which fused attention does not store.
+Reference: 6 N T of Kaplan et al. (arXiv:2001.08361), section 2.1. Activations are counted as Korthikanti et al.
+(arXiv:2205.05198), section 4.1, do, less what a frozen linear does not keep and the attention matrix, which fused
+attention does not store; docs/scale.md has them beside measured memory.
 """
 
 from __future__ import annotations
@@ -39,10 +45,14 @@ _MIXTURES = {"trinityx", "xlora", "h3fusion"}
 """Systems that train experts or a router of their own; several of one kind share their experts and count once."""
 _ADAMW_BYTES = 16
 """fp32 value + fp32 gradient + two fp32 moments of one trained parameter."""
-_ACTIVATION_VECTORS = 17
-"""Hidden vectors kept for the backward pass, a token and layer: 34 bytes x hidden size in 16-bit numbers."""
-_LOGIT_COPIES = 3
-"""fp32 logits, their softmax and their gradient."""
+_HIDDEN_VECTORS = 8
+"""Kept a token and layer: before and after two norms, query, key, value, and what attention gives."""
+_UNKNOWN_BLOCK = 9
+"""Hidden vectors in place of a feed-forward block that cannot be counted."""
+_TILE = (4096, 32768)
+"""Tokens and words the trainer's loss looks at together."""
+_TILES_ON_CPU = 8.25
+"""Logits twice and scaled, log-softmax, softmax, gradient, two steps on the way to it; a mask of bools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,7 @@ class Plan:
     recipe: str
     model: str | None
     base: BaseSize
+    device: str
     experts: tuple[ExpertPlan, ...]
     n_tokens: int | None
     flops: int | None
@@ -85,7 +96,7 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         ConfigError: there is neither, or a module or layer the recipe names is not in the model.
     """
-    base = measure_base(recipe.base, recipe.experts)
+    base, device = measure_base(recipe.base, recipe.experts), _device(recipe)
     r = recipe.experts.r
     rows = {axis.name: _total(_rows(recipe, axis, source) for source in axis.train) for axis in recipe.axes}
     experts = tuple(_adapter(recipe, base, axis, n_rows, r) for axis, n_rows in rows.items())
@@ -104,11 +115,12 @@ def plan(recipe: Recipe) -> Plan:
         recipe=recipe.name,
         model=recipe.base.model,
         base=base,
+        device=device,
         experts=tuple(trained),
         n_tokens=n_tokens,
         flops=_total(expert.flops for expert in trained),
         full_finetuning_flops=None if full_tokens is None else 6 * base.n_matmul * full_tokens,
-        training_memory_bytes=_training_memory(recipe, base, largest),
+        training_memory_bytes=_training_memory(recipe, base, largest, device),
         serving_memory_bytes=_serving_memory(recipe, base, bank),
         disk_bytes=4 * _kept(trained, len(recipe.axes)) + _router_bytes(recipe, base),
         bytes_per_token=(base.n_matmul + bank + base.cache_values * _context(recipe)) * base.dtype_bytes,
@@ -152,12 +164,38 @@ def _rows(recipe: Recipe, axis: AxisConfig, source: SourceConfig) -> int | None:
     return source.limit if counted is None else counted
 
 
-def _training_memory(recipe: Recipe, base: BaseSize, n_trained: int) -> int:
+def _training_memory(recipe: Recipe, base: BaseSize, n_trained: int, device: str) -> int:
     tokens = recipe.experts.optimizer.batch_size * recipe.experts.max_length
     layers = base.n_layers - base.from_layer
-    activations = tokens * layers * _ACTIVATION_VECTORS * base.hidden_size * base.dtype_bytes
-    logits = tokens * base.vocab_size * _LOGIT_COPIES * 4
-    return base.n_parameters * base.dtype_bytes + n_trained * _ADAMW_BYTES + activations + logits
+    hidden = base.hidden_size * base.dtype_bytes
+    kept = tokens * _kept_of_a_token(recipe, base)
+    tile = min(tokens, _TILE[0])
+    if device == "cpu":
+        loss = tile * min(base.vocab_size, _TILE[1]) * 4 * _TILES_ON_CPU
+    else:
+        kept = tokens * layers * hidden + kept // layers
+        loss = tile * _TILE[1] * base.dtype_bytes
+    return base.n_parameters * base.dtype_bytes + n_trained * _ADAMW_BYTES + kept + round(loss)
+
+
+def _kept_of_a_token(recipe: Recipe, base: BaseSize) -> int:
+    """Return the bytes all adapted layers keep of one token for the backward pass, without checkpointing."""
+    layers = base.n_layers - base.from_layer
+    widened = sum(n_out for n_out, _ in base.blocks if n_out != base.hidden_size)
+    block = 2 * widened if base.blocks else layers * _UNKNOWN_BLOCK * base.hidden_size
+    dropped, cast = recipe.experts.lora_dropout > 0, base.dtype_bytes < 4
+    of_input = 5 if dropped else 4 if cast else 0  # fp32, with dropout its mask of bools as well
+    inputs = sum(n_in for _, n_in in base.adapted)
+    return (layers * _HIDDEN_VECTORS * base.hidden_size + block) * base.dtype_bytes + inputs * of_input
+
+
+def _device(recipe: Recipe) -> str:
+    """Return "cpu" or "cuda", as a run on this machine would choose."""
+    if recipe.base.device != "auto":
+        return recipe.base.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _serving_memory(recipe: Recipe, base: BaseSize, bank: int) -> int:
