@@ -47,6 +47,13 @@ def test_what_cannot_be_checked_is_noted() -> None:
             {"judges": [{"judge": "reference-overlap", "options": {"treshold": 0.3}}]},
             r"x.yaml: judges.0.options: unknown option of judge 'reference-overlap' 'treshold'.*'threshold'",
         ),
+        *(
+            (
+                {"base": {"model": "pocket", "shard": True}, "systems": ["base", policy]},
+                rf"x.yaml: systems.1.policy: '{policy}' needs every weight of the base model whole, and base",
+            )
+            for policy in ("merge:ties", "xlora", "arrow", "h3fusion")
+        ),
         ({"systems": ["alingx"]}, r"x.yaml: systems.0.policy: unknown policy 'alingx'.*Did you mean 'alignx'"),
         (
             {"systems": [{"name": "s", "policy": "static", "options": {"weights": {"honest": 1.0}}}]},

@@ -338,6 +338,13 @@ def test_names_that_cannot_be_folders_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_sharded_base_is_refused_to_systems_that_need_it_whole(finished: Any, tmp_path: Path) -> None:
+    recipe = tiny_recipe(finished.base, "base.shard=true", systems=["base", "xlora"])
+    with pytest.raises(ConfigError, match=r"systems\.xlora: 'xlora' needs every weight .* leave this system out"):
+        run(recipe, out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_leak_is_refused_before_training(finished: Any, tmp_path: Path, work: Any) -> None:
     leaky = tiny_recipe(finished.base, "axes.honesty.calibration.options.split=test")
     with pytest.raises(DataError, match=r"'calibration' \(pocket:test:honesty\) and 'test' \(pocket:test:honesty\)"):

@@ -23,6 +23,7 @@ from mocae.config.rivals import (
     TrinityXConfig,
     XLoraConfig,
     rival_options,
+    sharding_problem,
 )
 from mocae.config.routing import (
     CalibratorsConfig,
@@ -64,5 +65,6 @@ __all__ = [
     "override_model",
     "parse_recipe",
     "rival_options",
+    "sharding_problem",
     "validate",
 ]

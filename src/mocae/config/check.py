@@ -10,7 +10,7 @@ from typing import Any
 from mocae.config.comparing import ROUTED_SYSTEMS
 from mocae.config.overrides import override_model
 from mocae.config.recipe import Recipe
-from mocae.config.rivals import TRAINED_SYSTEMS, rival_options
+from mocae.config.rivals import TRAINED_SYSTEMS, rival_options, sharding_problem
 from mocae.config.training import AxisConfig, SourceConfig
 from mocae.data import SOURCES, checked_options
 from mocae.errors import ConfigError, PluginError, unknown_name
@@ -116,6 +116,8 @@ def _system_problems(recipe: Recipe) -> list[str]:
     problems: list[str] = []
     for index, system in enumerate(recipe.systems):
         head = system.policy.partition(":")[0]
+        if recipe.base.shard and (refused := sharding_problem(system.policy)):
+            problems.append(f"systems.{index}.policy: {refused}")
         if head in TRAINED_SYSTEMS:
             try:
                 rival_options(system, recipe.axis_names, where=f"systems.{index}")

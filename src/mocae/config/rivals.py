@@ -22,6 +22,7 @@ __all__ = [
     "TrinityXConfig",
     "XLoraConfig",
     "rival_options",
+    "sharding_problem",
 ]
 
 TRAINED_SYSTEMS: Mapping[str, str] = MappingProxyType(
@@ -38,6 +39,8 @@ TRAINED_SYSTEMS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Systems that are more than a policy over the bank of experts, with one line each."""
+
+_NEED_WHOLE_WEIGHTS = frozenset({"merge", "xlora", "arrow", "h3fusion"})
 
 
 class NoOptions(Config):
@@ -195,6 +198,16 @@ def rival_options(system: SystemConfig, axes: tuple[str, ...], *, where: str) ->
     if top_k is not None and head != "arrow" and top_k > len(axes):
         raise ConfigError(f"{where}.top_k: got {top_k}; there are {len(axes)} experts, so at most that")
     return config
+
+
+def sharding_problem(policy: str) -> str | None:
+    """Return why a system's policy cannot be had with `base.shard`, None where it can."""
+    if policy.partition(":")[0] not in _NEED_WHOLE_WEIGHTS:
+        return None
+    return (
+        f"{policy!r} needs every weight of the base model whole, and base.shard cuts them over the processes; leave "
+        "this system out, or run without base.shard"
+    )
 
 
 def _merge_options(method: str, options: dict[str, Any], axes: tuple[str, ...], where: str) -> dict[str, Any]:

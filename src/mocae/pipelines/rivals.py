@@ -14,7 +14,6 @@ from torch import nn
 
 from mocae.bank import ExpertBank, load_peft
 from mocae.config import SystemConfig, TrinityXConfig, rival_options
-from mocae.errors import ConfigError
 from mocae.merging import MERGE_METHODS, TaskVector, applied, importance
 from mocae.models import decoder_layers, feed_forward
 from mocae.pipelines.contest import Contest
@@ -33,13 +32,8 @@ def merged(contest: Contest, system: SystemConfig) -> Answered:
 
     Raises:
         PluginError: no such method.
-        ConfigError: an option does not fit, or the base model is sharded.
+        ConfigError: an option does not fit.
     """
-    if contest.recipe.base.shard:
-        raise ConfigError(
-            f"systems.{system.name}: {system.policy!r} writes into the base model's weights, which base.shard cuts "
-            "over the processes; leave this system out, or run without base.shard"
-        )
     name = system.policy.partition(":")[2]
     options = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
     chosen = options.pop("experts")

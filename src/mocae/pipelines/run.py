@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import mocae
-from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load_recipe
+from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load_recipe, sharding_problem
 from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import sample_to_json
@@ -140,7 +140,11 @@ def _chosen(recipe: Recipe, names: Sequence[str] | None) -> list[SystemConfig]:
                 "this one another name"
             )
     _refuse_bad_folders(list(wanted))
-    return [known.get(name) or SystemConfig(name=name, policy=name) for name in wanted]
+    chosen = [known.get(name) or SystemConfig(name=name, policy=name) for name in wanted]
+    for system in chosen if recipe.base.shard else ():
+        if refused := sharding_problem(system.policy):
+            raise ConfigError(f"systems.{system.name}: {refused}")
+    return chosen
 
 
 def _refuse_bad_folders(names: Sequence[str]) -> None:
