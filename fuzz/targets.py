@@ -12,12 +12,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from mocae.bank import load_peft
 from mocae.cli.options import factors, words
 from mocae.config import dump_recipe, load_recipe, parse_recipe
 from mocae.config.yaml import read_yaml
 from mocae.data import read_source
 from mocae.errors import ConfigError, MocaeError
+from mocae.evaluation import read_samples
+from mocae.export.bundle import read_export
 from mocae.judges.endpoint.parsers import PARSERS
+from mocae.pipelines.eval_log import EvalLog
+from mocae.pipelines.manifest import read_manifest
+from mocae.pipelines.store import refuse_changed
 
 _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
 _FOLDER = Path(tempfile.mkdtemp(prefix="mocae-fuzz-", dir=_MEMORY))
@@ -91,9 +97,38 @@ def replies(data: bytes) -> None:
         assert parsed is None or 0 <= parsed.score <= 1, f"{name}: a score outside [0, 1]"
 
 
+_ARTIFACT: tuple[tuple[str, Callable[[Path], object]], ...] = (
+    ("manifest.json", read_manifest),
+    ("stage.json", refuse_changed),
+    ("adapter_config.json", load_peft),
+    ("adapter_model.safetensors", load_peft),
+    ("export.json", read_export),
+    ("samples.jsonl", lambda folder: list(read_samples(folder / "samples.jsonl"))),
+    ("answers.jsonl", EvalLog),
+    ("verdicts.jsonl", EvalLog),
+)
+
+
+def artifacts(data: bytes) -> None:
+    """A file of an artifact, an export or a log that was tampered with; the first byte says which."""
+    if not data:
+        return
+    name, read = _ARTIFACT[data[0] % len(_ARTIFACT)]
+    seeds = Path(__file__).parent / "corpus" / "artifacts"
+    folder = _FOLDER / "artifact" / name.partition(".")[0]
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        for other in ("adapter_config.json", "adapter_model.safetensors"):
+            (folder / other).write_bytes((seeds / other).read_bytes()[1:])
+    (folder / name).write_bytes(data[1:])
+    with contextlib.suppress(MocaeError):
+        read(folder)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "recipes": recipes,
     "readers": readers,
     "weights": weights,
     "replies": replies,
+    "artifacts": artifacts,
 }

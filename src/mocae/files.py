@@ -1,14 +1,28 @@
-"""Writing a text file so that readers see the old one or the new one, never half of one."""
+"""Files: a text written so that readers see the old one or the new one, never half of one; JSON nobody vouches for."""
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mocae.errors import ArtifactError
 
-__all__ = ["write_whole"]
+__all__ = ["parse_json", "write_whole"]
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, in UTF-8 where it is bytes.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def write_whole(path: Path, text: str) -> Path:

@@ -119,6 +119,26 @@ def test_missing_and_damaged_files_are_refused(edited: Callable[..., Path], tmp_
         load_peft(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("r", float("nan"), r"no number for r; save"),
+        ("lora_alpha", True, r"no number for lora_alpha"),
+        ("rank_pattern", [1], r"rank_pattern in .* maps no modules to numbers"),
+        ("alpha_pattern", {"q_proj": "4"}, r"alpha_pattern in .* maps no modules to numbers"),
+        ("alpha_pattern", {"q_proj(": 4}, r"'q_proj\(' is no regular expression \(missing \)"),
+        ("alpha_pattern", {"(.+)+x": 4}, r"'\(\.\+\)\+x' is too involved an expression; name the modules"),
+        ("rank_pattern", {"(a|a)(a|a)(a|a)(a|a)": 4}, r"is too involved an expression"),
+        ("rank_pattern", {".*.*.*x": 4}, r"is too involved an expression"),
+    ],
+)
+def test_a_config_nobody_vouches_for_is_refused(
+    edited: Callable[..., Path], key: str, value: object, message: str
+) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        load_peft(edited(**{key: value}))
+
+
 def test_an_expert_of_nothing_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'empty' adapts no linear"):
         save_peft(LoraWeights("empty", 1, 1.0, use_rslora=False, base_model=None, layers={}), tmp_path)

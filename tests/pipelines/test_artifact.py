@@ -132,6 +132,21 @@ def _cut(name: str) -> Callable[[Path], None]:
     return damage
 
 
+def _flip(name: str) -> Callable[[Path], None]:
+    """Change one bit of the last value: a file no reader would stumble over."""
+
+    def damage(out: Path) -> None:
+        data = bytearray((out / name).read_bytes())
+        data[-1] ^= 1
+        (out / name).write_bytes(data)
+
+    return damage
+
+
+def _elsewhere(manifest: dict[str, Any], folder: str) -> dict[str, Any]:
+    return {**manifest, "routers": {"alignx": {"folder": folder, "options": {}}}}
+
+
 def _remove(name: str) -> Callable[[Path], None]:
     return lambda out: (out / name).unlink()
 
@@ -142,20 +157,56 @@ def _remove(name: str) -> Callable[[Path], None]:
         (_remove("manifest.json"), r"no manifest\.json, so this is no finished run; give the --out folder"),
         (_cut("manifest.json"), r"manifest\.json: not a manifest written by mocae"),
         (_manifest(lambda m: [m]), r"manifest\.json: not a manifest written by mocae"),
-        (_manifest(lambda m: {**m, "base": {"model": "x"}}), r"not a manifest written by mocae \(KeyError"),
+        (
+            _manifest(lambda m: {**m, "base": {"model": "x"}}),
+            r"not a manifest written by mocae \(base\.revision: Field re",
+        ),
+        (_manifest(lambda m: {**m, "axes": ["../../x"]}), r"not a manifest written by mocae \(axes\.0: "),
+        (_manifest(lambda m: {**m, "axes": [7]}), r"not a manifest written by mocae \(axes\.0: "),
+        (_manifest(lambda m: {**m, "max_new_tokens": "64"}), r"not a manifest written by mocae \(max_new_tokens: "),
         (_manifest(lambda m: {k: v for k, v in m.items() if k != "axes"}), r"not a manifest written by mocae"),
         (_manifest(lambda m: {**m, "routers": ["alignx"]}), r"not a manifest written by mocae"),
         (_manifest(lambda m: {**m, "routers": {"alignx": "router/alignx"}}), r"not a manifest written by mocae"),
+        (_manifest(lambda m: _elsewhere(m, "/etc")), r"routers\.alignx\.folder: .*a folder inside the artifact"),
+        (_manifest(lambda m: _elsewhere(m, "router/../../x")), r"routers\.alignx\.folder: .*inside the artifact"),
         (_manifest(lambda m: {**m, "schema": 99}), r"artifact version 99, this mocae reads version 1"),
         (_manifest(lambda m: {**m, "base": {**m["base"], "dtype": "int3"}}), r"unknown dtype 'int3'"),
-        (_cut("router/alignx/router.safetensors"), r"router/alignx: the router cannot be read"),
-        (_cut("router/alignx/router.json"), r"router/alignx: the router cannot be read"),
-        (_remove("router/alignx/router.json"), r"router/alignx: the router cannot be read"),
-        (_cut("experts/honesty/adapter_model.safetensors"), r"honesty"),
-        (_remove("experts/honesty/adapter_config.json"), r"honesty"),
+        (
+            _cut("router/alignx/router.safetensors"),
+            r"alignx/router\.safetensors: has changed since the run finished it",
+        ),
+        (
+            _cut("router/alignx/router.json"),
+            r"alignx/router\.json: has changed since .*; copy the folder again, or run",
+        ),
+        (_remove("router/alignx/router.json"), r"alignx/router\.json: is missing since the run finished it"),
+        (_cut("experts/honesty/adapter_model.safetensors"), r"honesty/adapter_model\.safetensors: has changed"),
+        (_flip("experts/honesty/adapter_model.safetensors"), r"honesty/adapter_model\.safetensors: has changed"),
+        (_remove("experts/honesty/adapter_config.json"), r"honesty/adapter_config\.json: is missing"),
+        (_cut("experts/honesty/stage.json"), r"honesty/stage\.json: has changed"),
     ],
 )
 def test_a_damaged_folder_is_refused(copy: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(copy)
+    with pytest.raises(ArtifactError, match=message):
+        mocae.load(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_cut("router/alignx/router.safetensors"), r"router/alignx: the router cannot be read"),
+        (_cut("router/alignx/router.json"), r"router/alignx: the router cannot be read"),
+        (_remove("router/alignx/router.json"), r"router/alignx: the router cannot be read"),
+        (_cut("experts/honesty/adapter_model.safetensors"), r"honesty.* is damaged"),
+        (_remove("experts/honesty/adapter_config.json"), r"honesty.*no adapter_config\.json"),
+    ],
+)
+def test_a_damaged_folder_without_records_is_refused_too(
+    copy: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    for record in copy.rglob("stage.json"):
+        record.unlink()
     damage(copy)
     with pytest.raises(ArtifactError, match=message):
         mocae.load(copy, device="cpu")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mocae.errors import ArtifactError, ConfigError, ModelMismatchError
+from mocae.files import parse_json
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "LoraPair", "LoraWeights", "load_peft", "save_peft"]
 
@@ -122,7 +123,7 @@ def load_peft(folder: str | Path, *, name: str | None = None) -> LoraWeights:
         r=int(config["r"]),
         lora_alpha=config["lora_alpha"],
         use_rslora=use_rslora,
-        base_model=config.get("base_model_name_or_path") or None,
+        base_model=str(config.get("base_model_name_or_path") or "") or None,
         layers=layers,
     )
 
@@ -180,7 +181,7 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
             "Give the folder that save_pretrained of a PEFT model wrote"
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes())
     except ValueError as error:
         raise ArtifactError(f"expert {name!r}: {path} is not JSON: {error}") from error
     kind = config.get("peft_type") if isinstance(config, dict) else None
@@ -188,10 +189,36 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
         raise ModelMismatchError(
             f"expert {name!r}: peft_type is {kind!r} in {path}; only 'LORA' adapters can be mixed. Train it as LoRA"
         )
-    missing = [key for key in ("r", "lora_alpha") if not isinstance(config.get(key), (int, float))]
+    missing = [key for key in ("r", "lora_alpha") if not _is_number(config.get(key))]
     if missing:
         raise ArtifactError(f"expert {name!r}: {path} has no number for {', '.join(missing)}; save the adapter again")
+    for key in ("rank_pattern", "alpha_pattern"):
+        _check_patterns(config.get(key) or {}, key, path, name)
     return dict(config)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def _check_patterns(patterns: object, key: str, path: Path, name: str) -> None:
+    """Refuse what is no mapping of regular expressions to numbers, and expressions that could search for hours."""
+    if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
+        raise ArtifactError(f"expert {name!r}: {key} in {path} maps no modules to numbers; save the adapter again")
+    for pattern in patterns:
+        costly = len(pattern) > 1000 or len(re.findall(r"[*+{]", pattern)) > 2 or pattern.count("(") > 3
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ArtifactError(
+                f"expert {name!r}: {key} in {path}: {pattern!r} is no regular expression ({error}); save the adapter "
+                "again"
+            ) from error
+        if costly or re.search(r"\)[*+{]", pattern):
+            raise ArtifactError(
+                f"expert {name!r}: {key} in {path}: {pattern[:80]!r} is too involved an expression; name the modules, "
+                "or use at most three groups, none of them repeated, and two repetitions"
+            )
 
 
 def _refuse_more_than_lora(config: Mapping[str, Any], name: str) -> None:
@@ -228,7 +255,7 @@ def _read_pairs(folder: Path, name: str) -> dict[str, tuple[Tensor, Tensor]]:
     factors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
-        if match is None or tensor.dim() != 2 or not tensor.is_floating_point():
+        if match is None or tensor.dim() != 2 or not tensor.numel() or not tensor.is_floating_point():
             raise ModelMismatchError(
                 f"expert {name!r}: {key!r} with shape {tuple(tensor.shape)} in {path} is no LoRA factor of a linear "
                 "('base_model.model.<module>.lora_A.weight', 2-D). Embeddings, magnitudes, biases and saved modules "

@@ -6,6 +6,7 @@ Results go to stdout, logs and errors to stderr.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -57,6 +58,8 @@ _EXTRA_OF = {
     "gradio": "ui",
 }
 """Optional modules and the extra that brings them."""
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 app = typer.Typer(
     name="mocae",
@@ -124,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         app(words, prog_name="mocae")
-    except (MocaeError, ModuleNotFoundError) as error:
+    except (MocaeError, ModuleNotFoundError, OSError) as error:
         message = _message(error)
         if message is None:
             raise
@@ -135,9 +138,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_WRONG_USAGE if isinstance(error, ConfigError | PluginError) else _FAILED)
 
 
-def _message(error: MocaeError | ModuleNotFoundError) -> str | None:
+def _message(error: MocaeError | ModuleNotFoundError | OSError) -> str | None:
     """Return what to tell the user, None for an error that is a defect of ours."""
     if isinstance(error, MocaeError):
         return str(error)
+    if isinstance(error, OSError):  # a disk may be full wherever something is written, in a library too
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; free space or give another folder" if error.errno in _DISK else None
     extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
     return extra and f"{error.name} is not installed; run: pip install 'mocae[{extra}]'"

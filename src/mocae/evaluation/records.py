@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.errors import ArtifactError
+from mocae.files import parse_json
 from mocae.types import Answer, Example, Sample, Verdict
 
 __all__ = ["read_samples", "sample_to_json", "write_samples"]
@@ -67,7 +68,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield _sample_from_json(json.loads(line))
+                yield _sample_from_json(parse_json(line))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ArtifactError(
                     f"{path}:{number}: not a sample written by mocae ({error!r}); run the recipe again"

@@ -16,6 +16,7 @@ from torch import Tensor
 from mocae.bank import LoraWeights
 from mocae.calibration import AlignXRouter
 from mocae.errors import ArtifactError, ConfigError
+from mocae.files import parse_json
 from mocae.models import LoadedBase
 from mocae.policies import weights_vector
 
@@ -140,7 +141,7 @@ def read_export(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"{folder}: no {MANIFEST}, so this is no export; give the --out folder of `mocae export`")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = parse_json(path.read_bytes())
         schema, files = manifest["schema"], dict(manifest["files"])
         for key in ("format", "base", "prompt_format", "experts", "router"):
             manifest[key]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mocae.errors import ArtifactError, DataError
+from mocae.files import parse_json
 from mocae.judges.base import JudgeQuality, unscored
 from mocae.judges.design import Design
 from mocae.types import Answer, Verdict
@@ -119,7 +120,7 @@ def load_classifier(folder: Path, design: Design, *, exclude_prompts: Collection
             scikit-learn, or the judge has learned from an excluded prompt.
     """
     try:
-        told = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+        told = parse_json((folder / "judge.json").read_bytes())
         version, name = told["schema_version"], told["judge"]
         quality = None if told["quality"] is None else JudgeQuality(**told["quality"])
         learned_from = frozenset(told["learned_from"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,14 @@ from torch import Tensor
 
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter, OutputCalibrators
-from mocae.errors import ArtifactError, ModelMismatchError
+from mocae.errors import ModelMismatchError
 from mocae.models import LoadedBase, base_fingerprint, load_base
-from mocae.pipelines.summary import SCHEMA
+from mocae.pipelines.manifest import DTYPES, read_manifest
 from mocae.policies import Mixture, Parts, build_policy
 from mocae.prompts import FORMATS
 from mocae.types import prompt_id
 
-__all__ = ["AlignedModel", "Reply", "base_of", "load", "read_manifest"]
-
-_DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
+__all__ = ["AlignedModel", "Reply", "base_of", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +179,7 @@ def base_of(
     base = load_base(
         base_model or manifest["base"]["model"],
         revision=manifest["base"]["revision"],
-        dtype=_DTYPES[manifest["base"]["dtype"]],
+        dtype=DTYPES[manifest["base"]["dtype"]],
         device=device,
         quantization=manifest["base"].get("quantization"),
         trust_remote_code=trust_remote_code,
@@ -194,34 +191,3 @@ def base_of(
             f"{manifest['base']['fingerprint'][:12]}, the one loaded has {found[:12]}; give base_model the same one"
         )
     return base
-
-
-def read_manifest(root: Path) -> dict[str, Any]:
-    """Return the manifest of a finished run.
-
-    Raises:
-        ArtifactError: the folder is no finished run, is damaged, or was written by another version.
-    """
-    path = root / "manifest.json"
-    if not path.is_file():
-        raise ArtifactError(
-            f"{root}: no manifest.json, so this is no finished run; give the --out folder of `mocae run`"
-        )
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["schema"]
-        for key in ("base", "axes", "prompt_format", "max_new_tokens", "routers"):
-            manifest[key]
-        for key in ("model", "revision", "dtype", "fingerprint"):
-            manifest["base"][key]
-        for entry in manifest["routers"].values():
-            dict(entry["options"], folder=entry["folder"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path}: not a manifest written by mocae ({error!r}); run the recipe again") from error
-    if version != SCHEMA:
-        raise ArtifactError(
-            f"{path}: artifact version {version}, this mocae reads version {SCHEMA}; run the recipe again"
-        )
-    if manifest["base"]["dtype"] not in _DTYPES:
-        raise ArtifactError(f"{path}: unknown dtype {manifest['base']['dtype']!r}; run the recipe again")
-    return manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import Bootstrap, difference, read_samples
+from mocae.files import parse_json
 from mocae.metrics import paired_bootstrap_difference
 from mocae.types import Estimate, Sample
 
@@ -149,11 +149,11 @@ def _load(text: str) -> tuple[str, list[Sample], dict[str, Any]]:
         place, _, system = text.partition(":")
         folder = Path(place)
     try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        report = parse_json((folder / "report.json").read_bytes())
         samples = list(read_samples(folder / "samples.jsonl"))
         names = list(report["systems"])
         report["recipe"]["name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{folder}: no finished evaluation ({error!r}); give the --out folder of `mocae eval` or `mocae run`"
         ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from mocae.errors import ArtifactError, JudgeError
 from mocae.evaluation import Bootstrap, judge_answers, measure_system, write_samples
-from mocae.files import write_whole
+from mocae.files import parse_json, write_whole
 from mocae.judges import Judge, build_judge
 from mocae.metrics import estimate_rate
 from mocae.pipelines.eval_log import EvalLog
@@ -26,6 +26,7 @@ __all__ = ["EvalResult", "evaluate"]
 
 SCHEMA = 1
 _CHUNK = 32
+_MC = ("mc1", "mc2")
 """Answers a judge is asked about at once; what a kill can cost a judge that keeps no cache of its own."""
 
 
@@ -90,7 +91,7 @@ def _claim(root: Path, target: Target, suite: Suite, limit: int | None, seed: in
     path = root / "eval.json"
     if path.is_file():
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))["parts"]
+            held = dict(parse_json(path.read_bytes())["parts"])
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path}: damaged ({error!r}); give another --out") from error
         changed = [name for name in parts if held.get(name) != parts[name]]
@@ -181,12 +182,19 @@ def _choices(target: Target, suite: Suite, questions: Sequence[Example], root: P
         return {}
     path = root / "choices.json"
     if path.is_file():
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            scores = {
+                name: [None if v is None else float(v) for v in parse_json(path.read_bytes())[name]] for name in _MC
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{path}: damaged ({error!r}); remove it, and the questions are scored again"
+            ) from error
     else:
         judged = target.choices(questions)
         if judged is None:
             return {}
-        scores = {name: [verdicts[name].score for verdicts in judged] for name in ("mc1", "mc2")}
+        scores = {name: [verdicts[name].score for verdicts in judged] for name in _MC}
         write_whole(path, json.dumps(scores) + "\n")
     return {name: estimate_rate([v for v in values if v is not None]) for name, values in scores.items()}
 

@@ -29,8 +29,9 @@ from mocae.export import (
 )
 from mocae.export.card import export_card
 from mocae.export.gguf import NumberFormat
-from mocae.pipelines.artifact import base_of, read_manifest
+from mocae.pipelines.artifact import base_of
 from mocae.pipelines.judges import make_judges
+from mocae.pipelines.manifest import read_manifest
 from mocae.pipelines.rows import read_rows_of
 from mocae.policies import CodeBook, CodeBookPolicy, Mixture, Policy, PromptBatch, RoutedPolicy
 from mocae.progress import visible

@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 
 from mocae.distributed import agreed, is_main, wait
 from mocae.errors import ArtifactError
-from mocae.files import write_whole
+from mocae.files import parse_json, write_whole
 from mocae.pipelines.pool import StagePool, link_tree
 
-__all__ = ["Stage", "Store", "Took", "folder_name", "is_whole", "key_of"]
+__all__ = ["Stage", "Store", "Took", "folder_name", "is_whole", "key_of", "refuse_changed"]
 
 _RECORD = "stage.json"
 _VERSION = 1
@@ -237,17 +237,55 @@ class Store:
 def is_whole(folder: Path, key: str) -> bool:
     """Return whether a folder holds the finished stage of this key, every file as it was when it was finished."""
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-        seal = record.pop("seal")
-        if record["version"] != _VERSION or record["key"] != key or key_of(record) != seal:
-            return False
-        for name, digest in record["files"].items():
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return False
+        record = _sealed(folder)
+        return bool(record["key"] == key) and not any(_changed(folder, record))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return True
+
+
+def refuse_changed(folder: Path) -> None:
+    """Refuse a finished stage that is not as it was finished; a folder without a record is let through.
+
+    Raises:
+        ArtifactError: the record or a file it lists is missing or has changed.
+    """
+    if not (folder / _RECORD).is_file():
+        return
+    try:
+        changed = next(_changed(folder, _sealed(folder)), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        changed = _RECORD
+    if changed is not None:
+        state = "has changed" if (folder / changed).is_file() else "is missing"
+        raise ArtifactError(
+            f"{folder / changed}: {state} since the run finished it; copy the folder again, or run the recipe again, "
+            "which makes this part anew"
+        )
+
+
+def _sealed(folder: Path) -> dict[str, Any]:
+    """Return the record of a stage.
+
+    Raises:
+        ValueError: it is not as it was written; a record that is no record raises other errors too.
+    """
+    record: dict[str, Any] = parse_json((folder / _RECORD).read_bytes())
+    seal = record.pop("seal")
+    if record["version"] != _VERSION or key_of(record) != seal:
+        raise ValueError("broken seal")
+    return record
+
+
+def _changed(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the files of a stage that are not as its record says."""
+    for name, digest in record["files"].items():
+        try:
+            with (folder / name).open("rb") as file:
+                same = hashlib.file_digest(file, "sha256").hexdigest() == digest
+        except OSError:
+            same = False
+        if not same:
+            yield name
 
 
 def _took(folder: Path) -> Took | None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocae.errors import ArtifactError
+from mocae.files import parse_json
 from mocae.policies.base import Policy, PromptBatch, Reading
 
 __all__ = ["CodeBook", "CodeBookPolicy"]
@@ -53,7 +54,7 @@ class CodeBook:
             ArtifactError: the file is missing or damaged.
         """
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = parse_json(path.read_bytes())
             mixtures = torch.tensor(list(record["mixtures"].values()), dtype=torch.float32)
             experts = tuple(str(name) for name in record["experts"])
             if mixtures.dim() != 2 or mixtures.shape[1] != len(experts) or not mixtures.isfinite().all():

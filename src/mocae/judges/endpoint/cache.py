@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.errors import JudgeError
+from mocae.files import parse_json
 
 __all__ = ["CachedReply", "ReplyCache", "reply_key"]
 
@@ -98,10 +99,10 @@ class ReplyCache:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 reply = CachedReply(str(row["text"]), int(row["prompt_tokens"]), int(row["completion_tokens"]))
                 self._replies[str(row["key"])] = reply
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError):
                 damaged += 1
         if damaged:
             _log.warning("%s: %d damaged lines passed over; these replies are asked for again", path.name, damaged)

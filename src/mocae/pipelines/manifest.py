@@ -1,0 +1,99 @@
+"""What an artifact says it is: `manifest.json`, checked before anything it names is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError
+
+from mocae.config.base import Name
+from mocae.errors import ArtifactError
+from mocae.files import parse_json
+from mocae.pipelines.store import refuse_changed
+from mocae.pipelines.summary import SCHEMA
+
+__all__ = ["DTYPES", "read_manifest"]
+
+DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
+"""Number formats as torch and as recipes write them."""
+
+
+def _inside(folder: str) -> str:
+    parts = PurePosixPath(folder).parts
+    if not parts or folder.startswith("/") or "\\" in folder or "\0" in folder or ".." in parts:
+        raise ValueError("it should be a folder inside the artifact")
+    return folder
+
+
+_Folder = Annotated[str, AfterValidator(_inside)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Base(_Part):
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None
+    dtype: str
+    fingerprint: str
+    quantization: str | None = None
+
+
+class _Router(_Part):
+    folder: _Folder
+    options: dict[str, JsonValue]
+    output: _Folder | None = None
+
+
+class _Manifest(_Part):
+    base: _Base
+    axes: Annotated[list[Name], Field(min_length=1)]
+    prompt_format: str
+    max_new_tokens: PositiveInt
+    routers: dict[str, _Router]
+
+
+class _Version(_Part):
+    schema_: Annotated[int, Field(alias="schema")]
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return the manifest of a finished run, whose experts and routers lie inside `root`, as they were finished.
+
+    Raises:
+        ArtifactError: the folder is no finished run, is damaged, or was written by another version.
+    """
+    path = root / "manifest.json"
+    if not path.is_file():
+        raise ArtifactError(
+            f"{root}: no manifest.json, so this is no finished run; give the --out folder of `mocae run`"
+        )
+    try:
+        manifest: dict[str, Any] = parse_json(path.read_bytes())
+        version = _Version.model_validate(manifest).schema_
+        if version == SCHEMA:
+            _Manifest.model_validate(manifest)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path}: not a manifest written by mocae ({_reason(error)}); run the recipe again"
+        ) from error
+    if version != SCHEMA:
+        raise ArtifactError(
+            f"{path}: artifact version {version}, this mocae reads version {SCHEMA}; run the recipe again"
+        )
+    if manifest["base"]["dtype"] not in DTYPES:
+        raise ArtifactError(f"{path}: unknown dtype {manifest['base']['dtype']!r}; run the recipe again")
+    routers = [entry[key] for entry in manifest["routers"].values() for key in ("folder", "output") if entry.get(key)]
+    for folder in (*(f"experts/{axis}" for axis in manifest["axes"]), *routers):
+        refuse_changed(root / folder)
+    return manifest
+
+
+def _reason(error: Exception) -> str:
+    """Return the first thing that is wrong, on one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    return str(error)
