@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,12 @@ class Moment:
     same: bool
 
 
-def kill_at(recipe: Recipe, root: Path, moments: Sequence[float]) -> list[Moment]:
-    """Return what happened at each moment, given as a share of the run's time."""
+def kill_at(recipe: Recipe, root: Path, moments: Sequence[float]) -> Iterator[Moment]:
+    """Yield what happened at each moment, given as a share of the run's time."""
     whole = root / "whole"
     started = time.monotonic()
     assert _finish(recipe, whole) == 0
     seconds = time.monotonic() - started
-    found = []
     for share in moments:
         out = root / "killed"
         shutil.rmtree(out, ignore_errors=True)
@@ -66,8 +65,7 @@ def kill_at(recipe: Recipe, root: Path, moments: Sequence[float]) -> list[Moment
         os.waitpid(child, 0)
         n_whole, broken, in_work = _left_behind(out)
         ended = _finish(recipe, out)
-        found.append(Moment(share, in_work, n_whole, len(broken), ended == 0 and result(out) == result(whole)))
-    return found
+        yield Moment(share, in_work, n_whole, len(broken), ended == 0 and result(out) == result(whole))
 
 
 def result(out: Path) -> dict[str, Any]:
@@ -75,7 +73,8 @@ def result(out: Path) -> dict[str, Any]:
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     for system in report["systems"].values():
         system.pop("cost")
-    report.pop("environment")
+    for told in ("environment", "updates"):  # of the machine, and how long stages took
+        report.pop(told)
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     tensors = {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -132,24 +131,27 @@ def _left_behind(out: Path) -> tuple[int, list[str], str]:
     return n_whole, broken, "report" if (out / "samples.jsonl").is_file() else "between stages"
 
 
-def kill_recipe(base: Path) -> Recipe:
-    """Return a recipe with every kind of stage, and a checkpoint after every second training step."""
-    return tiny_recipe(base, "experts.optimizer.checkpoint_steps=2", systems=SYSTEMS)
+def kill_recipe(base: Path, systems: Sequence[Any] = SYSTEMS) -> Recipe:
+    """Return a recipe, by default with every kind of stage, and a checkpoint after every second training step."""
+    return tiny_recipe(base, "experts.optimizer.checkpoint_steps=2", systems=list(systems))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--short", action="store_true", help="only what a run always has, and the router")
     given = parser.parse_args()
     rng = random.Random(given.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = kill_recipe(tiny_base(Path(folder) / "base"))
-        moments = kill_at(recipe, Path(folder), sorted(rng.uniform(0, 1) for _ in range(given.kills)))
     print("| killed at | in work | stages finished | taken for finished and broken | same end |")
-    print("|---:|---|---:|---:|---|")
-    for m in moments:
-        print(f"| {m.at:.0%} | {m.in_work} | {m.n_whole} | {m.n_broken} | {'yes' if m.same else 'NO'} |")
+    print("|---:|---|---:|---:|---|", flush=True)
+    moments = []
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = kill_recipe(tiny_base(Path(folder) / "base"), ["base", "alignx"] if given.short else SYSTEMS)
+        for m in kill_at(recipe, Path(folder), sorted(rng.uniform(0, 1) for _ in range(given.kills))):
+            moments.append(m)
+            same = "yes" if m.same else "NO"
+            print(f"| {m.at:.0%} | {m.in_work} | {m.n_whole} | {m.n_broken} | {same} |", flush=True)
     print(Counter(m.in_work.partition("/")[0] for m in moments))
     return 0 if all(m.same and not m.n_broken for m in moments) else 1
 

@@ -139,6 +139,27 @@ def test_four_rows_at_once_are_one_row_four_times(
         torch.testing.assert_close(value, adapter(tmp_path / "at-once")[key], atol=1e-5, rtol=0)
 
 
+def test_accumulating_eight_rows_is_eight_rows_at_once(
+    base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[list[float]] = []
+    of = TrainingRecord.of
+
+    def told(of_steps: list[float], **counts: Any) -> TrainingRecord:
+        losses.append(of_steps)
+        return of(of_steps, **counts)
+
+    monkeypatch.setattr(TrainingRecord, "of", told)
+    pairs = [{"prompt": f"Q: {i}?\nA:", "completion": " " + "word" * (i % 5 + 1)} for i in range(19)]  # 8 + 8 + 3
+    for name, rows, summed in (("at-once", 8, 1), ("summed", 1, 8)):
+        optimisation = steps(batch_size=rows, gradient_accumulation=summed)
+        assert train(base, tmp_path / name, pairs, optimisation=optimisation).n_steps == 6
+    assert losses[0][0] != losses[0][-1]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for key, value in adapter(tmp_path / "summed").items():
+        torch.testing.assert_close(value, adapter(tmp_path / "at-once")[key], atol=1e-5, rtol=0)
+
+
 @contextmanager
 def interrupted_after(n: int) -> Iterator[None]:
     """Make the n-th step of a training end in a KeyboardInterrupt."""
