@@ -15,8 +15,8 @@ quickstart: .venv/.installed ## Install, then train, compare and report the pock
 test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no real data
 	.venv/bin/python -m pytest -q
 
-test-serving: .venv/.installed-dev ## Run the server's tests alone: OpenAI client, bad requests, schema fuzzing
-	.venv/bin/python -m pytest -q tests/serving
+test-serving: .venv/.installed-dev ## Run the tests of server and chat page, slow ones too: clients, load, browser
+	.venv/bin/python -m pytest -q -m "not gpu and not network" tests/serving tests/ui
 
 check: .venv/.installed-dev ## Lint, format check, types, import order
 	.venv/bin/ruff check .

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import uvicorn
+from starlette.types import ASGIApp
 
 from mocae.bank import ExpertBank
 from mocae.models import LoadedBase
@@ -84,10 +85,15 @@ def answer_all(engine: Engine, requests: Sequence[Request]) -> list[Finished]:
 @contextmanager
 def live(models: Served, settings: Settings | None = None) -> Iterator[str]:
     """Return a context with a server; its value is the server's address."""
+    with live_app(build_app(models, settings)) as url:
+        yield url
+
+
+@contextmanager
+def live_app(app: ASGIApp) -> Iterator[str]:
+    """Return a context with an application on loopback; its value is the address."""
     opened = open_socket("127.0.0.1", 0)
-    config = uvicorn.Config(
-        build_app(models, settings), log_level="critical", lifespan="on", timeout_graceful_shutdown=1
-    )
+    config = uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()

@@ -29,6 +29,7 @@ from mocae.cli.plan import plan
 from mocae.cli.run import run
 from mocae.cli.score import score
 from mocae.cli.serve import serve
+from mocae.cli.ui import ui
 from mocae.cli.validate import validate
 from mocae.errors import ConfigError, MocaeError, PluginError
 
@@ -82,6 +83,7 @@ for command in (
     plan,
     chat,
     serve,
+    ui,
     ablate,
     ls,
     score,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ from torch import Tensor
 
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter, OutputCalibrators
-from mocae.errors import ModelMismatchError
+from mocae.errors import ArtifactError, ModelMismatchError
 from mocae.models import LoadedBase, base_fingerprint, load_base
 from mocae.pipelines.manifest import DTYPES, read_manifest
 from mocae.policies import Mixture, Parts, build_policy
 from mocae.prompts import FORMATS
+from mocae.report import check_report
 from mocae.types import prompt_id
 
-__all__ = ["AlignedModel", "Reply", "base_of", "load"]
+__all__ = ["AlignedModel", "Reply", "base_of", "load", "read_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,3 +193,20 @@ def base_of(
             f"{manifest['base']['fingerprint'][:12]}, the one loaded has {found[:12]}; give base_model the same one"
         )
     return base
+
+
+def read_report(root: Path) -> dict[str, Any] | None:
+    """Return what a run measured, its `report.json`; None where there is none.
+
+    Raises:
+        ArtifactError: it is damaged, or was written by another version.
+    """
+    path = root / "report.json"
+    if not path.is_file():
+        return None
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        check_report(report)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not a report written by mocae ({error!r}); run the recipe again") from error
+    return report

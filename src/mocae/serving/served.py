@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mocae.errors import ConfigError, PluginError, unknown_name
 from mocae.policies import FixedPolicy, Mixture, Parts, Policy, Steered, build_policy, weights_vector
-from mocae.prompts import PromptFormat
+from mocae.prompts import ChatFormat, PromptFormat
 from mocae.serving.conversation import Turn, conversation_tokens
 
 __all__ = ["Artifact", "Served", "ServedModel"]
@@ -77,6 +77,11 @@ class Served:
     def tokenizer(self) -> Any:
         """The base model's tokenizer."""
         return self.mixture.base.tokenizer
+
+    @property
+    def multi_turn(self) -> bool:
+        """Whether the experts were trained in a format that knows conversations, not one question and its answer."""
+        return isinstance(self._artifact.prompt_format, ChatFormat)
 
     def policy(
         self,

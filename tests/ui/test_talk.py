@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mocae.errors import MocaeError
+from mocae.ui import Answer, Question, Talk
+
+
+def last(talk: Talk, *questions: Question) -> list[Answer]:
+    *_, answers = talk.answers(questions)
+    return answers
+
+
+def told(answers: list[Answer]) -> list[tuple[object, ...]]:
+    return [(answer.text, answer.weights, answer.reason) for answer in answers]
+
+
+def test_two_systems_at_once_answer_as_each_alone(talk: Talk) -> None:
+    router, base = Question("alignx", "who?"), Question("base", "who?")
+    together = last(talk, router, base)
+    assert told(together) == told([*last(talk, router), *last(talk, base)])
+    assert together[0].text != together[1].text
+    assert together[1].weights == {"helpful": 0, "harmless": 0, "honest": 0}
+
+
+def test_an_answer_grows_to_its_end(talk: Talk) -> None:
+    seen = [answers[0] for answers in talk.answers([Question("alignx", "who?")])]
+    assert all(after.text.startswith(before.text) for before, after in itertools.pairwise(seen))
+    assert [answer.reason for answer in seen[:-1]] == [None] * (len(seen) - 1)
+    assert seen[-1].reason is not None
+    assert seen[0].weights == seen[-1].weights
+
+
+def test_steering_multiplies_the_weights_and_earlier_turns_are_read(talk: Talk) -> None:
+    question = Question("alignx", "who?")
+    [plain] = last(talk, question)
+    [without] = last(talk, replace(question, steer={"helpful": 0.0}))
+    assert plain.weights is not None
+    assert without.weights is not None
+    assert plain.weights["helpful"] > 0 == without.weights["helpful"]
+    assert sum(without.weights.values()) == pytest.approx(1)
+    assert without.why is not None
+    assert plain.why is not None
+    torch.testing.assert_close(without.why.weights, plain.why.weights)  # the router's own, before steering
+    [later] = last(talk, replace(question, before=[("what?", "that")]))
+    assert later.weights != plain.weights
+
+
+def test_the_parts_add_up_to_the_weights(talk: Talk) -> None:
+    [answer] = last(talk, Question("alignx", "who?"))
+    why = answer.why
+    assert why is not None
+    torch.testing.assert_close((why.features + why.geometry + why.semantics).softmax(0), why.weights)
+    assert [answer.weights[axis] for axis in why.axes] == pytest.approx(why.weights.tolist())  # type: ignore[index]
+    assert why.confidence == pytest.approx(float(why.weights.max()))
+    assert why.plane.here.shape == (2,)
+    assert [cloud.shape for cloud in why.plane.clouds] == [(20, 2)] * 3
+    assert last(talk, Question("base", "who?"))[0].why is None
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (Question("alingx", "who?"), "Did you mean 'alignx'"),
+        (Question("alignx", "x" * 300), "the model's context is 256 tokens"),
+        (Question("alignx", " "), r"messages\[0\] is empty"),
+        (Question("alignx", "who?", steer={"honesty": 2.0}), "unknown expert 'honesty'"),
+    ],
+)
+def test_what_cannot_be_asked(talk: Talk, question: Question, message: str) -> None:
+    with pytest.raises(MocaeError, match=message):
+        last(talk, question)
+
+
+def test_an_answer_nobody_waits_for_is_given_up(talk: Talk) -> None:
+    answers = talk.answers([Question("alignx", "who?"), Question("base", "who?")])
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    until = time.monotonic() + 5
+    while talk.engine.n_running or talk.engine.n_waiting:
+        assert time.monotonic() < until
+        time.sleep(0.005)
