@@ -15,7 +15,7 @@ quickstart: .venv/.installed ## Install, then train, compare and report the pock
 test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no real data
 	.venv/bin/python -m pytest -q
 
-test-serving: .venv/.installed-dev ## Run the tests of server and chat page, slow ones too: clients, load, browser
+test-serving: .venv/.installed-dev tests/serving/js/node_modules ## Run the tests of server and chat page, slow ones too: clients, load, browser
 	.venv/bin/python -m pytest -q -m "not gpu and not network" tests/serving tests/ui
 
 check: .venv/.installed-dev ## Lint, format check, types, import order
@@ -31,6 +31,10 @@ format: .venv/.installed-dev ## Format the code and sort its imports
 clean: ## Remove runs and caches (not .venv, not out/)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The JavaScript client, where there is npm; its test is skipped without it.
+tests/serving/js/node_modules: tests/serving/js/package-lock.json
+	command -v npm >/dev/null || exit 0; npm ci --prefix tests/serving/js --ignore-scripts --no-audit --no-fund --silent
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

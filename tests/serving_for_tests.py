@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 import uvicorn
 from starlette.types import ASGIApp
@@ -106,3 +107,13 @@ def live_app(app: ASGIApp) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         opened.close()
+
+
+def idle(client: httpx.Client) -> bool:
+    """Whether nothing runs or waits, within five seconds."""
+    until = time.monotonic() + 5
+    while client.get("/health").json() != {"status": "ok", "waiting": 0, "running": 0}:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True

@@ -13,7 +13,7 @@ import pytest
 from mocae.serving import Limits
 from mocae.serving.app import Settings
 from mocae.serving.guard import Access
-from serving_for_tests import TinyArtifact, live, served
+from serving_for_tests import TinyArtifact, idle, live, served
 from tiny import EOS
 
 NO_END = {str(EOS): -100.0}
@@ -278,16 +278,6 @@ def test_a_full_queue_is_429_with_retry_after(artifact: TinyArtifact) -> None:
         assert int(refused.headers["Retry-After"]) >= 1
         too_many = httpx.post(f"{url}{CHAT}", json=ASKED | {"n": 3})
         assert (too_many.status_code, shaped(too_many)["param"]) == (400, "n")
-
-
-def idle(client: httpx.Client) -> bool:
-    """Whether nothing runs or waits, within five seconds."""
-    until = time.monotonic() + 5
-    while client.get("/health").json() != {"status": "ok", "waiting": 0, "running": 0}:
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_a_client_that_leaves_is_given_up(artifact: TinyArtifact) -> None:
