@@ -4,7 +4,7 @@ OUT ?= out/pocket
 
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-serving check format clean
+.PHONY: help quickstart test test-serving load-test check format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no 
 
 test-serving: .venv/.installed-dev tests/serving/js/node_modules ## Run the tests of server and chat page, slow ones too: clients, load, browser
 	.venv/bin/python -m pytest -q -m "not gpu and not network" tests/serving tests/ui
+
+load-test: .venv/.installed-dev ## Serve OUT to 32 clients; tell throughput, latency and memory
+	.venv/bin/python tests/serving/load.py $(OUT)
 
 check: .venv/.installed-dev ## Lint, format check, types, import order
 	.venv/bin/ruff check .
