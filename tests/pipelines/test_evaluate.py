@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from endpoint_server import EndpointServer, Failure, endpoint_server
+from endpoint_server import EndpointServer, Failure, endpoint_server, reply_body
+from mocae.cli import main
 from mocae.errors import ArtifactError, ConfigError, DataError, JudgeError
 from mocae.judges.endpoint import Endpoint
 from mocae.pipelines.compare import compare
@@ -32,15 +32,16 @@ axes:
       options: {probe: task, columns: {prompt: prompt}, facts: {reference: reference}}
 judges:
   - judge: openai
-    options: {prompt: win-rate, model: judge, base_url: URL, concurrency: 2, backoff_s: 0.001, max_retries: 1}
+    options:
+      {prompt: win-rate, model: judge, base_url: URL, concurrency: 2, backoff_s: 0.001, max_retries: 1, timeout_s: SECS}
 generation: {max_new_tokens: 8}
 """
 
 
-def own_suite(folder: Path, url: str, rows: list[dict[str, Any]] | None = None) -> Suite:
+def own_suite(folder: Path, url: str, rows: list[dict[str, Any]] | None = None, timeout_s: float = 10.0) -> Suite:
     given = rows or [{"prompt": f"Say {i}.", "reference": f"reference {i}"} for i in range(N)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
-    (folder / "own.yaml").write_text(OWN_SUITE.replace("URL", url), encoding="utf-8")
+    (folder / "own.yaml").write_text(OWN_SUITE.replace("URL", url).replace("SECS", str(timeout_s)), encoding="utf-8")
     return load_suite(str(folder / "own.yaml"), [f"data_root={folder}"])
 
 
@@ -74,41 +75,70 @@ def test_a_server_is_evaluated_and_nothing_is_asked_twice(tmp_path: Path) -> Non
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-CHILD = """
-import sys
-from mocae.cli import main
-url, suite, data, out = sys.argv[1:]
-words = ["--model", "model", "--suite", suite, "--set", "data_root=" + data, "--out", out, "--no-progress"]
-main(["eval", "--endpoint", url, *words])
-"""
+MOMENTS = [
+    ("answers.jsonl", 8),
+    ("replies.jsonl", 10),
+    ("replies.jsonl", 40),
+    ("verdicts.jsonl", 32),
+    ("verdicts.jsonl", 40),
+]
+"""Kills: when a file of the folder has so many lines."""
 
 
 def test_a_killed_evaluation_goes_on_and_asks_no_judged_sample_again(tmp_path: Path) -> None:
-    with endpoint_server(speak, delay_s=0.03) as server:
-        own_suite(tmp_path, server.base_url)
-        out = tmp_path / "out"
-        words = [sys.executable, "-c", CHILD, server.base_url, str(tmp_path / "own.yaml"), str(tmp_path), str(out)]
-        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        replies = out / "replies.jsonl"
-        deadline = time.monotonic() + 60
-        while not (replies.exists() and replies.read_bytes().count(b"\n") >= 10):
-            assert time.monotonic() < deadline
-            assert child.poll() is None
-            time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        kept = replies.read_bytes().count(b"\n")
+    n, out = 40, tmp_path / "out"
+    rows = [{"prompt": f"Say {i}.", "reference": f"reference {i}"} for i in range(n)]
+
+    def judged() -> set[str]:
+        """Return the answers a verdict is on disk for."""
+        answers = {row["id"]: row["text"] for row in _lines(out / "answers.jsonl")}
+        return {answers[row["id"]] for row in _lines(out / "verdicts.jsonl")}
+
+    def asked_about(answers: set[str]) -> int:
+        return sum(
+            times for text, times in server.asked.items() if answers & set(re.findall(r"<answer_.>\n(.*)\n</", text))
+        )
+
+    processes = multiprocessing.get_context("forkserver")  # loads the package once and forks it for every start
+    processes.set_forkserver_preload(["mocae.cli", "mocae.pipelines.evaluate", "mocae.report.figures"])
+    with endpoint_server(speak, delay_s=0.02) as server:
+        own_suite(tmp_path, server.base_url, rows)
+        words = ["eval", "--endpoint", server.base_url, "--model", "model", "--suite", str(tmp_path / "own.yaml")]
+        words += ["--set", f"data_root={tmp_path}", "--out", str(out), "--no-progress", "--json"]
+        for file, n_lines in MOMENTS:
+            told, before = judged(), asked_about(judged())
+            child = processes.Process(target=main, args=(words,))
+            child.start()
+            deadline = time.monotonic() + 120
+            while len(_lines(out / file)) < n_lines:
+                assert time.monotonic() < deadline
+                assert child.is_alive()
+                time.sleep(0.005)
+            child.kill()
+            child.join()
+            assert child.exitcode == -signal.SIGKILL
+            assert not (out / "report.json").exists()
+            assert asked_about(told) == before
         time.sleep(0.2)  # what was in flight arrives and is lost
+        assert len(judged()) == n
         n_asked = sum(server.asked.values())
-        assert 10 <= kept < 2 * N
-        assert not (out / "report.json").exists()
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    total = sum(server.asked.values())
-    assert total - n_asked == 2 * N - kept  # exactly what was missing
-    assert sum(count - 1 for count in server.asked.values()) <= 2  # at most what was in flight when it was killed
+        child = processes.Process(target=main, args=(words,))
+        child.start()
+        child.join(120)
+        assert child.exitcode == 0
+    assert sum(server.asked.values()) == n_asked  # everything was judged when it was killed last
+    repeated = [text for text, times in server.asked.items() if times > 1]
+    assert sum("<answer_a>" in text for text in repeated) <= 3 * 2  # two requests were in flight at each of three kills
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    assert report["judges"][0]["n_verdicts"] == N
+    win_rate = report["systems"]["model"]["helpfulness"]["win_rate"]
+    assert (win_rate["value"], win_rate["n"]) == (1.0, n)
+    assert report["judges"][0]["n_verdicts"] == n
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file that may not be there yet."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def test_failed_verdicts_are_unscored_and_are_asked_again(tmp_path: Path) -> None:
@@ -128,6 +158,43 @@ def test_failed_verdicts_are_unscored_and_are_asked_again(tmp_path: Path) -> Non
         report = evaluate(target(server), suite, out=tmp_path / "out", progress=False).report
         assert report["judges"][0]["n_unscored"] == 0
         assert sum(count > 1 for count in server.asked.values()) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(429, headers={"retry-after": "0"}),
+        Failure(500),
+        Failure(200, b"no json at all \xff\xfe"),
+        Failure(200, reply_body("Verdict: A")[:40]),
+        Failure(silence_s=30),
+    ],
+    ids=["429", "500", "garbage", "half-json", "hangs"],
+)
+def test_a_server_that_fails_loses_nothing_invents_nothing_and_the_run_goes_on(
+    failure: Failure, tmp_path: Path
+) -> None:
+    """The same server is asked for answers and for verdicts; two prompts and two comparisons fail at first."""
+    broken = {"on": True}
+
+    def behave(text: str, before: int) -> Any:
+        fails = text in ("Say 1.", "Say 2.") or "<answer_a>\n3." in text or "<answer_b>\n4." in text
+        return failure if broken["on"] and fails else speak(text, before)
+
+    with endpoint_server(behave) as server:
+        suite = own_suite(tmp_path, server.base_url, timeout_s=0.3)
+        end = Endpoint("model", base_url=server.base_url, max_retries=1, backoff_s=0.001, timeout_s=0.3)
+        first = evaluate(EndpointTarget(end), suite, out=tmp_path / "out", progress=False).report
+        asked = dict(server.asked)
+        broken["on"] = False
+        second = evaluate(EndpointTarget(end), suite, out=tmp_path / "out", progress=False).report
+    assert (first["counts"]["unanswered"], first["judges"][0]["n_unscored"]) == (2, 2)
+    assert first["systems"]["model"]["helpfulness"]["win_rate"]["n"] == N - 4
+    assert first["systems"]["model"]["helpfulness"]["win_rate"]["value"] == 1.0
+    assert (second["counts"]["unanswered"], second["judges"][0]["n_unscored"]) == (0, 0)
+    assert second["systems"]["model"]["helpfulness"]["win_rate"]["n"] == N
+    again = {text for text, times in server.asked.items() if text in asked and times > asked[text]}
+    assert len(again) == 4  # what failed, and nothing else
 
 
 def test_answers_that_do_not_come_are_counted_and_asked_again(tmp_path: Path) -> None:
