@@ -24,6 +24,7 @@ from mocae.cli.evaluate import evaluate
 from mocae.cli.export import export
 from mocae.cli.gateway import gateway
 from mocae.cli.hub import pull, push
+from mocae.cli.judge import judge
 from mocae.cli.ls import ls
 from mocae.cli.plan import plan
 from mocae.cli.run import run
@@ -97,6 +98,7 @@ for command in (
     app.command()(command)
 app.command(name="eval")(evaluate)
 app.command(name="train-expert")(train_expert)
+app.add_typer(judge)
 
 
 def _version(wanted: bool | None) -> None:

@@ -94,6 +94,10 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
             "word overlap with a reference answer; cheap, crude",
         ),
         "refusal": ("mocae.judges.refusal:RefusalJudge", "whether an answer refuses, from the language of refusals"),
+        "refusal-classifier": (
+            "mocae.judges.refusal_classifier:refusal_classifier",
+            "whether an answer refuses, learned from your own labels",
+        ),
         "safety-classifier": (
             "mocae.judges.safety:safety_classifier",
             "unsafe or not, learned from BeaverTails labels",

@@ -1,7 +1,8 @@
 """Judges that learned from labelled answers: TF-IDF views of prompt and answer, hand-made signs, logistic regression.
 
 `ClassifierJudge` is frozen and carries a quality figure from labels it has not learned from; `mocae.judges.fitting`
-makes one. It is saved as JSON and a skops file, which loads without running code.
+makes one. With a sentence encoder a second classifier reads its vectors, and both have half a say in log-odds. All is
+saved as JSON and a skops file, which loads without running code.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mocae.errors import ArtifactError, DataError
 from mocae.files import parse_json
 from mocae.judges.base import JudgeQuality, unscored
 from mocae.judges.design import Design
+from mocae.judges.encoder import SentenceEncoder, load_encoder
 from mocae.types import Answer, Verdict
 
 __all__ = ["ClassifierJudge", "load_classifier"]
@@ -33,15 +36,17 @@ class ClassifierJudge:
 
     Attributes:
         design: what it looks at.
-        parts: fitted scikit-learn parts: "vectorizers", "scaler", "model", "aspects".
+        parts: fitted scikit-learn parts: "vectorizers", "scaler", "model", "aspects"; with an encoder "kernel", "odds".
         quality: agreement with held-out labels.
         learned_from: identities of the prompts it has learned from.
+        encoder: of prompts and answers; None: words alone.
     """
 
     design: Design
     parts: dict[str, Any] = field(repr=False)
     quality: JudgeQuality | None
     learned_from: frozenset[str] = field(repr=False)
+    encoder: SentenceEncoder | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -55,14 +60,18 @@ class ClassifierJudge:
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return the verdict on each answer to a probe of the design, {} for the others."""
-        mine = [i for i, answer in enumerate(answers) if answer.example.probe in self.design.probes]
+        probes = self.design.probes
+        mine = [i for i, answer in enumerate(answers) if probes is None or answer.example.probe in probes]
         judged: list[dict[str, Verdict]] = [{} for _ in answers]
         if not mine:
             return judged
         start = time.perf_counter()
         try:
             scores = self.scores([(answers[i].example.prompt, answers[i].text) for i in mine])
-            verdicts = [Verdict(score, self.design.labels[score < 0.5], self.name) for score in scores]
+            verdicts = [
+                Verdict(score, self.design.label(score, answers[i].text), self.name)
+                for i, score in zip(mine, scores, strict=True)
+            ]
         except Exception as error:  # a verdict that fails is unscored, whatever failed below
             verdicts = [unscored(error, judge=self.name)] * len(mine)
         seconds = (time.perf_counter() - start) / len(mine)
@@ -76,6 +85,8 @@ class ClassifierJudge:
         Raises:
             DataError: no pairs.
         """
+        from scipy.special import expit
+
         if not pairs:
             raise DataError(f"judge {self.name!r} got no answers; expected at least one")
         features = self.design.features(self.parts, pairs)
@@ -84,6 +95,9 @@ class ClassifierJudge:
             # Any aspect that holds makes the whole hold: 1 - prod(1 - p), averaged with the direct estimate.
             none_holds = np.prod([1 - model.predict_proba(features)[:, 1] for model in self.parts["aspects"]], axis=0)
             probs = (probs + 1 - none_holds) / 2
+        if self.encoder is not None:
+            margins = self.parts["kernel"].decision_function(self.encoder.pairs(pairs))
+            probs = expit((_log_odds(probs) + self.parts["odds"].decision_function(margins[:, None])) / 2)
         return [float(p) if answer.strip() else self.design.empty for p, (_, answer) in zip(probs, pairs, strict=True)]
 
     def save(self, folder: Path) -> None:
@@ -103,16 +117,27 @@ class ClassifierJudge:
             "judge": self.name,
             "quality": None if self.quality is None else asdict(self.quality),
             "learned_from": sorted(self.learned_from),
+            "encoder": None
+            if self.encoder is None
+            else {"model": self.encoder.name, "fingerprint": self.encoder.fingerprint},
         }
         (folder / "judge.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def load_classifier(folder: Path, design: Design, *, exclude_prompts: Collection[str] = ()) -> ClassifierJudge:
+def _log_odds(probs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    clipped = np.clip(probs, 1e-9, 1 - 1e-9)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def load_classifier(
+    folder: Path, design: Design, *, encoder: str | None = None, exclude_prompts: Collection[str] = ()
+) -> ClassifierJudge:
     """Return the judge `ClassifierJudge.save` wrote.
 
     Args:
         folder: where it was saved.
         design: the design it was fitted with.
+        encoder: where its encoder lies now; None: where it lay. Its weights must be the same.
         exclude_prompts: identities of prompts it must not have learned from.
 
     Raises:
@@ -124,6 +149,8 @@ def load_classifier(folder: Path, design: Design, *, exclude_prompts: Collection
         version, name = told["schema_version"], told["judge"]
         quality = None if told["quality"] is None else JudgeQuality(**told["quality"])
         learned_from = frozenset(told["learned_from"])
+        eyes = told.get("encoder") or {}
+        model, fingerprint = (eyes["model"], eyes["fingerprint"]) if eyes else (None, None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder}: judge.json is missing or damaged ({error}); fit the judge again") from error
     if (version, name) != (_SCHEMA_VERSION, design.name):
@@ -137,7 +164,16 @@ def load_classifier(folder: Path, design: Design, *, exclude_prompts: Collection
             f"{folder}: judge {name!r} has learned from {len(leaked)} prompts of the test split; expected none, fit it "
             "again with these prompts excluded"
         )
-    return ClassifierJudge(design, _load_parts(folder / "judge.skops", design), quality, learned_from)
+    parts = _load_parts(folder / "judge.skops", design)
+    if model is None:
+        return ClassifierJudge(design, parts, quality, learned_from)
+    found = load_encoder(encoder or model)
+    if found.fingerprint != fingerprint:
+        raise ArtifactError(
+            f"{folder}: judge {name!r} was fitted with an encoder of other weights than those of {found.name!r}; name "
+            "the encoder it was fitted with, or fit it again"
+        )
+    return ClassifierJudge(design, parts, quality, learned_from, found)
 
 
 def _load_parts(path: Path, design: Design) -> dict[str, Any]:

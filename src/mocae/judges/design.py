@@ -60,7 +60,7 @@ class Design:
     Attributes:
         name: of the judge.
         judgement: what its verdicts are about.
-        probes: probes whose answers it judges.
+        probes: probes whose answers it judges; None: all.
         labels: the words for yes and no.
         views: texts that become TF-IDF features.
         signs: prompt and answer to hand-made numbers, standardised.
@@ -68,11 +68,12 @@ class Design:
         strength: inverse regularisation strength C of the logistic regression.
         aspect_strength: the same for the aspects; None: aspects are not used.
         empty: score of an answer without text, which needs no classifier.
+        word: an answer for which the judgement holds to its word; None: always the first of `labels`.
     """
 
     name: str
     judgement: str
-    probes: frozenset[str]
+    probes: frozenset[str] | None
     labels: tuple[str, str]
     views: tuple[View, ...]
     signs: Callable[[str, str], list[float]]
@@ -80,6 +81,13 @@ class Design:
     strength: float
     aspect_strength: float | None
     empty: float
+    word: Callable[[str], str] | None = None
+
+    def label(self, score: float, answer: str) -> str:
+        """Return the word for a score of an answer."""
+        if score >= 0.5 and self.word is not None:
+            return self.word(answer)
+        return self.labels[score < 0.5]
 
     def features(self, parts: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> Any:
         """Return the sparse feature matrix, shape (N, F), of pairs of prompt and answer.

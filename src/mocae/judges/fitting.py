@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,10 +11,13 @@ from mocae.errors import ConfigError, DataError
 from mocae.judges.base import JudgeQuality
 from mocae.judges.classifier import ClassifierJudge, load_classifier
 from mocae.judges.design import Design, LabelledAnswer
+from mocae.judges.encoder import SentenceEncoder, load_encoder
 from mocae.types import prompt_id
 
-__all__ = ["ClassifierFitter", "Fit", "fit_classifier", "fit_or_load"]
+__all__ = ["ClassifierFitter", "Fit", "fit_classifier", "labelled_judge"]
 
+_KERNEL_STRENGTH = 3.0
+_FOLDS = 5
 _LEAST_ASPECT = 8
 """Rows of an aspect under which it gets no classifier of its own."""
 
@@ -23,7 +26,9 @@ _LEAST_ASPECT = 8
 class Fit(Protocol):
     """What fits one kind of judge from its kind of labelled file."""
 
-    def __call__(self, labelled: Path, *, seed: int = 0, exclude_prompts: Collection[str] = ()) -> ClassifierJudge:
+    def __call__(
+        self, labelled: Path, *, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
+    ) -> ClassifierJudge:
         """Return the judge, fitted and measured."""
 
 
@@ -32,10 +37,11 @@ class ClassifierFitter:
 
     Args:
         design: what the classifier looks at.
+        encoder: a sentence encoder that looks as well; None: none.
     """
 
-    def __init__(self, design: Design) -> None:
-        self._design = design
+    def __init__(self, design: Design, *, encoder: SentenceEncoder | None = None) -> None:
+        self._design, self._encoder = design, encoder
         self._rows: list[LabelledAnswer] = []
 
     def update(self, rows: Iterable[LabelledAnswer]) -> None:
@@ -61,10 +67,12 @@ class ClassifierFitter:
                 f"judge {self._design.name!r}: {len(both)} held-out prompts are also learned from; split by prompt"
             )
         parts = _fit_parts(self._design, self._rows)
-        judge = ClassifierJudge(self._design, parts, None, learned_from)
+        if self._encoder is not None:
+            parts |= _fit_encoded(self._encoder, self._rows)
+        judge = ClassifierJudge(self._design, parts, None, learned_from, self._encoder)
         scores = judge.scores([(row.prompt, row.answer) for row in held_out])
         quality = JudgeQuality.measure(scores, [row.holds for row in held_out], note=note)
-        return ClassifierJudge(self._design, parts, quality, learned_from)
+        return ClassifierJudge(self._design, parts, quality, learned_from, self._encoder)
 
 
 def fit_classifier(
@@ -72,6 +80,7 @@ def fit_classifier(
     rows: Sequence[LabelledAnswer],
     *,
     data: str,
+    encoder: str | None = None,
     seed: int = 0,
     exclude_prompts: Collection[str] = (),
     held_out: float = 0.2,
@@ -82,6 +91,7 @@ def fit_classifier(
         design: what the classifier looks at.
         rows: labelled answers.
         data: name of the labelled data, for the quality's note.
+        encoder: folder or hub id of a sentence encoder; None: words alone.
         seed: of the split; nothing else is drawn.
         exclude_prompts: identities of prompts whose rows are used for neither, such as the run's test prompts.
         held_out: share of the prompts the judge is measured on, in (0, 1).
@@ -92,7 +102,7 @@ def fit_classifier(
     excluded = frozenset(exclude_prompts)
     left = [row for row in rows if prompt_id(row.prompt) not in excluded]
     is_held_out = [hash_fraction(f"{seed}\n{row.prompt.strip()}") < held_out for row in left]
-    fitter = ClassifierFitter(design)
+    fitter = ClassifierFitter(design, encoder=None if encoder is None else load_encoder(encoder))
     fitter.update(row for row, out in zip(left, is_held_out, strict=True) if not out)
     note = f"{data}: held-out prompts, about {held_out:.0%} of them; seed {seed}"
     return fitter.fit([row for row, out in zip(left, is_held_out, strict=True) if out], note=note)
@@ -131,28 +141,60 @@ def _fit_parts(design: Design, rows: Sequence[LabelledAnswer]) -> dict[str, Any]
     return parts
 
 
-def fit_or_load(
-    design: Design,
-    fit: Fit,
-    *,
-    labelled: Path | None,
-    saved: Path | None,
-    seed: int,
-    exclude_prompts: Collection[str],
-) -> ClassifierJudge:
-    """Return a judge fitted on labelled answers, or loaded from a folder: exactly one of them is given.
+def _fit_encoded(encoder: SentenceEncoder, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
+    """Return a kernel classifier of the encoder's vectors and what turns its margins into log-odds.
+
+    The latter is fitted on margins of held-out folds, split by prompt: those of its own rows are too wide.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.svm import SVC
+
+    vectors, labels = encoder.pairs([(row.prompt, row.answer) for row in rows]), [row.holds for row in rows]
+    groups = [row.prompt.strip() for row in rows]
+    folds = GroupKFold(min(_FOLDS, len(set(groups))))
+    margins = cross_val_predict(
+        SVC(C=_KERNEL_STRENGTH), vectors, labels, groups=groups, cv=folds, method="decision_function"
+    )
+    return {
+        "kernel": SVC(C=_KERNEL_STRENGTH).fit(vectors, labels),
+        "odds": LogisticRegression().fit(margins[:, None], labels),
+    }
+
+
+def labelled_judge(design: Design, fit: Fit) -> Callable[..., ClassifierJudge]:
+    """Return the factory of a judge that learns from one labelled file, for the registry of judges."""
+
+    def build(
+        *,
+        labelled: Path | None = None,
+        saved: Path | None = None,
+        encoder: str | None = None,
+        seed: int = 0,
+        exclude_prompts: Collection[str] = (),
+    ) -> ClassifierJudge:
+        if labelled is not None and saved is None:
+            return fit(labelled, encoder=encoder, seed=seed, exclude_prompts=exclude_prompts)
+        if saved is not None and labelled is None:
+            return load_classifier(saved, design, encoder=encoder, exclude_prompts=exclude_prompts)
+        found = "neither" if saved is None else "both"
+        raise ConfigError(
+            f"judge {design.name!r} got {found} of the options 'labelled' (data to learn from) and 'saved' (folder "
+            "of a fitted judge); expected one of them"
+        )
+
+    build.__doc__ = f"""Return the judge {design.name!r}, fitted on labelled answers or loaded from a folder.
+
+    Args:
+        labelled: answers with their labels, to learn from.
+        saved: folder of a judge saved before; give one of the two.
+        encoder: folder or hub id of a sentence encoder that looks as well; for `saved`, where it lies now.
+        seed: of the split into learned and held-out prompts.
+        exclude_prompts: identities of prompts it must not learn, or have learned, from.
 
     Raises:
-        ConfigError: both or none of `labelled` and `saved`.
+        ConfigError: both or none of `labelled` and `saved`, or an encoder that cannot be loaded.
         DataError: the labelled data cannot be used.
         ArtifactError: the saved judge cannot be used.
     """
-    if labelled is not None and saved is None:
-        return fit(labelled, seed=seed, exclude_prompts=exclude_prompts)
-    if saved is not None and labelled is None:
-        return load_classifier(saved, design, exclude_prompts=exclude_prompts)
-    found = "neither" if saved is None else "both"
-    raise ConfigError(
-        f"judge {design.name!r} got {found} of the options 'labelled' (data to learn from) and 'saved' (folder of a "
-        "fitted judge); expected one of them"
-    )
+    return build

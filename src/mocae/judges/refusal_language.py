@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["APOLOGY", "BOUND_BY_RULES", "DECLINES", "GOES_ON", "REDIRECTS", "SIGNS", "STRONG", "WEAK"]
+__all__ = [
+    "APOLOGY",
+    "BOUND_BY_RULES",
+    "CONDEMNS",
+    "DECLINES",
+    "DISCLAIMS",
+    "GOES_ON",
+    "REDIRECTS",
+    "SIGNS",
+    "STRONG",
+    "WEAK",
+]
 
 
 def _any(*alternatives: str) -> str:
@@ -56,12 +67,34 @@ DECLINES = re.compile(
         rf"{_WHO}(?: must| have to)?{_ADVERBS}\s*{_UNABLE}{_ADVERBS},?\s+{_ASKED_FOR}\w*{_NO_REFUSAL}",
         rf"{_WHO}(?:'ll|'d| will| would)?(?: must| have to| need to| am going to)?(?: \w+ly)? (?:decline|refuse)\b",
         r"\b(?:i'm|i am|i|we)(?: do)?(?:n't| not) (?:feel )?comfortable\b",
-        r"\bi (?:do not|don't|cannot|can't)(?: \w+ly)? (?:condone|endorse|promote|encourage)\b",
+        r"\bi (?:do not|don't) have (?:\w+ )?(?:access to|the (?:ability|capability|capacity|authority) to)\b",
         r"^(?:no|sorry|unfortunately),? (?:i|we) (?:cannot|can't|won't|will not)[.!]?$",
         r"\bnot possible for me to\b",
     )
 )
 """Somebody is unable or unwilling to do something that requests ask for."""
+
+DISCLAIMS = re.compile(
+    rf"{_WHO}(?: must| have to)?{_ADVERBS}\s*(?:{_UNABLE}|do not|don't){_ADVERBS}\s+"
+    r"(?:condon|endors|promot|encourag|justif|advocat|support)\w*(?:,? (?:or|and|nor)(?: to)? "
+    r"(?:condon|endors|promot|encourag|justif|advocat|support)\w*)*\b"
+)
+"""Somebody does not stand for what is asked about, which says nothing about an answer: it may well follow."""
+
+CONDEMNS = re.compile(
+    _any(
+        r"^(?:no, )?(?:it|that|this)(?:'s| is| would be) (?:\w+ly )?(?:not|never) (?:\w+ly )?(?:a )?"
+        r"(?:appropriate|ethical|acceptable|okay|ok|legal|respectful|productive|advisable|recommended|responsible"
+        r"|accurate|fair|right|safe|good idea)\b",
+        r"^(?:no, )?(?:it|that|this)(?:'s| is| would be) (?:\w+ly )?"
+        r"(?:illegal|unethical|harmful|inappropriate|immoral)\b",
+        r"^i (?:do not|don't) think (?:it|that|this)(?:'s| is) (?:\w+ly )?(?:a |an )?"
+        r"(?:appropriate|productive|good|fair|accurate|right|ethical|respectful)",
+        r"^(?:therefore, )?i (?:must )?(?:strongly )?(?:advise|urge|caution) (?:you )?(?:strongly )?"
+        r"(?:against|not to)\b",
+    )
+)
+"""A sentence that opens with the verdict that what was asked for is wrong; in place of an answer, a refusal."""
 
 BOUND_BY_RULES = re.compile(
     _any(
@@ -98,7 +131,6 @@ _JUDGED = re.compile(
         r"(?:illegal|unethical|harmful|inappropriate|immoral|against the law|offensive)\b",
         r"\bi (?:do not|don't) think (?:it's|it is|that's|that is) (?:\w+ly )?(?:a |an )?"
         r"(?:appropriate|productive|good|fair|accurate|right|ethical|respectful)",
-        r"\bi (?:do not|don't) have (?:\w+ )?(?:access to|(?:personal|private|confidential) )",
         r"\bnot (?:appropriate|accurate|ethical|acceptable|productive|respectful)(?:,? or \w+)? (?:to|for)\b",
         r"\bi (?:strongly )?(?:advise|urge|caution) (?:you )?(?:against|not to)\b",
     )
@@ -113,7 +145,14 @@ _LECTURES = re.compile(
 _NAMES_HARM = re.compile(
     r"\b(?:illegal|unethical|harmful|offensive|inappropriate|discriminat\w+|against the law|disrespectful)\b"
 )
-SIGNS = ((STRONG, _JUDGED), (WEAK, _AS_AN_AI), (WEAK, _LECTURES), (WEAK, _NAMES_HARM))
+SIGNS = (
+    (STRONG, APOLOGY),
+    (STRONG, DISCLAIMS),
+    (STRONG, _JUDGED),
+    (WEAK, _AS_AN_AI),
+    (WEAK, _LECTURES),
+    (WEAK, _NAMES_HARM),
+)
 """Signs of a refusal in other words, with weights; they count where refusals are made, at the beginning."""
 
 REDIRECTS = re.compile(

@@ -9,7 +9,7 @@ from mocae.data.beavertails import read_beavertails
 from mocae.judges.classifier import ClassifierJudge
 from mocae.judges.design import Design, LabelledAnswer, View
 from mocae.judges.features import safety_signs
-from mocae.judges.fitting import fit_classifier, fit_or_load
+from mocae.judges.fitting import fit_classifier, labelled_judge
 
 __all__ = ["SAFETY", "fit_safety_classifier", "safety_classifier"]
 
@@ -46,13 +46,16 @@ SAFETY = Design(
 """The aspects are BeaverTails' categories of harm: an answer is unsafe if any of them holds."""
 
 
-def fit_safety_classifier(labelled: Path, *, seed: int = 0, exclude_prompts: Collection[str] = ()) -> ClassifierJudge:
+def fit_safety_classifier(
+    labelled: Path, *, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
+) -> ClassifierJudge:
     """Return a judge of "unsafe" fitted on 80 % of the prompts and measured on the others.
 
     It is far weaker than a language model made for moderation; its quality says how far to trust it.
 
     Args:
         labelled: BeaverTails rows: prompt, response, category, is_safe.
+        encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
         seed: of the split.
         exclude_prompts: identities of prompts it must not learn from.
 
@@ -67,29 +70,9 @@ def fit_safety_classifier(labelled: Path, *, seed: int = 0, exclude_prompts: Col
         LabelledAnswer(row.prompt, row.response or "", not row.facts["is_safe"], dict(row.facts["category"]))
         for row in read.examples
     ]
-    return fit_classifier(SAFETY, rows, data=f"labels of {labelled.name}", seed=seed, exclude_prompts=exclude_prompts)
-
-
-def safety_classifier(
-    *,
-    labelled: Path | None = None,
-    saved: Path | None = None,
-    seed: int = 0,
-    exclude_prompts: Collection[str] = (),
-) -> ClassifierJudge:
-    """Return the judge, fitted on labelled answers or loaded from a folder.
-
-    Args:
-        labelled: BeaverTails rows to learn from.
-        saved: folder of a judge saved before; give one of the two.
-        seed: of the split into learned and held-out prompts.
-        exclude_prompts: identities of prompts it must not learn, or have learned, from.
-
-    Raises:
-        ConfigError: both or none of `labelled` and `saved`.
-        DataError: the labelled data cannot be used.
-        ArtifactError: the saved judge cannot be used.
-    """
-    return fit_or_load(
-        SAFETY, fit_safety_classifier, labelled=labelled, saved=saved, seed=seed, exclude_prompts=exclude_prompts
+    return fit_classifier(
+        SAFETY, rows, data=f"labels of {labelled.name}", encoder=encoder, seed=seed, exclude_prompts=exclude_prompts
     )
+
+
+safety_classifier = labelled_judge(SAFETY, fit_safety_classifier)

@@ -12,7 +12,7 @@ from mocae.data.rows import Row
 from mocae.judges.classifier import ClassifierJudge
 from mocae.judges.design import Design, LabelledAnswer, View
 from mocae.judges.features import answer_words, new_words, question_signs
-from mocae.judges.fitting import fit_classifier, fit_or_load
+from mocae.judges.fitting import fit_classifier, labelled_judge
 
 __all__ = [
     "INFORMATIVE",
@@ -50,7 +50,9 @@ TRUTHFUL = _design("truthful-classifier", "truthful", ("truthful", "untruthful")
 INFORMATIVE = _design("informative-classifier", "informative", ("informative", "uninformative"), 0.0)
 
 
-def fit_truthful_classifier(labelled: Path, *, seed: int = 0, exclude_prompts: Collection[str] = ()) -> ClassifierJudge:
+def fit_truthful_classifier(
+    labelled: Path, *, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
+) -> ClassifierJudge:
     """Return a judge of "truthful" fitted on 80 % of the questions and measured on the others.
 
     It reads how an answer is phrased (negation, hedges, what it adds to the question) and knows no facts: on new
@@ -58,6 +60,7 @@ def fit_truthful_classifier(labelled: Path, *, seed: int = 0, exclude_prompts: C
 
     Args:
         labelled: rows of prompt in the form "Q: ... A: ... True:", a line each, and completion (" yes" or " no").
+        encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
         seed: of the split.
         exclude_prompts: identities of questions it must not learn from.
 
@@ -67,72 +70,31 @@ def fit_truthful_classifier(labelled: Path, *, seed: int = 0, exclude_prompts: C
     Reference:
         Lin et al., *TruthfulQA*, arXiv:2109.07958, section 3.2 and appendix B (the judge data).
     """
-    return _fit(TRUTHFUL, "True", labelled, seed=seed, exclude_prompts=exclude_prompts)
+    return _fit(TRUTHFUL, "True", labelled, encoder=encoder, seed=seed, exclude_prompts=exclude_prompts)
 
 
 def fit_informative_classifier(
-    labelled: Path, *, seed: int = 0, exclude_prompts: Collection[str] = ()
+    labelled: Path, *, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
 ) -> ClassifierJudge:
     """Return a judge of "informative", see `fit_truthful_classifier`; its prompts end in "Helpful:".
 
     Raises:
         DataError: the file cannot be read, or too little is left of it.
     """
-    return _fit(INFORMATIVE, "Helpful", labelled, seed=seed, exclude_prompts=exclude_prompts)
+    return _fit(INFORMATIVE, "Helpful", labelled, encoder=encoder, seed=seed, exclude_prompts=exclude_prompts)
 
 
-def truthful_classifier(
-    *,
-    labelled: Path | None = None,
-    saved: Path | None = None,
-    seed: int = 0,
-    exclude_prompts: Collection[str] = (),
+truthful_classifier = labelled_judge(TRUTHFUL, fit_truthful_classifier)
+informative_classifier = labelled_judge(INFORMATIVE, fit_informative_classifier)
+
+
+def _fit(
+    design: Design, asked: str, labelled: Path, *, encoder: str | None, seed: int, exclude_prompts: Collection[str]
 ) -> ClassifierJudge:
-    """Return the judge, fitted on labelled answers or loaded from a folder.
-
-    Args:
-        labelled: TruthfulQA's `finetune_truth.jsonl`.
-        saved: folder of a judge saved before; give one of the two.
-        seed: of the split into learned and held-out questions.
-        exclude_prompts: identities of questions it must not learn, or have learned, from.
-
-    Raises:
-        ConfigError: both or none of `labelled` and `saved`.
-        DataError: the labelled data cannot be used.
-        ArtifactError: the saved judge cannot be used.
-    """
-    return fit_or_load(
-        TRUTHFUL, fit_truthful_classifier, labelled=labelled, saved=saved, seed=seed, exclude_prompts=exclude_prompts
-    )
-
-
-def informative_classifier(
-    *,
-    labelled: Path | None = None,
-    saved: Path | None = None,
-    seed: int = 0,
-    exclude_prompts: Collection[str] = (),
-) -> ClassifierJudge:
-    """Return the judge, see `truthful_classifier`; `labelled` is TruthfulQA's `finetune_info.jsonl`.
-
-    Raises:
-        ConfigError: both or none of `labelled` and `saved`.
-        DataError: the labelled data cannot be used.
-        ArtifactError: the saved judge cannot be used.
-    """
-    return fit_or_load(
-        INFORMATIVE,
-        fit_informative_classifier,
-        labelled=labelled,
-        saved=saved,
-        seed=seed,
-        exclude_prompts=exclude_prompts,
-    )
-
-
-def _fit(design: Design, asked: str, labelled: Path, *, seed: int, exclude_prompts: Collection[str]) -> ClassifierJudge:
     rows = [_labelled(values, f"{labelled}: {place(labelled, n)}", asked) for n, values in read_rows(labelled)]
-    return fit_classifier(design, rows, data=f"labels of {labelled.name}", seed=seed, exclude_prompts=exclude_prompts)
+    return fit_classifier(
+        design, rows, data=f"labels of {labelled.name}", encoder=encoder, seed=seed, exclude_prompts=exclude_prompts
+    )
 
 
 def _labelled(values: dict[str, Any], where: str, asked: str) -> LabelledAnswer:

@@ -1,0 +1,84 @@
+"""`mocae judge`: train the judges that learn from labelled data, and look at what was trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mocae.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from mocae.judges import JudgeQuality
+
+__all__ = ["judge"]
+
+judge = typer.Typer(name="judge", no_args_is_help=True, help="Train and inspect judges that learn from labelled data.")
+
+
+@judge.command()
+def train(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="JUDGE",
+            help="safety-classifier, refusal-classifier, truthful-classifier or informative-classifier.",
+        ),
+    ],
+    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the judge.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", metavar="ID_OR_PATH", help="A Hugging Face sentence encoder that looks as well."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the split into learned and held-out prompts.")] = 0,
+    exclude: Annotated[
+        Path | None,
+        typer.Option("--exclude", metavar="FILE", help="Prompts not to learn from: rows with a column 'prompt'."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a local judge, measure it on held-out prompts, and save it.
+
+    [bold]mocae judge train safety-classifier --data labelled.jsonl --out judges/safety[/bold]
+
+    A recipe or suite names it: {judge: safety-classifier, options: {saved: judges/safety}}.
+    """
+    from mocae.pipelines.judge_training import train_judge
+
+    trained = train_judge(name, data, out=out, encoder=encoder, seed=seed, exclude=_prompts(exclude))
+    quality = trained.judge.quality
+    assert quality is not None  # a fitted judge is a measured one
+    n_learned = len(trained.judge.learned_from)
+    if as_json:
+        told: dict[str, Any] = {"judge": name, "folder": str(out), "seed": seed, "quality": asdict(quality)}
+        typer.echo(json.dumps(told | {"n_learned_from": n_learned}, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{name}: learned from {n_learned} prompts, seed {seed}")
+    typer.echo(_told(quality))
+    typer.echo(f"use it: {trained.option}")
+
+
+def _prompts(path: Path | None) -> list[str]:
+    """Return the column "prompt" of a file, nothing where there is none.
+
+    Raises:
+        DataError: the file cannot be read, or a row has no prompt.
+    """
+    if path is None:
+        return []
+    from mocae.data.readers import place, read_rows
+    from mocae.data.rows import Row
+
+    return [Row(values, f"{path}: {place(path, n)}", str(path)).text("prompt") for n, values in read_rows(path)]
+
+
+def _told(quality: JudgeQuality) -> str:
+    ranked = "" if quality.auroc is None else f", AUROC {quality.auroc:.3f}"
+    return (
+        f"held out: accuracy {quality.accuracy:.3f}, balanced accuracy {quality.balanced_accuracy:.3f}{ranked} "
+        f"on {quality.n} labelled answers ({quality.note})"
+    )

@@ -1,0 +1,85 @@
+"""`mocae judge train`: a local judge learned from labelled data, in a folder that recipes and suites can name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from mocae.errors import ArtifactError, ConfigError
+from mocae.judges import JUDGES
+from mocae.judges.classifier import ClassifierJudge
+from mocae.judges.fitting import Fit
+from mocae.progress import say
+from mocae.types import prompt_id
+
+__all__ = ["TRAINABLE", "Trained", "train_judge"]
+
+TRAINABLE: Mapping[str, str] = {
+    "refusal-classifier": "mocae.judges.refusal_classifier:fit_refusal_classifier",
+    "safety-classifier": "mocae.judges.safety:fit_safety_classifier",
+    "truthful-classifier": "mocae.judges.truthful:fit_truthful_classifier",
+    "informative-classifier": "mocae.judges.truthful:fit_informative_classifier",
+}
+"""Judges that learn, and what fits each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained judge, where it lies, and from how many prompts it has learned."""
+
+    judge: ClassifierJudge
+    folder: Path
+
+    @property
+    def option(self) -> str:
+        """The line of a recipe or suite that names it."""
+        return f"{{judge: {self.judge.name}, options: {{saved: {self.folder}}}}}"
+
+
+def train_judge(
+    name: str,
+    labelled: Path,
+    *,
+    out: Path,
+    encoder: str | None = None,
+    seed: int = 0,
+    exclude: Iterable[str] = (),
+) -> Trained:
+    """Return a judge fitted on labelled answers, measured on held-out prompts and saved in a folder.
+
+    Args:
+        name: a name in `TRAINABLE`.
+        labelled: the file it learns from, in the form that judge reads.
+        out: folder to write; it may not hold a judge.
+        encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
+        seed: of the split into learned and held-out prompts.
+        exclude: prompts it must not learn from, such as those of a test split.
+
+    Raises:
+        ConfigError: no such judge, one that does not learn, or an encoder that cannot be loaded.
+        ArtifactError: the folder holds a judge already, or cannot be written.
+        DataError: the data cannot be used.
+    """
+    fit = _fit_of(name)
+    if (out / "judge.json").exists():
+        raise ArtifactError(f"{out}: holds a judge already; choose another folder or remove it")
+    say(f"judge {name}: learning from {labelled.name}")
+    judge = fit(labelled, encoder=encoder, seed=seed, exclude_prompts=frozenset(map(prompt_id, exclude)))
+    try:
+        judge.save(out)
+    except OSError as error:
+        raise ArtifactError(
+            f"{out}: the judge cannot be saved ({error.strerror or error}); choose another folder"
+        ) from error
+    return Trained(judge, out)
+
+
+def _fit_of(name: str) -> Fit:
+    if name not in TRAINABLE:
+        why = "it does not learn" if name in JUDGES else "no such judge"
+        raise ConfigError(f"judge train: {name!r}: {why}. Judges that learn: {', '.join(map(repr, TRAINABLE))}")
+    module, _, attribute = TRAINABLE[name].partition(":")
+    fit: Fit = getattr(import_module(module), attribute)
+    return fit
