@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from mocae.types import Estimate
 __all__ = ["draw_against", "draw_means", "draw_means_alone", "draw_parts", "draw_sweep", "draw_sweep_alone"]
 
 _ROW = 21
+_NOTE_WIDTH = 110
+"""Letters of a line under a figure."""
 _TONES = {"good": AXIS_COLOURS[2], "bad": AXIS_COLOURS[1], "open": MUTED}
 
 
@@ -38,8 +41,13 @@ def draw_means_alone(summary: Mapping[str, Any]) -> str:
     names = sorted_names(setting)
     with canvas(720, 80 + _ROW * len(names)) as figure:
         _means(figure.subplots(), setting, names)
-        figure.supxlabel("; ".join(summary["notes"]), fontsize=10, color=MUTED, x=0.01, ha="left")
+        _write_notes(figure, summary)
         return to_svg(figure)
+
+
+def _write_notes(figure: Figure, summary: Mapping[str, Any]) -> None:
+    told = textwrap.fill("; ".join(summary["notes"]), _NOTE_WIDTH)
+    figure.supxlabel(told, fontsize=10, color=MUTED, x=0.01, ha="left")
 
 
 def _means(ax: Axes, setting: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -127,7 +135,7 @@ def draw_sweep_alone(summary: Mapping[str, Any]) -> str:
     with canvas(720, 40 + 330 * len(panels)) as figure:
         for ax, panel in zip(_column(figure, len(panels)), panels, strict=True):
             draw_lines(ax, panel)
-        figure.supxlabel("; ".join(summary["notes"]), fontsize=10, color=MUTED, x=0.01, ha="left")
+        _write_notes(figure, summary)
         return to_svg(figure)
 
 
