@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from mocae.bank import ExpertBank
+from mocae.calibration import CalibrationSet, RouterSettings, fit_latent_space, fit_router
 from mocae.models import LoadedBase
-from mocae.policies import Mixture, Parts
+from mocae.policies import Mixture, Parts, build_policy
 from mocae.prompts import FORMATS, PromptFormat
 from mocae.serving import Engine, Event, Failed, Finished, Request
 from mocae.serving.app import Settings, build_app
@@ -43,6 +44,28 @@ def tiny_artifact(adapters: Mapping[str, Path], model: Any = None) -> TinyArtifa
     base = LoadedBase(model or tiny_llama(max_position_embeddings=256), tiny_tokenizer())
     bank = ExpertBank.attach(base.model, adapters)
     return TinyArtifact(Mixture(base, bank, ReadingPolicy(2)), Parts(bank.names), FORMATS.get("plain"))
+
+
+def with_router(artifact: TinyArtifact) -> TinyArtifact:
+    """Return an artifact whose own policy is a router; it was fitted on noise, which is enough to route."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(3).repeat_interleave(20)
+    states = torch.randn(60, 32, generator=generator)
+    latent = fit_latent_space(states, [torch.randn(10, 32, generator=generator) for _ in range(3)], k=6)
+    clouds = [latent.encode(states[labels == i]) for i in range(3)]
+    acceptable = torch.rand(60, 3, generator=generator) < 0.5
+    router = fit_router(
+        CalibrationSet(states, acceptable, labels, [""] * 60),
+        axes=artifact.parts.experts,
+        latent=latent,
+        clouds=clouds,
+        settings=RouterSettings(),
+        layer=2,
+        pool="mean",
+    ).router
+    artifact.parts = replace(artifact.parts, routers={"alignx": router})
+    artifact.mixture.policy = build_policy("alignx", artifact.parts)
+    return artifact
 
 
 def served(artifact: TinyArtifact) -> Served:
@@ -109,9 +132,9 @@ def live_app(app: ASGIApp) -> Iterator[str]:
         opened.close()
 
 
-def idle(client: httpx.Client) -> bool:
-    """Whether nothing runs or waits, within five seconds."""
-    until = time.monotonic() + 5
+def idle(client: httpx.Client, within_s: float = 5.0) -> bool:
+    """Whether nothing runs or waits before the time is over."""
+    until = time.monotonic() + within_s
     while client.get("/health").json() != {"status": "ok", "waiting": 0, "running": 0}:
         if time.monotonic() > until:
             return False

@@ -298,6 +298,22 @@ def test_a_client_that_leaves_is_given_up(artifact: TinyArtifact) -> None:
         assert "mocae_answers_total{" not in text
 
 
+def test_a_client_that_stops_reading_is_dropped(artifact: TinyArtifact) -> None:
+    much = {"max_tokens": 240, "logit_bias": NO_END, "n": 16, "stream": True, "logprobs": True, "top_logprobs": 20}
+    body = json.dumps(ASKED | much).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with live(served(artifact), Settings(stall_s=0.2)) as url, httpx.Client(base_url=url) as client:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", client.base_url.port))
+            connection.sendall(head.encode() + body)
+            while client.get("/health").json()["running"] == 0:
+                time.sleep(0.005)
+            assert idle(client, within_s=30)  # while the connection is open
+        assert "mocae_cancelled_total 16.0" in client.get("/metrics").text.splitlines()
+        assert client.post(CHAT, json=ASKED).status_code == 200
+
+
 def test_a_request_out_of_time_is_504_and_a_stream_ends_with_the_error(artifact: TinyArtifact) -> None:
     with live(served(artifact), Settings(timeout_s=0.05)) as url:
         late = httpx.post(f"{url}{CHAT}", json=ASKED | {"max_tokens": 240, "logit_bias": NO_END})

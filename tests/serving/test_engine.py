@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mocae.errors import ConfigError
+from mocae.calibration import OutputCalibrators
+from mocae.errors import ConfigError, ServingError
 from mocae.policies import FixedPolicy, Policy, PromptBatch, Reading, Steered
 from mocae.serving import Delta, Engine, Failed, Finished, Limits, Request, Sampling
 from mocae.serving.errors import Closed, Overloaded, TimedOut
-from serving_for_tests import TinyArtifact, answer_all, generated, tiny_artifact
+from mocae.serving.served import Served
+from reading_policy import ReadingPolicy
+from serving_for_tests import TinyArtifact, answer_all, generated, tiny_artifact, with_router
 from tiny import ARCHITECTURES, tiny_adapter, tiny_llama
 
 TEXTS = ("Q: one\nA:", "Q: a much longer question, with many words\nA:", "Q: 2\nA:", "Q: who is it?\nA:")
@@ -74,6 +78,46 @@ def test_every_architecture_joins_and_leaves(architecture: str, tmp_path: Path) 
     with Engine(artifact.mixture, limits=Limits(batch_size=3)) as engine:
         answers = answer_all(engine, asked)
     assert [answer.text for answer in answers] == [text_of(artifact, generated(artifact, one)) for one in asked]
+
+
+class Corrected(ReadingPolicy):
+    """A fitted policy whose answers are written with output calibrators."""
+
+    per_token = False
+
+    def __init__(self, output: OutputCalibrators) -> None:
+        super().__init__(2)
+        self.output: OutputCalibrators | None = output
+
+    def confidence(self, batch: PromptBatch) -> Tensor:
+        return self.route(batch).amax(1)
+
+
+def test_output_calibrators_act_on_the_rows_of_their_policy_alone(artifact: TinyArtifact) -> None:
+    outputs = [OutputCalibrators(from_layer=2, n_layers=4, hidden_size=32, rank=4, seed=seed) for seed in (1, 2)]
+    for output in outputs:
+        torch.nn.init.normal_(output.up, std=0.3, generator=torch.Generator().manual_seed(5))
+    plain = requests(artifact, 6, max_tokens=12)
+    asked = [
+        plain[0],
+        *(replace(one, policy=Corrected(outputs[i % 2])) for i, one in enumerate(plain)),
+        replace(plain[0], policy=Steered(Corrected(outputs[0]), torch.ones(3))),
+    ]
+    expected = [text_of(artifact, generated(artifact, one)) for one in asked[:-1]]
+    assert expected[0] != expected[1]  # else the calibrators change nothing
+    with Engine(artifact.mixture) as engine:
+        answers = [answer.text for answer in answer_all(engine, asked)]
+        alone = engine.answer(plain[0]).text
+    assert answers == [*expected, expected[1]]
+    assert alone == expected[0]
+
+
+def test_a_run_that_routes_every_token_is_refused(artifact: TinyArtifact) -> None:
+    routed = with_router(artifact)
+    assert next(iter(Served(routed).models)) == "alignx"
+    routed.options = {"alignx": {"per_token": True}}
+    with pytest.raises(ServingError, match="'alignx' of this run routes every token"):
+        Served(routed)
 
 
 def test_rows_move_when_columns_run_out(artifact: TinyArtifact) -> None:

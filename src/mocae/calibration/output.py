@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DataCollatorForSeq2Seq
@@ -60,8 +60,12 @@ class OutputCalibrators(nn.Module):
         return (hidden @ down.T) @ up.T
 
     @contextmanager
-    def attached(self, model: nn.Module) -> Iterator[None]:
+    def attached(self, model: nn.Module, *, rows: Bool[Tensor, " B"] | None = None) -> Iterator[None]:
         """Return a context in which the model's layers carry the residuals; afterwards it is as before.
+
+        Args:
+            model: the base model.
+            rows: which rows of a batch carry them; None: all.
 
         Raises:
             ModelMismatchError: the model has other layers than the calibrators were made for.
@@ -74,10 +78,12 @@ class OutputCalibrators(nn.Module):
             )
 
         def hook(index: int) -> Any:
+            def corrected(hidden: Tensor) -> Tensor:
+                residual = self.residual(hidden, index)
+                return hidden + (residual if rows is None else residual * rows[:, None, None])
+
             def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-                if isinstance(output, tuple):
-                    return (output[0] + self.residual(output[0], index), *output[1:])
-                return output + self.residual(output, index)
+                return (corrected(output[0]), *output[1:]) if isinstance(output, tuple) else corrected(output)
 
             return after
 

@@ -8,6 +8,7 @@ from mocae.policies.base import (
     PromptBatch,
     Reading,
     build_policy,
+    output_of,
     shape_weights,
     weights_vector,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "RoutedPolicy",
     "Steered",
     "build_policy",
+    "output_of",
     "shape_weights",
     "weights_vector",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "PromptBatch",
     "Reading",
     "build_policy",
+    "output_of",
     "shape_weights",
     "weights_vector",
 ]
@@ -147,6 +148,12 @@ def build_policy(name: str, parts: Parts, **options: object) -> Policy:
     make = POLICIES.get(head)
     typed = checked_options(make, options, what=f"policy {head!r}", given={"parts", "argument"})
     return make(parts, argument if colon else None, **typed)
+
+
+def output_of(policy: Policy) -> OutputCalibrators | None:
+    """Return the output calibrators that a policy's answers are written with; most policies have none."""
+    found: OutputCalibrators | None = getattr(policy, "output", None)
+    return found
 
 
 def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Float[Tensor, " K"]:

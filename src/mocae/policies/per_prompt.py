@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocae.errors import ConfigError
-from mocae.policies.base import Policy, PromptBatch, Reading, shape_weights
+from mocae.policies.base import Policy, PromptBatch, Reading, output_of, shape_weights
 
 __all__ = ["PerPrompt", "Steered"]
 
@@ -31,6 +31,7 @@ class Steered:
         self.policy = policy
         self.factor = factor
         self.reads: Reading | None = policy.reads
+        self.output = output_of(policy)
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
         """Return the steered weights, see `mocae.policies.shape_weights`."""

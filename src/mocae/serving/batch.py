@@ -1,7 +1,8 @@
 """The answers being written: rows that read their prompts together and decode together, each with its own weights."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from mocae.errors import ConfigError
-from mocae.policies import Mixture, PerPrompt
+from mocae.policies import Mixture, PerPrompt, output_of
 from mocae.serving.cache import RowCache
 from mocae.serving.request import Delta, Event, Finished, Request, Sink, Ticket
 from mocae.serving.sampling import Sampler, TokenLogprob, choose, log_probs_of
@@ -34,6 +35,7 @@ class Row:
         self.sink = sink
         self.ticket = ticket
         self.sampler = Sampler(request.sampling)
+        self.output = output_of(request.policy)
         self.submitted = submitted
         self.deadline = None if request.timeout_s is None else submitted + request.timeout_s
         self.started = self.first_token = submitted
@@ -119,11 +121,14 @@ class Batch:
         ids, mask = self._padded([row.request.tokens for row in rows])
         positions = (mask.cumsum(-1) - 1).clamp_min(0)
         read = DynamicCache()  # without a config every layer keeps all columns, whatever its attention
-        with self._mixture.routing(
-            [row.request.prompt_id for row in rows],
-            policy=PerPrompt([row.request.policy for row in rows]),
-            probe={"input_ids": ids, "attention_mask": mask},
-        ) as trace:
+        with (
+            self._corrected(rows),
+            self._mixture.routing(
+                [row.request.prompt_id for row in rows],
+                policy=PerPrompt([row.request.policy for row in rows]),
+                probe={"input_ids": ids, "attention_mask": mask},
+            ) as trace,
+        ):
             out = self._model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -146,7 +151,7 @@ class Batch:
         """Write one token in every row and return the rows that ended."""
         mask = self._cache.before_step()
         device = self._model.device
-        with self._mixture.bank.weights(self._alpha.to(device)):
+        with self._corrected(self.rows), self._mixture.bank.weights(self._alpha.to(device)):
             out = self._model(
                 input_ids=torch.tensor([[row.last_token] for row in self.rows], device=device),
                 attention_mask=mask,
@@ -191,6 +196,16 @@ class Batch:
         for row, _ in ended:
             self.drop(row)
         return ended
+
+    @contextmanager
+    def _corrected(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Return a context in which rows whose policy has output calibrators are written with them, the others not."""
+        with ExitStack() as stack:
+            for output in {id(row.output): row.output for row in rows}.values():
+                if output is not None:
+                    mine = torch.tensor([row.output is output for row in rows], device=self._model.device)
+                    stack.enter_context(output.attached(self._model, rows=None if bool(mine.all()) else mine))
+            yield
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         width = max(map(len, prompts))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from mocae.errors import ConfigError, PluginError, unknown_name
+from mocae.errors import ConfigError, PluginError, ServingError, unknown_name
 from mocae.policies import FixedPolicy, Mixture, Parts, Policy, Steered, build_policy, weights_vector
 from mocae.prompts import ChatFormat, PromptFormat
 from mocae.serving.conversation import Turn, conversation_tokens
@@ -47,6 +47,9 @@ class Served:
         artifact: the run.
         version: of this package, told in responses.
 
+    Raises:
+        ServingError: one of its policies routes every token.
+
     Attributes:
         models: by name, the best router first.
         default: name of the run's own policy.
@@ -61,6 +64,7 @@ class Served:
         self.mixture = artifact.mixture
         self.max_new_tokens = artifact.max_new_tokens
         self.models = {model.name: model for model in _models(artifact)}
+        _refuse_per_token(self.models.values())
         self.default = next(iter(self.models))
         self.text_tokens(" ")  # the first call may set up the tokenizer, which two threads share from now on
         config = self.mixture.base.model.config.get_text_config()
@@ -115,6 +119,15 @@ class Served:
         """Return a text as the model reads it, without a prompt format."""
         tokens: list[int] = self.tokenizer(text).input_ids
         return tokens
+
+
+def _refuse_per_token(models: Iterable[ServedModel]) -> None:
+    for model in models:
+        if getattr(model.policy, "per_token", False):
+            raise ServingError(
+                f"{model.name!r} of this run routes every token, and answers that are written together are routed once "
+                "a prompt; run the recipe with per_token: false for this system, or ask with `mocae chat`"
+            )
 
 
 def _models(artifact: Artifact) -> list[ServedModel]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mocae.policies import Policy, PromptBatch, Reading, RoutedPolicy
+from mocae.policies import Policy, PromptBatch, Reading, RoutedPolicy, output_of
 from mocae.serving import Delta, Engine, Event, Failed, Finished, Request
 from mocae.serving.answering import ask, turns_of
 from mocae.serving.schemas import ChatMessage, ChatRequest
@@ -134,6 +134,7 @@ class _Watched:
 
     def __init__(self, policy: Policy) -> None:
         self.reads: Reading | None = policy.reads
+        self.output = output_of(policy)
         self.pooled: Tensor | None = None
         self._policy = policy
 
