@@ -10,6 +10,7 @@ import errno
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -77,28 +78,18 @@ app = typer.Typer(
 
         [bold]mocae chat out/pocket --show-routing[/bold]""",
 )
-for command in (
-    run,
-    build,
-    validate,
-    plan,
-    chat,
-    serve,
-    ui,
-    ablate,
-    ls,
-    score,
-    compare,
-    bench,
-    export,
-    gateway,
-    push,
-    pull,
-):
-    app.command()(command)
-app.command(name="eval")(evaluate)
-app.command(name="train-expert")(train_expert)
-app.add_typer(judge)
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Make": (run, build, train_expert, validate, plan),
+    "Use": (chat, ui, serve, gateway),
+    "Measure": (evaluate, compare, score, ablate, bench),
+    "Share": (export, push, pull),
+}
+_NAMES = {evaluate: "eval", train_expert: "train-expert"}
+for panel, commands in _PANELS.items():
+    for command in commands:
+        app.command(name=_NAMES.get(command), rich_help_panel=panel)(command)
+app.add_typer(judge, rich_help_panel="Measure")
+app.command(rich_help_panel="Look up")(ls)
 
 
 def _version(wanted: bool | None) -> None:
