@@ -13,7 +13,7 @@ import pytest
 from mocae.serving import Limits
 from mocae.serving.app import Settings
 from mocae.serving.guard import Access
-from serving_for_tests import TinyArtifact, idle, live, served
+from serving_for_tests import TinyArtifact, idle, live, served, with_router
 from tiny import EOS
 
 NO_END = {str(EOS): -100.0}
@@ -78,7 +78,11 @@ def test_steer_weights_and_policy_change_the_routing(client: openai.OpenAI) -> N
     total = plain["helpful"] + plain["harmless"] + 4 * plain["honest"]
     assert steered["honest"] == pytest.approx(4 * plain["honest"] / total, rel=1e-3)
     given = chat(client, extra_body={"weights": {"helpful": 1.5, "honest": -0.5}}).choices[0].routing
-    assert given == {"policy": "weights", "weights": {"helpful": 1.5, "harmless": 0, "honest": -0.5}}
+    assert given == {
+        "policy": "weights",
+        "weights": {"helpful": 1.5, "harmless": 0, "honest": -0.5},
+        "confidence": None,
+    }
     other = chat(client, extra_body={"policy": "uniform"}).choices[0].routing
     assert other["weights"] == pytest.approx(dict.fromkeys(plain, 1 / 3), abs=1e-6)
     assert chat(client, model="expert:honest").choices[0].routing["weights"]["honest"] == 1
@@ -110,6 +114,21 @@ def test_models_are_policies_and_experts(client: openai.OpenAI) -> None:
         client.models.retrieve("alingx")
 
 
+def test_a_router_tells_how_sure_it_was_unless_it_was_steered(artifact: TinyArtifact) -> None:
+    router = with_router(artifact).parts.routers["alignx"]
+    with live(served(artifact)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        routing = chat(client).choices[0].routing
+        *_, last = chat(client, stream=True)
+        steered = chat(client, extra_body={"steer": {"honest": 2}}).choices[0].routing
+        assert chat(client, model="base").choices[0].routing["confidence"] is None
+        text = httpx.get(f"{url}/metrics").text
+    assert router.calibration == "temperature"
+    assert routing["confidence"] == pytest.approx(max(routing["weights"].values()), abs=1e-6)
+    assert last.choices[0].routing["confidence"] == pytest.approx(routing["confidence"], abs=1e-6)
+    assert steered["confidence"] is None
+    assert 'mocae_router_confidence_count{model="alignx"} 2.0' in text.splitlines()
+
+
 def test_metrics_tell_latency_tokens_queue_and_routing(client: openai.OpenAI, server: httpx.Client) -> None:
     chat(client)
     chat(client, extra_body={"steer": {"honest": 2}})
@@ -122,7 +141,6 @@ def test_metrics_tell_latency_tokens_queue_and_routing(client: openai.OpenAI, se
         "mocae_queue_length 0.0",
         "mocae_running 0.0",
         'mocae_routing_weight_count{expert="honest"} 2.0',
-        'mocae_router_confidence_count{model="alignx"} 1.0',
     ):
         assert line in text.splitlines()
     assert 'mocae_generated_tokens_total{model="alignx"}' in text

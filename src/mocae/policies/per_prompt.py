@@ -1,13 +1,14 @@
 """Policies put together: one steered, and one for each prompt of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError
-from mocae.policies.base import Policy, PromptBatch, Reading, output_of, shape_weights
+from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, output_of, shape_weights
 
 __all__ = ["PerPrompt", "Steered"]
 
@@ -41,6 +42,8 @@ class Steered:
 class PerPrompt:
     """Gives every prompt of one batch the weights of a policy of its own.
 
+    Output calibrators of the policies are not its own: it leaves them to whoever knows the rows.
+
     Args:
         policies: one a prompt; those that read the prompt read it at the same place.
 
@@ -49,6 +52,8 @@ class PerPrompt:
     """
 
     calibrated = False
+    per_token = False
+    output: OutputCalibrators | None = None
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         if not policies:
@@ -68,14 +73,32 @@ class PerPrompt:
         Raises:
             ConfigError: as many prompts as policies are needed.
         """
+        return self._each(batch, lambda policy, part: policy.route(part))
+
+    def confidence(self, batch: PromptBatch) -> Float[Tensor, " B"]:
+        """Return each prompt's confidence, nan where its policy does not say.
+
+        Raises:
+            ConfigError: see `route`.
+        """
+
+        def one(policy: Policy, part: PromptBatch) -> Tensor:
+            if isinstance(policy, FittedPolicy):
+                return policy.confidence(part)
+            return torch.full((len(part.ids),), torch.nan)
+
+        return self._each(batch, one)
+
+    def _each(self, batch: PromptBatch, ask: Callable[[Policy, PromptBatch], Tensor]) -> Tensor:
+        """Return one row a prompt; prompts with the same policy are asked for together."""
         if len(batch.ids) != len(self.policies):
             raise ConfigError(f"{len(batch.ids)} prompts for {len(self.policies)} policies; give one policy a prompt")
         rows: dict[int, list[int]] = {}
         for i, policy in enumerate(self.policies):
             rows.setdefault(id(policy), []).append(i)
-        routed: dict[int, Tensor] = {}
+        told: dict[int, Tensor] = {}
         for some in rows.values():
             pooled = None if batch.pooled is None else batch.pooled[some]
-            alpha = self.policies[some[0]].route(PromptBatch([batch.ids[i] for i in some], pooled))
-            routed |= dict(zip(some, alpha, strict=True))
-        return torch.stack([routed[i] for i in range(len(self.policies))])
+            part = PromptBatch([batch.ids[i] for i in some], pooled)
+            told |= dict(zip(some, ask(self.policies[some[0]], part), strict=True))
+        return torch.stack([told[i] for i in range(len(self.policies))])

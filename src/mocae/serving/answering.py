@@ -17,8 +17,6 @@ from mocae.serving.served import Served
 
 __all__ = ["Asked", "ChatAnswers", "CompletionAnswers", "ask", "turns_of"]
 
-_ROUTERS = ("alignx", "linear")
-
 
 class Asked:
     """A checked request: what the engine is asked, and what its answers are told with.
@@ -27,14 +25,12 @@ class Asked:
         requests: prompts in order, `n` answers to each.
         model: the name the client asked for.
         policy: what chose the weights, as told in the response.
-        routed: whether a router chose the weights by itself.
     """
 
     def __init__(self, body: s.ChatRequest | s.CompletionRequest, requests: Sequence[Request]) -> None:
         self.requests = list(requests)
         self.model = body.model
         self.policy = "weights" if body.weights is not None else body.policy or body.model
-        self.routed = self.policy in _ROUTERS and not body.steer
         self.include_usage = bool(body.stream_options and body.stream_options.include_usage)
 
 
@@ -183,7 +179,7 @@ class _Answers:
 
     def routing(self, answer: Finished) -> s.Routing:
         """Return which experts gave an answer."""
-        return s.Routing(policy=self._asked.policy, weights=dict(answer.weights))
+        return s.Routing(policy=self._asked.policy, weights=dict(answer.weights), confidence=answer.confidence)
 
     def usage(self, answers: Sequence[Finished]) -> s.Usage:
         """Return the tokens of all answers; a prompt counts once, however many answers it has."""

@@ -116,7 +116,7 @@ class _Server:
 
         def deliver(index: int, event: Event) -> None:
             if isinstance(event, Finished):
-                self.metrics.answer(asked.model, event, routed=asked.routed)
+                self.metrics.answer(asked.model, event)
             events.put_nowait((index, event))
 
         sinks = [

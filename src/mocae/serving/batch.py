@@ -1,5 +1,6 @@
 """The answers being written: rows that read their prompts together and decode together, each with its own weights."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -40,6 +41,7 @@ class Row:
         self.deadline = None if request.timeout_s is None else submitted + request.timeout_s
         self.started = self.first_token = submitted
         self.weights: dict[str, float] = {}
+        self.confidence: float | None = None
         self.last_token = 0
         self.n_tokens = 0
         self._text = TextStream(tokenizer, stop=request.stop, strip=request.strip)
@@ -73,6 +75,7 @@ class Row:
             text="".join(self._pieces),
             reason=reason,
             weights=self.weights,
+            confidence=self.confidence,
             n_prompt_tokens=len(self.request.tokens),
             n_tokens=self.n_tokens,
             logprobs=tuple(self._logprobs),
@@ -138,8 +141,10 @@ class Batch:
                 logits_to_keep=1,
             )
         assert trace.alpha is not None
-        for row, weights in zip(rows, trace.alpha.tolist(), strict=True):
+        assert trace.confidence is not None
+        for row, weights, confidence in zip(rows, trace.alpha.tolist(), trace.confidence.tolist(), strict=True):
             row.weights = dict(zip(self._mixture.experts, weights, strict=True))
+            row.confidence = None if math.isnan(confidence) else confidence
         self._cache.join(read, mask.sum(-1))
         self._alpha = torch.cat([self._alpha, trace.alpha])
         first = len(self.rows)

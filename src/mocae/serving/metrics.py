@@ -55,7 +55,7 @@ class Metrics:
         )
         self._confidence = Histogram(
             "mocae_router_confidence",
-            "Largest weight of an answer that a router routed.",
+            "Chance, as calibrated, that the favourite expert's answer is acceptable.",
             ("model",),
             buckets=_SHARES,
             registry=registry,
@@ -71,8 +71,8 @@ class Metrics:
         self._requests.labels(path, str(status)).inc()
         self._latency.labels(path).observe(seconds)
 
-    def answer(self, model: str, answer: Finished, *, routed: bool) -> None:
-        """Note an answer; `routed`: its weights are a router's own, neither given nor steered."""
+    def answer(self, model: str, answer: Finished) -> None:
+        """Note an answer."""
         self._first.observe(answer.first_token_s)
         self._waited.observe(answer.waited_s)
         self._prompt_tokens.labels(model).inc(answer.n_prompt_tokens)
@@ -80,8 +80,8 @@ class Metrics:
         self._reasons.labels(model, answer.reason).inc()
         for expert, weight in answer.weights.items():
             self._routing.labels(expert).observe(weight)
-        if routed and answer.weights:
-            self._confidence.labels(model).observe(max(answer.weights.values()))
+        if answer.confidence is not None:
+            self._confidence.labels(model).observe(answer.confidence)
 
     def cancelled(self, n: int) -> None:
         """Note answers nobody waited for any more."""

@@ -58,6 +58,7 @@ class Finished:
         text: all of it.
         reason: "stop": an end-of-text token or a stop text; "length": `max_tokens`.
         weights: the weight of each expert.
+        confidence: of the router, see `RoutingTrace`; None where no router chose the weights by itself.
         n_prompt_tokens: tokens read.
         n_tokens: tokens generated, an end-of-text token included.
         logprobs: of the tokens of the text, where they were asked for.
@@ -69,6 +70,7 @@ class Finished:
     text: str
     reason: Literal["stop", "length"]
     weights: Mapping[str, float]
+    confidence: float | None
     n_prompt_tokens: int
     n_tokens: int
     logprobs: tuple[TokenLogprob, ...]

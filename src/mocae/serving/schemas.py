@@ -174,6 +174,10 @@ class Routing(_Sent):
         description="What chose the weights: a policy's name, or 'weights' where the request gave them."
     )
     weights: dict[str, float] = Field(description="The weight of each expert.")
+    confidence: float | None = Field(
+        description="Chance, as calibrated, that the answer of the expert with the largest weight is acceptable; null "
+        "where no router chose the weights by itself."
+    )
 
 
 class Usage(_Sent):
