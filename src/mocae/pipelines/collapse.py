@@ -55,8 +55,7 @@ def overlap(contest: Contest) -> dict[str, Any] | None:
     except DataError as error:  # a report must not be lost because hidden states say nothing
         return {"absent": str(error)}
     some = {
-        axis: select(rows, limit=_PROMPTS_PER_AXIS, seed=contest.recipe.seed)
-        for axis, rows in contest.rows.train.items()
+        axis: select(rows, limit=_PROMPTS_PER_AXIS, seed=contest.recipe.seed) for axis, rows in contest.probes.items()
     }
     prompts = [row.prompt for rows in some.values() for row in rows]
     inputs = {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter
 from mocae.config import Recipe, RoutingConfig
-from mocae.errors import ConfigError
+from mocae.errors import DataError
 from mocae.evaluation import Generation
 from mocae.models import LoadedBase, base_fingerprint, pick_device, shard
 from mocae.pipelines.fitting import Features, Fitter
@@ -25,6 +25,7 @@ from mocae.pipelines.systems import Answered, Examiner
 from mocae.pipelines.training import Trainer, first_expert_layer
 from mocae.policies import FixedPolicy, Policy
 from mocae.prompts import FORMATS, PromptFormat
+from mocae.types import Example
 
 __all__ = ["Contest"]
 
@@ -138,15 +139,23 @@ class Contest:
     def _fitter(self) -> Fitter:
         return Fitter(self.recipe, self.base, self.bank(), self.store, self.layer, self.generation)
 
-    @cached_property
-    def features(self) -> Stage:
-        """Task features, latent space and states of the calibration prompts."""
-        # An expert that was brought along has no training prompts; those it is calibrated on describe it too.
+    @property
+    def probes(self) -> dict[str, Sequence[Example]]:
+        """The prompts that describe each expert: its training rows, or for one brought along its calibration rows.
+
+        Raises:
+            DataError: an axis has neither.
+        """
         probes = {axis: self.rows.train[axis] or self.rows.calibration.get(axis, ()) for axis in self.recipe.axis_names}
         for axis, rows in probes.items():
             if not rows:
-                raise ConfigError(f"axes.{axis}: neither train nor calibration rows, so nothing describes its expert")
-        return self._fitter().features(probes, self.rows.all_of("calibration"), self.expert_keys)
+                raise DataError(f"axes.{axis}: neither train nor calibration rows, so nothing describes its expert")
+        return probes
+
+    @cached_property
+    def features(self) -> Stage:
+        """Task features, latent space and states of the calibration prompts."""
+        return self._fitter().features(self.probes, self.rows.all_of("calibration"), self.expert_keys)
 
     def subspaces(self, features: Stage) -> dict[str, NDArray[Any]]:
         """Return for every axis the orthonormal rows, shape (m, k), of its subspace U_i of the latent space."""
