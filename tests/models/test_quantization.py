@@ -11,6 +11,7 @@ from transformers import LlamaForCausalLM
 
 from mocae.bank import ExpertBank, load_peft
 from mocae.errors import ConfigError, ModelMismatchError
+from mocae.experts import LoraSpec, Optimisation, finetune
 from mocae.merging import TaskVector
 from mocae.models import QUANTIZATIONS, load_base
 from tiny import random_ids, tiny_adapter, tiny_llama, tiny_tokenizer
@@ -52,6 +53,38 @@ def test_experts_are_added_to_the_quantised_linears(name: str, folder: Path, tmp
             pass
         bank.detach()
         assert torch.equal(base.model(ids).logits, logits)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_expert_trains_on_a_base_in_four_bits(folder: Path, tmp_path: Path) -> None:
+    """QLoRA: gradients flow through the nf4 linears to the adapter, which is a plain one and works in the bank."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed")
+    from bitsandbytes.nn import Linear4bit
+
+    base = load_base(str(folder), dtype="fp32", device="cpu", quantization="bnb-nf4")
+    linear = base.model.get_submodule("model.layers.1.self_attn.o_proj")
+    before, ids = linear.weight.detach().clone(), random_ids(2, 6)
+    with torch.no_grad():
+        plain = base.model(ids).logits
+    record = finetune(
+        base,
+        [{"prompt": f"Q: {letter}?\nA:", "completion": " no"} for letter in "abcdefgh"],
+        tmp_path,
+        lora=LoraSpec(r=4, lora_alpha=8.0),
+        optimisation=Optimisation(learning_rate=1e-2, epochs=6.0, batch_size=4, warmup_ratio=0.0, max_length=32),
+        seed=0,
+        label="expert",
+        base_name="tiny",
+    )
+    assert record.last_loss < record.first_loss - 1.0
+    assert isinstance(base.model.get_submodule("model.layers.1.self_attn.o_proj"), Linear4bit)
+    assert torch.equal(linear.weight, before)
+    with torch.no_grad():
+        assert torch.equal(base.model(ids).logits, plain)
+        bank = ExpertBank.attach(base.model, {"expert": load_peft(tmp_path)})
+        with bank.weights(torch.ones(1)):
+            assert (base.model(ids).logits - plain).abs().max() > 0.1
 
 
 def test_an_unknown_or_missing_library_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

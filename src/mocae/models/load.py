@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from mocae.errors import ConfigError, ModelMismatchError
 from mocae.models.precision import pick_dtype
-from mocae.models.quantization import quantization_config
+from mocae.models.quantization import keep_unpacked, quantization_config
 from mocae.registry import Registry
 
 __all__ = ["BASE_MODELS", "LoadedBase", "base_fingerprint", "load_base"]
@@ -93,6 +93,8 @@ def load_base(
     _fit_tokenizer(tokenizer, model, str(name_or_path))
     if quantization is None:
         model.to(target)
+    else:
+        keep_unpacked(model)
     model.eval()
     return LoadedBase(model, tokenizer)
 

@@ -12,7 +12,7 @@ import torch
 
 from mocae.errors import ConfigError, unknown_name
 
-__all__ = ["QUANTIZATIONS", "quantization_config"]
+__all__ = ["QUANTIZATIONS", "keep_unpacked", "quantization_config"]
 
 
 def quantization_config(name: str, *, dtype: torch.dtype) -> Any:
@@ -31,6 +31,17 @@ def quantization_config(name: str, *, dtype: torch.dtype) -> Any:
     if importlib.util.find_spec(library) is None:
         raise ConfigError(f"base.quantization {name!r}: {library} is not installed; run: pip install 'mocae[quantize]'")
     return build(dtype)
+
+
+def keep_unpacked(model: Any) -> None:
+    """Keep bitsandbytes from packing 4-bit weights in another order while a model answers on a CPU with AVX512-BF16.
+
+    No gradient flows through a packed linear, and when an adapter is saved the weights come back with their scales out
+    of order (bitsandbytes 0.50.2), so a base model that has answered could not be trained on, and was damaged by it.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _bnb_int8(dtype: torch.dtype) -> Any:
