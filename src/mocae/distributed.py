@@ -31,11 +31,17 @@ def join(*, cpu: bool) -> None:
     Raises:
         ConfigError: the launcher asks for a kind of parallelism that would train but not do the rest of the job.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise ConfigError(
-            "accelerate is configured for FSDP, which would split the model in training only; launch with "
-            "distributed_type: MULTI_GPU (recipes/accelerate/) and set base.shard to true, which splits it everywhere"
-        )
+    splits_training_only = {
+        "FSDP": os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
+        "DeepSpeed's ZeRO stage 3": os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3",
+    }
+    for name, asked in splits_training_only.items():
+        if asked:
+            raise ConfigError(
+                f"accelerate is configured for {name}, which would split the model in training only; launch with "
+                "distributed_type: MULTI_GPU (recipes/accelerate/) and set base.shard to true, which splits it "
+                "everywhere"
+            )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
