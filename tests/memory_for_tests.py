@@ -1,6 +1,7 @@
 """Measure the memory a training really takes, beside what `mocae plan` says it takes.
 
-python tests/memory_for_tests.py      # the table of docs/scale.md; Linux, one process a row
+python tests/memory_for_tests.py           # the table of docs/scale.md; Linux, one process a row
+python tests/memory_for_tests.py --mezo    # gradients beside forward passes alone, the table of docs/exports.md
 
 Compared are the plan's peak of training and the most resident memory of the process while it trains (VmHWM, begun anew
 after the base model was loaded) less its resident memory before the model was loaded: the libraries themselves, some
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,11 +106,13 @@ def _train_one(shape: dict[str, int], settings: list[str]) -> Memory:
 
 
 def _train(recipe: Recipe, base: LoadedBase, folder: Path, *, from_layer: int) -> None:
-    from mocae.experts import LoraSpec, Optimisation, finetune
+    from mocae.experts import LoraSpec, Optimisation, finetune, finetune_forward_only
 
     experts = recipe.experts
     rows = experts.optimizer.batch_size
-    finetune(
+    mezo = experts.optimizer.method == "mezo"
+    train = partial(finetune_forward_only, perturbation=1e-3) if mezo else finetune
+    train(
         base,
         [{"prompt": f"Q: {i}", "completion": f" {i}" * experts.max_length} for i in range(2 * rows)],
         folder,
@@ -140,11 +144,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--one")
     parser.add_argument("--save", nargs=2)
+    parser.add_argument("--mezo", action="store_true")
     given, settings = parser.parse_known_args()
     if given.save:
         _save(json.loads(given.save[0]), Path(given.save[1]))
     elif given.one:
         print(json.dumps(asdict(_train_one(json.loads(given.one), settings))))
+    elif given.mezo:
+        print("| base model | weights, GB | adamw, GB | mezo, GB | mezo beyond the weights, share of adamw's |")
+        print("|---|---:|---:|---:|---:|")
+        for shape in SIZES.values():
+            adamw, mezo = (measure(shape, f"experts.optimizer.method={method}") for method in ("adamw", "mezo"))
+            weights = 4 * mezo.n_parameters
+            gb = [f"{v / 1e9:.2f}" for v in (weights, adamw.measured, mezo.measured)]
+            share = (mezo.measured - weights) / (adamw.measured - weights)
+            print(f"| Llama {mezo.n_parameters / 1e6:.0f}M | {gb[0]} | {gb[1]} | {gb[2]} | {share:.0%} |", flush=True)
     else:
         print("| base model | rows x tokens | planned, GB | measured, GB | plan is off by | resident by default, GB |")
         print("|---|---|---:|---:|---:|---:|")
