@@ -18,6 +18,7 @@ from mocae.pipelines.compare import compare
 from mocae.pipelines.evaluate import evaluate
 from mocae.pipelines.suite import Suite, load_suite, read_suite, suite_names, with_endpoint_judges
 from mocae.pipelines.targets import EndpointTarget
+from mocae.report import comparison_page
 
 N = 24
 OWN_SUITE = """
@@ -255,6 +256,13 @@ def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path: Path) -> None:
     win = rows["helpfulness, task: win"]
     assert (win.first, win.second, win.difference.value, win.difference.n) == (1.0, 0.0, 1.0, N)
     assert rows["mean of axes"].difference.value == 1.0
+    page = comparison_page(found.as_json())
+    assert "strong against weak" in re.sub("<wbr>", "", page)
+    assert "A is better" in page
+    assert page.count("not checked against labelled answers, 0 of 24 verdicts unscored") == 2
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path / "strong"), str(tmp_path / "weak"), "--out", str(tmp_path / "page.html")])
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
     with pytest.raises(ArtifactError, match="no finished evaluation"):
         compare(str(tmp_path), str(tmp_path / "weak"))
     with pytest.raises(ConfigError, match=r"unknown system 'modle'.*Did you mean 'model'"):

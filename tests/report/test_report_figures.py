@@ -12,6 +12,7 @@ from mocae.report.figures import (
     Plate,
     draw_cost,
     draw_forgetting,
+    draw_kinds,
     draw_refusal,
     draw_reliability,
     draw_routing,
@@ -21,7 +22,7 @@ from mocae.report.figures.canvas import canvas, shorten, to_panel
 from mocae.report.figures.labels import place_labels
 from report_for_tests import make_report
 
-DRAW = [draw_systems, draw_forgetting, draw_refusal, draw_reliability, draw_routing, draw_cost]
+DRAW = [draw_systems, draw_kinds, draw_forgetting, draw_refusal, draw_reliability, draw_routing, draw_cost]
 
 
 def _texts(plate: Plate) -> list[str]:
@@ -130,3 +131,17 @@ def test_colours_become_variables_of_the_page() -> None:
 
 def test_long_names_are_shortened() -> None:
     assert shorten("x" * 30, 10) == "x" * 9 + "…"
+
+
+def test_kinds_are_bars_lowest_first_of_the_best_system_marked_against_the_base(report: dict[str, Any]) -> None:
+    for system, (hard, easy) in {"base": (0.1, 0.4), "alignx": (0.25, 0.75), "oracle": (1.0, 1.0)}.items():
+        report["systems"][system]["kinds"] = {
+            kind: {"pass_rate": {"value": value, "low": value, "high": value, "n": 20}}
+            for kind, value in (("easy_one", easy), ("hard_one", hard))
+        }
+    (panel,) = draw_kinds(report).panels
+    assert "hard_one 25.0 %; easy_one 75.0 %" in panel.svg
+    assert {"alignx, and base as a line", "hard one", "25.0  n 20"} <= set(_texts(draw_kinds(report)))
+    many = {f"kind {i}": {"pass_rate": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}} for i in range(45)}
+    report["systems"]["alignx"]["kinds"] = many
+    assert len(draw_kinds(report).panels) == 3

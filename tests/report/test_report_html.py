@@ -70,6 +70,15 @@ def test_judges_are_named_beside_the_figures_they_decide(page: str) -> None:
     refusal = page[page.index('id="refusal"') : page.index('id="routing"')]
     assert "verifier (correct, unsafe): balanced accuracy 98.0\u00a0% on 600 labelled answers" in refusal
     assert "words (refusal): not checked against labelled answers" in refusal
+    assert "on 600 labelled answers, 3 of 900 verdicts unscored" in refusal
+
+
+def test_what_a_server_took_and_how_often_order_decided_stand_beside_its_judge(report: dict[str, Any]) -> None:
+    assert "from the cache" not in html_page(report)
+    usage = {"requests": 12, "cached": 4, "prompt_tokens": 100, "completion_tokens": 20, "cost": 0.0123}
+    report["judges"][0] |= {"usage": usage, "flip_rate": 0.125}
+    told = "12 requests, 4 from the cache; 120 tokens; cost 0.0123; 12.5\u00a0% flipped with the order"
+    assert told in html_page(report)
 
 
 def test_all_text_from_models_and_files_is_escaped(report: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,18 +22,26 @@ def compare(
         str, typer.Argument(metavar="A", help="Folder of an evaluation or run; FOLDER:SYSTEM for one of several.")
     ],
     second: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Page to write, as comparison.html.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the resampling.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluations on the prompts they share: A minus B, paired, with intervals.
 
-    [bold]mocae compare out/eval-base out/eval-tuned[/bold]
+    [bold]mocae compare out/eval-base out/eval-tuned --out comparison.html[/bold]
 
     [bold]mocae compare out/pocket:alignx out/pocket:base --json[/bold]
     """
     from mocae.pipelines.compare import compare as run_compare
 
     found = run_compare(first, second, seed=seed)
+    if out is not None:
+        from mocae.files import write_whole
+        from mocae.report import comparison_page
+
+        write_whole(out, comparison_page(found.as_json()))
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:

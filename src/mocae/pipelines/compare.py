@@ -39,6 +39,7 @@ class Comparison:
         n_only_first, n_only_second: prompts only one answered; in no number.
         rows: the numbers.
         notes: what a reader must know.
+        judges: of each side, as in `report.json`: quality, verdicts, unscored.
     """
 
     first: str
@@ -48,6 +49,7 @@ class Comparison:
     n_only_second: int
     rows: Sequence[Difference]
     notes: Sequence[str]
+    judges: Mapping[str, Sequence[Mapping[str, Any]]]
 
     def as_json(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
@@ -79,7 +81,14 @@ def compare(first: str, second: str, *, seed: int = 0) -> Comparison:
     for axis in axes:
         rows += _judgements(axis, [(x, y) for x, y in pairs if x.answer.example.axis == axis], seed)
     return Comparison(
-        name_a, name_b, len(pairs), len(a) - len(pairs), len(b) - len(pairs), rows, _notes(report_a, report_b)
+        name_a,
+        name_b,
+        len(pairs),
+        len(a) - len(pairs),
+        len(b) - len(pairs),
+        rows,
+        _notes(report_a, report_b),
+        {f"A, {name_a}": report_a.get("judges") or (), f"B, {name_b}": report_b.get("judges") or ()},
     )
 
 

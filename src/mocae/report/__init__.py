@@ -1,6 +1,7 @@
 """Draws a finished run: `report.html` for readers and `README.md`, the model card, from `report.json`."""
 
 from mocae.report.card import card_text, write_card
+from mocae.report.comparison import comparison_page
 from mocae.report.findings import Finding, Findings, find
 from mocae.report.html import html_page
 from mocae.report.schema import SCHEMA, check_report
@@ -14,6 +15,7 @@ __all__ = [
     "Table",
     "card_text",
     "check_report",
+    "comparison_page",
     "find",
     "format_estimate",
     "html_page",

@@ -100,6 +100,7 @@ def _plates(report: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"report.html: {error.name} is not installed; run: pip install 'mocae[eval]'") from error
     return {
         "systems": figures.draw_systems(report),
+        "kinds": figures.draw_kinds(report),
         "forgetting": figures.draw_forgetting(report),
         "overlap": figures.draw_overlap(report),
         "routers": figures.draw_routers(report),

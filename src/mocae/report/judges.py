@@ -17,7 +17,11 @@ _EXACT = "exact: the task defines which answers are right, so there is no error 
 
 @dataclass(frozen=True, slots=True)
 class JudgeRow:
-    """One judge as it is printed; `short` is its quality in half a sentence, for the places where it is cited."""
+    """One judge as it is printed.
+
+    `short` is its quality and what it left unscored in half a sentence, for the places where it is cited; `asked` is
+    what asking a server took and how often the order of answers decided, "" for a judge without a server.
+    """
 
     name: str
     judgements: tuple[str, ...]
@@ -27,6 +31,7 @@ class JudgeRow:
     accuracy: str
     balanced: str
     auroc: str
+    asked: str
     note: str
     short: str
 
@@ -44,15 +49,33 @@ def _row(judge: Mapping[str, Any]) -> JudgeRow:
     unmeasured = _EXACT if judge.get("exact") is True else _UNCHECKED
     note = told or ("tested on labelled answers" if quality else unmeasured)
     measured = f"balanced accuracy {format_estimate(balanced)} on {n} labelled answers"
+    verdicts, unscored = format_count(judge.get("n_verdicts")), format_count(judge.get("n_unscored"))
     return JudgeRow(
         name=str(judge["name"]),
         judgements=tuple(judge.get("judgements") or ()),
-        verdicts=format_count(judge.get("n_verdicts")),
-        unscored=format_count(judge.get("n_unscored")),
+        verdicts=verdicts,
+        unscored=unscored,
         n=n,
         accuracy=format_estimate(accuracy),
         balanced=format_estimate(balanced),
         auroc=format_estimate(auroc, "number"),
+        asked=_asked(judge),
         note=note,
-        short=note if balanced.value is None else measured,
+        short=f"{note if balanced.value is None else measured}, {unscored} of {verdicts} verdicts unscored",
     )
+
+
+def _asked(judge: Mapping[str, Any]) -> str:
+    usage, flips = judge.get("usage") or {}, read_estimate(judge.get("flip_rate"))
+    told = []
+    if usage:
+        told.append(
+            f"{format_count(usage.get('requests'))} requests, {format_count(usage.get('cached'))} from the cache"
+        )
+        tokens = (usage.get("prompt_tokens") or 0) + (usage.get("completion_tokens") or 0)
+        told.append(f"{format_count(tokens)} tokens")
+    if usage.get("cost") is not None:
+        told.append(f"cost {usage['cost']:.4g}")
+    if flips.value is not None:
+        told.append(f"{format_estimate(flips)} flipped with the order")
+    return "; ".join(told)

@@ -2,7 +2,9 @@
 
 from mocae.report.figures.canvas import Panel, Plate
 from mocae.report.figures.cost import draw_cost
+from mocae.report.figures.forest import TONES, draw_forest
 from mocae.report.figures.forgetting import draw_forgetting
+from mocae.report.figures.kinds import draw_kinds
 from mocae.report.figures.overlap import draw_overlap
 from mocae.report.figures.refusal import draw_refusal
 from mocae.report.figures.reliability import draw_reliability
@@ -11,10 +13,13 @@ from mocae.report.figures.routing import draw_routing
 from mocae.report.figures.systems import draw_systems
 
 __all__ = [
+    "TONES",
     "Panel",
     "Plate",
     "draw_cost",
+    "draw_forest",
     "draw_forgetting",
+    "draw_kinds",
     "draw_overlap",
     "draw_refusal",
     "draw_reliability",

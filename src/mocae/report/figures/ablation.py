@@ -10,18 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mocae.report.ablation.reading import PartReading, mean_of, read_parts, sorted_names
-from mocae.report.colours import ACCENT, AXIS_COLOURS, GRID, INK, MUTED, PAPER
-from mocae.report.figures.canvas import Panel, Plate, canvas, percent_axis, shorten, to_panel, to_svg
+from mocae.report.colours import ACCENT, GRID, INK, MUTED, PAPER
+from mocae.report.figures.canvas import Plate, canvas, percent_axis, plain, shorten, to_panel, to_svg
+from mocae.report.figures.forest import TONES, draw_forest
 from mocae.report.figures.sweep import draw_lines, draw_sweep, sweep_panels
 from mocae.report.schema import is_upper_bound, read_estimate
-from mocae.types import Estimate
 
 __all__ = ["draw_against", "draw_means", "draw_means_alone", "draw_parts", "draw_sweep", "draw_sweep_alone"]
 
 _ROW = 21
 _NOTE_WIDTH = 110
 """Letters of a line under a figure."""
-_TONES = {"good": AXIS_COLOURS[2], "bad": AXIS_COLOURS[1], "open": MUTED}
 
 
 def draw_means(setting: Mapping[str, Any], key: str) -> Plate:
@@ -69,7 +68,7 @@ def _means(ax: Axes, setting: Mapping[str, Any], names: Sequence[str]) -> None:
     ax.set_yticks(range(len(names)), [shorten(name, 40) for name in names], fontsize=11)
     ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1.2))
     percent_axis(ax, "x")
-    _plain(ax)
+    plain(ax)
 
 
 def draw_parts(setting: Mapping[str, Any], key: str) -> Plate:
@@ -77,9 +76,9 @@ def draw_parts(setting: Mapping[str, Any], key: str) -> Plate:
     parts = [part for part in read_parts(setting) if part.difference.value is not None]
     if not parts:
         return Plate(absent="No system of this recipe is another one with a setting changed.")
-    rows = [(f"{part.system}", part.difference, part.by_seed, _TONES[part.tone]) for part in parts]
+    rows = [(f"{part.system}", part.difference, part.by_seed, TONES[part.tone]) for part in parts]
     description = "Parent minus variant, in points. " + "; ".join(_spoken(part) for part in parts)
-    return Plate((_forest(rows, f"{key}-parts", description),))
+    return Plate((draw_forest(rows, f"{key}-parts", description),))
 
 
 def _spoken(part: PartReading) -> str:
@@ -94,39 +93,11 @@ def draw_against(setting: Mapping[str, Any], rival: str, key: str) -> Plate:
         difference = read_estimate(found.get(name))
         if difference.value is not None:
             tone = "good" if (difference.low or 0) > 0 else "bad" if (difference.high or 0) < 0 else "open"
-            rows.append((name, difference, tuple(found[name].get("by_seed") or ()), _TONES[tone]))
+            rows.append((name, difference, tuple(found[name].get("by_seed") or ()), TONES[tone]))
     if not rows:
         return Plate(absent=f"{rival} is not among the systems.")
     spoken = "; ".join(f"{name} {100 * (d.value or 0):+.1f}" for name, d, _, _ in rows)
-    return Plate((_forest(rows, f"{key}-against-{rival}", f"Minus {rival}, in points. {spoken}"),))
-
-
-def _forest(rows: Sequence[tuple[str, Estimate, tuple[float | None, ...], str]], key: str, description: str) -> Panel:
-    ends = [end for _, e, seeds, _ in rows for end in (e.value, e.low, e.high, *seeds) if end is not None]
-    low, high = min(-0.01, *ends), max(0.01, *ends)
-    span = high - low
-    with canvas(720, 56 + _ROW * len(rows)) as figure:
-        ax = figure.subplots()
-        ax.axvline(0, color=MUTED, linewidth=1.2)
-        for y, (_, e, seeds, colour) in enumerate(rows):
-            ax.axhline(y, color=GRID, linewidth=0.6, zorder=0)
-            if e.low is not None and e.high is not None:
-                ax.hlines(y, e.low, e.high, color=colour, linewidth=2.8, alpha=0.5)
-            known = [seed for seed in seeds if seed is not None]
-            if len(known) > 1:
-                ax.plot(known, [y] * len(known), "o", color=colour, alpha=0.4, markersize=4, markeredgewidth=0)
-            value = e.value or 0.0
-            ax.plot(value, y, "D", color=colour, markersize=6.5, zorder=3)
-            text = f"{100 * value:+.1f}".replace("-", "\u2212")
-            ax.text(high + 0.14 * span, y, text, ha="right", va="center", fontsize=11, color=INK)
-        ax.set_yticks(range(len(rows)), [shorten(name, 40) for name, *_ in rows], fontsize=11)
-        ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(low - 0.03 * span, high + 0.14 * span))
-        ax.locator_params(axis="x", nbins=7)
-        ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.3g}".replace("-", "\u2212").replace("+0", "0"))
-        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
-        ax.set_xlabel("points")
-        _plain(ax)
-        return to_panel(figure, key=key, description=description)
+    return Plate((draw_forest(rows, f"{key}-against-{rival}", f"Minus {rival}, in points. {spoken}"),))
 
 
 def draw_sweep_alone(summary: Mapping[str, Any]) -> str:
@@ -141,9 +112,3 @@ def draw_sweep_alone(summary: Mapping[str, Any]) -> str:
 
 def _column(figure: Figure, n: int) -> list[Axes]:
     return list(figure.subplots(n, 1, squeeze=False)[:, 0])
-
-
-def _plain(ax: Axes) -> None:
-    ax.tick_params(length=0)
-    ax.spines[["left", "bottom"]].set_visible(False)
-    ax.set_axisbelow(True)

@@ -19,7 +19,7 @@ from matplotlib.ticker import PercentFormatter
 
 from mocae.report.colours import GRID, INK, MUTED, THEME
 
-__all__ = ["Panel", "Plate", "canvas", "percent_axis", "shorten", "to_panel", "to_svg"]
+__all__ = ["Panel", "Plate", "canvas", "percent_axis", "plain", "shorten", "to_panel", "to_svg"]
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -150,3 +150,10 @@ def percent_axis(ax: Axes, which: str, ticks: Sequence[float] = (0.0, 0.25, 0.5,
     side.set_ticks(list(ticks))
     side.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol="\u00a0%"))
     side.set_tick_params(length=0)
+
+
+def plain(ax: Axes) -> None:
+    """Take away what a chart of rows does not need: ticks, and the lines at the left and below."""
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set_axisbelow(True)
