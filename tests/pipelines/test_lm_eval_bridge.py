@@ -71,6 +71,62 @@ def test_results_are_those_of_lm_evals_own_model(tmp_path: Path) -> None:
     assert said["mine_generate"] == said_there["mine_generate"]
 
 
+# TruthfulQA's own tasks as lm-eval ships them, on local questions, against `mocae.evaluation.choices`.
+MULTIPLE_CHOICE = """
+import json, sys
+from pathlib import Path
+import lm_eval.tasks
+from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from mocae.evaluation.choices import score_multiple_choice
+from mocae.models import load_base
+from mocae.types import Example
+
+model, data, folder = sys.argv[1:]
+for name in ("mc1", "mc2"):
+    theirs = Path(lm_eval.tasks.__file__).parent / "truthfulqa" / f"truthfulqa_{name}.yaml"
+    (Path(folder) / f"{name}.yaml").write_text(
+        f"include: {theirs}\\ntask: local_{name}\\ndataset_path: json\\ndataset_name: null\\n"
+        f"dataset_kwargs: {{data_files: {{validation: {data}}}}}\\n"
+    )
+base = load_base(model, dtype="fp32", device="cpu")
+rows = [json.loads(line) for line in open(data)]
+facts = [{n: dict(zip(*r[f"{n}_targets"].values(), strict=True)) for n in ("mc1", "mc2")} for r in rows]
+examples = [Example(r["question"], "honesty", "question", facts=f) for r, f in zip(rows, facts, strict=True)]
+ours = score_multiple_choice(base, examples)
+lm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
+manager = TaskManager(include_path=folder, include_defaults=False)
+tasks = ["local_mc1", "local_mc2"]
+found = simple_evaluate(model=lm, tasks=tasks, task_manager=manager, log_samples=True, bootstrap_iters=0)
+samples = {n: sorted(found["samples"][f"local_{n}"], key=lambda s: s["doc_id"]) for n in ("mc1", "mc2")}
+print("FOUND", json.dumps({n: [[v[n].score for v in ours], [s["acc"] for s in samples[n]]] for n in samples}))
+"""
+
+
+@needs_lm_eval
+def test_multiple_choice_agrees_with_lm_eval(tmp_path: Path) -> None:
+    tiny_llama(max_position_embeddings=1024).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    rows = [
+        {
+            "question": f"What is {i}?",
+            "mc1_targets": {"choices": ["one", f"{i} men", "two"], "labels": [1, 0, 0]},
+            "mc2_targets": {"choices": ["one", f"{i}", "two words", "none"], "labels": [1, 1, 0, 0]},
+        }
+        for i in range(8)
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = [sys.executable, "-c", MULTIPLE_CHOICE, str(tmp_path / "model"), str(data), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND"))
+    for ours, theirs in json.loads(line.removeprefix("FOUND")).values():
+        assert len(ours) == len(rows)
+        assert ours == pytest.approx(theirs, abs=1e-6)
+
+
 @pytest.mark.skipif(HAS_LM_EVAL, reason="lm-eval is installed")
 def test_without_lm_eval_the_message_says_what_to_install() -> None:
     with pytest.raises(ConfigError, match=r"pip install 'mocae\[bridge\]'"):
