@@ -12,6 +12,8 @@ import pytest
 
 from mocae.serving import Limits
 from mocae.serving.app import Settings
+from mocae.serving.errors import Closed
+from mocae.serving.failure import as_api_error
 from mocae.serving.guard import Access
 from serving_for_tests import TinyArtifact, idle, live, served, with_router
 from tiny import EOS
@@ -267,6 +269,19 @@ def test_a_body_without_length_is_counted_too(server: httpx.Client) -> None:
     response = server.post(CHAT, content=endless(), headers={"Content-Type": "application/json"})
     assert response.status_code == 413
     assert shaped(response)["code"] == "request_too_large"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(artifact: TinyArtifact) -> None:
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    with live(served(artifact), Settings(access=Access(body_s=0.1))) as url:
+        with socket.create_connection(("127.0.0.1", httpx.URL(url).port), timeout=30) as connection:
+            connection.sendall(head.encode() + b'{"model"')
+            assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_closing_is_503_and_says_when_to_come_back() -> None:
+    failed = as_api_error(Closed("the server is shutting down"))
+    assert (failed.status, failed.headers, failed.body.error.code) == (503, {"Retry-After": "5"}, "shutting_down")
 
 
 def test_keys_open_everything_but_health(artifact: TinyArtifact) -> None:
