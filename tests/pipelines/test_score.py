@@ -116,7 +116,11 @@ def test_truthful_informative_and_multiple_choice(write: Write) -> None:
     values = score_file("truthful-informative", write(rows)).values
     assert (values["truthful_informative"], values["truthful_and_informative"]) == (0.25, 0.0)
     rows = [{"true_log_probs": [-1.0, -9.0], "false_log_probs": [-2.0]}]
-    assert score_file("truthfulqa-mc", write(rows)).values["mc1"] == 1.0
+    true, false = np.exp(-1.0) + np.exp(-9.0), np.exp(-2.0)
+    assert score_file("truthfulqa-mc", write(rows)).values == pytest.approx({"mc1": 1.0, "mc2": true / (true + false)})
+    rows = [{"true_log_probs": [-1.5], "false_log_probs": [-1.0, -2.0], "best_false": best} for best in (0, 1)]
+    values = score_file("truthfulqa-mc", write(rows)).values
+    assert (values["mc0"], values["mc1"]) == (0.5, 0.0)  # the binary choice is told by the named false answer alone
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class SentenceEncoder:
         self.name, self.fingerprint = name, fingerprint
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return unit vectors, shape (N, D), in the order of the texts.
+        """Return unit vectors, shape (N, D), in the order of the texts; zeros for a text of blanks.
 
         Raises:
             DataError: no texts.
@@ -43,8 +43,9 @@ class SentenceEncoder:
 
         if not texts:
             raise DataError("encoder: no texts; expected at least one")
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        vectors: dict[int, npt.NDArray[np.float32]] = {}
+        # Some tokenizers make no token of an empty text, and some models cannot read none.
+        order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
+        vectors = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(order), _BATCH):
                 some = order[start : start + _BATCH]
@@ -58,8 +59,8 @@ class SentenceEncoder:
                 hidden = self._model(**batch).last_hidden_state.float()
                 mask = batch["attention_mask"][..., None].float()
                 pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=-1)
-                vectors |= dict(zip(some, pooled.cpu().numpy(), strict=True))
-        return np.stack([vectors[i] for i in range(len(texts))])
+                vectors[some] = pooled.cpu().numpy()
+        return vectors
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
         """Return the vectors of prompts and answers side by side, shape (N, 2 D)."""
@@ -87,6 +88,8 @@ def load_encoder(model: str) -> SentenceEncoder:
             f"encoder {model!r} cannot be loaded: {told}. Accepted: a folder or hub id of an encoder with safetensors "
             "weights"
         ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked out of the mean, whatever stands there
     digest = hashlib.sha256()
     for name, weights in sorted(network.state_dict().items()):
         digest.update(name.encode() + weights.detach().cpu().float().numpy().tobytes())

@@ -16,7 +16,7 @@ from mocae.types import prompt_id
 
 __all__ = ["ClassifierFitter", "Fit", "fit_classifier", "labelled_judge"]
 
-_KERNEL_STRENGTH = 3.0
+_KERNEL_STRENGTH = 1.0
 _FOLDS = 5
 _LEAST_ASPECT = 8
 """Rows of an aspect under which it gets no classifier of its own."""
@@ -148,16 +148,20 @@ def _fit_encoded(encoder: SentenceEncoder, rows: Sequence[LabelledAnswer]) -> di
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
+
+    def kernel() -> Any:
+        # A few coordinates of a language model's states are far larger than the others and would be all it sees.
+        return make_pipeline(StandardScaler(), SVC(C=_KERNEL_STRENGTH))
 
     vectors, labels = encoder.pairs([(row.prompt, row.answer) for row in rows]), [row.holds for row in rows]
     groups = [row.prompt.strip() for row in rows]
     folds = GroupKFold(min(_FOLDS, len(set(groups))))
-    margins = cross_val_predict(
-        SVC(C=_KERNEL_STRENGTH), vectors, labels, groups=groups, cv=folds, method="decision_function"
-    )
+    margins = cross_val_predict(kernel(), vectors, labels, groups=groups, cv=folds, method="decision_function")
     return {
-        "kernel": SVC(C=_KERNEL_STRENGTH).fit(vectors, labels),
+        "kernel": kernel().fit(vectors, labels),
         "odds": LogisticRegression().fit(margins[:, None], labels),
     }
 

@@ -47,8 +47,8 @@ class RefusalJudge:
     more signs, the higher), under 0.5 compliance. An answer without text is a full refusal: nothing was done.
     Labels are `mocae.metrics.REFUSAL_LABELS`. English only.
 
-    It learns from no data. Its quality was measured on human labels it was not written from; it is weaker where
-    answers comply and lecture at once (balanced accuracy 0.95 on the one model, 0.87 on the other).
+    It learns from no data. Its rules were revised once after they had been measured on these labels; it is weaker where
+    answers comply and lecture at once (balanced accuracy 0.95 on the one model, 0.92 on the other).
 
     Args:
         probes: probes whose answers are judged; None: all.
