@@ -1,10 +1,11 @@
 # Every target works on a machine that has only python3, make and git: it makes .venv when there is none.
 PYTHON ?= python3
 OUT ?= out/pocket
+RUNS ?= 200000
 
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-serving load-test check format clean
+.PHONY: help quickstart test test-serving load-test test-faults fuzz check format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +21,14 @@ test-serving: .venv/.installed-dev tests/serving/js/node_modules ## Run the test
 
 load-test: .venv/.installed-dev ## Serve OUT to 32 clients; tell throughput, latency and memory
 	.venv/bin/python tests/serving/load.py $(OUT)
+
+test-faults: .venv/.installed-dev ## Kill a run at twenty random moments, fill disks, damage files; minutes
+	.venv/bin/python -m pytest -q -m "not gpu and not network" tests/pipelines/test_kill.py tests/pipelines/test_faults.py
+
+fuzz: .venv/.installed-dev ## Fuzz every target with RUNS=200000 inputs each; minutes
+	$(PIP) atheris==3.0.0
+	for target in recipes readers weights replies artifacts; do \
+	    .venv/bin/python fuzz/run.py $$target -runs=$(RUNS) || exit 1; done
 
 check: .venv/.installed-dev ## Lint, format check, types, import order
 	.venv/bin/ruff check .

@@ -1,4 +1,4 @@
-"""Kill a run at random moments, look at what it left, start it again, and compare the end with a run nobody killed.
+"""Kill a run again and again, look at what each kill left, and compare its end with that of a run nobody killed.
 
 python tests/kill_for_tests.py --kills 20 --seed 0      # a table of the moments, for docs/reliability.md
 """
@@ -36,36 +36,49 @@ class Moment:
     """One kill.
 
     Attributes:
-        at: share of the whole run's time.
+        run: number of the run that was killed; each is killed again and again, until it ends.
+        at: seconds into this start of it.
         in_work: what was being made: the stage in the partial folder, "report" behind the last stage, else "between".
         n_whole: stages that were finished.
         n_broken: stages that could be taken for finished and are not whole; must be 0.
-        same: whether the run that went on ended as the one nobody killed.
     """
 
+    run: int
     at: float
     in_work: str
     n_whole: int
     n_broken: int
-    same: bool
 
 
-def kill_at(recipe: Recipe, root: Path, moments: Sequence[float]) -> Iterator[Moment]:
-    """Yield what happened at each moment, given as a share of the run's time."""
+def kill(recipe: Recipe, root: Path, n: int, rng: random.Random, *, per_run: int = 5) -> Iterator[Moment | bool]:
+    """Yield every kill, and behind the kills of each run whether it ended as one that nobody killed.
+
+    Args:
+        recipe: what to run.
+        root: folder to work in.
+        n: kills altogether.
+        rng: of the moments.
+        per_run: kills to expect before a run is through; the mean time between two is this part of a whole run.
+    """
     whole = root / "whole"
     started = time.monotonic()
     assert _finish(recipe, whole) == 0
     seconds = time.monotonic() - started
-    for share in moments:
-        out = root / "killed"
-        shutil.rmtree(out, ignore_errors=True)
-        child = _start(recipe, out)
-        time.sleep(seconds * share)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        n_whole, broken, in_work = _left_behind(out)
-        ended = _finish(recipe, out)
-        yield Moment(share, in_work, n_whole, len(broken), ended == 0 and result(out) == result(whole))
+    number = 0
+    while n:
+        number += 1
+        out = root / f"killed-{number}"
+        while n:
+            child, moment = _start(recipe, out), rng.uniform(0, 2 * seconds / per_run)
+            time.sleep(moment)
+            os.kill(child, signal.SIGKILL)
+            if os.WIFEXITED(os.waitpid(child, 0)[1]):
+                break  # it was through before
+            n -= 1
+            n_whole, broken, in_work = _left_behind(out)
+            yield Moment(number, moment, in_work, n_whole, len(broken))
+        yield _finish(recipe, out) == 0 and result(out) == result(whole)
+        shutil.rmtree(out)
 
 
 def result(out: Path) -> dict[str, Any]:
@@ -142,18 +155,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="only what a run always has, and the router")
     given = parser.parse_args()
-    rng = random.Random(given.seed)
-    print("| killed at | in work | stages finished | taken for finished and broken | same end |")
-    print("|---:|---|---:|---:|---|", flush=True)
-    moments = []
+    print("| run | killed after, s | in work | stages finished | taken for finished and broken |")
+    print("|---:|---:|---|---:|---:|", flush=True)
+    moments, ends = [], []
     with tempfile.TemporaryDirectory() as folder:
         recipe = kill_recipe(tiny_base(Path(folder) / "base"), ["base", "alignx"] if given.short else SYSTEMS)
-        for m in kill_at(recipe, Path(folder), sorted(rng.uniform(0, 1) for _ in range(given.kills))):
-            moments.append(m)
-            same = "yes" if m.same else "NO"
-            print(f"| {m.at:.0%} | {m.in_work} | {m.n_whole} | {m.n_broken} | {same} |", flush=True)
+        for told in kill(recipe, Path(folder), given.kills, random.Random(given.seed)):
+            if isinstance(told, Moment):
+                moments.append(told)
+                print(f"| {told.run} | {told.at:.1f} | {told.in_work} | {told.n_whole} | {told.n_broken} |", flush=True)
+            else:
+                ends.append(told)
+                print(f"run {len(ends)} ended {'the same' if told else 'DIFFERENTLY'}", flush=True)
     print(Counter(m.in_work.partition("/")[0] for m in moments))
-    return 0 if all(m.same and not m.n_broken for m in moments) else 1
+    return 0 if all(ends) and not any(m.n_broken for m in moments) else 1
 
 
 if __name__ == "__main__":

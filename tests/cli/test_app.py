@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,6 +48,24 @@ def test_debug_adds_the_traceback(command: Command) -> None:
     assert code == 2
     assert "Traceback" in err
     assert err.endswith("error: none.yaml: cannot be read: No such file or directory. Accepted: a YAML recipe\n")
+
+
+def test_libraries_that_are_merely_installed_say_nothing(command: Command) -> None:
+    assert command("ls", "formats")[0] == 0
+    assert not any(logging.getLogger(name).isEnabledFor(logging.WARNING) for name in ("torchao", "bitsandbytes"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_nothing_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    fake(monkeypatch, OSError(number, os.strerror(number), "some/file"))
+    expected = f"error: some/file: {os.strerror(number)}; free space or give another folder\n"
+    assert command("validate", "x.yaml") == (1, "", expected)
+
+
+def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, OSError(errno.EBADF, "a defect"))
+    with pytest.raises(OSError, match="a defect"):
+        main(["validate", "x.yaml"])
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

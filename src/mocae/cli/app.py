@@ -62,6 +62,9 @@ _EXTRA_OF = {
 }
 """Optional modules and the extra that brings them."""
 
+_TALKATIVE = ("bitsandbytes", "torchao", "torch.utils._pytree")
+"""Loggers that warn about kernels for other machines when they are merely installed and imported."""
+
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 app = typer.Typer(
@@ -108,6 +111,8 @@ def _options(
 ) -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("mocae").setLevel(logging.WARNING if quiet else logging.INFO)
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def main(arguments: list[str] | None = None) -> None:

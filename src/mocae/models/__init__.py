@@ -1,7 +1,7 @@
 """Base models: loading them, the number format they run in, and where a layer sits in the Transformer."""
 
 from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_forward_name, mix_feed_forward
-from mocae.models.layers import decoder_layers, layer_index, linear_groups
+from mocae.models.layers import context_length, decoder_layers, layer_index, linear_groups
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base
 from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS
@@ -13,6 +13,7 @@ __all__ = [
     "FeedForwardMixture",
     "LoadedBase",
     "base_fingerprint",
+    "context_length",
     "decoder_layers",
     "feed_forward",
     "feed_forward_name",

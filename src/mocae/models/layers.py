@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mocae.errors import ModelMismatchError
 
-__all__ = ["decoder_layers", "layer_index", "linear_groups"]
+__all__ = ["context_length", "decoder_layers", "layer_index", "linear_groups"]
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+
+
+def context_length(model: Any) -> int:
+    """Return the most tokens a model was made to read; a very large number where its configuration does not say."""
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
 
 def decoder_layers(model: nn.Module, *, path: str | None = None) -> nn.ModuleList:

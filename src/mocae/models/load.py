@@ -77,9 +77,10 @@ def load_base(
             source, dtype=chosen, use_safetensors=True, output_loading_info=True, **asked, **shared
         )
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **shared)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # hub, safetensors, tokenizers and every configuration class raise their own
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"base model {str(name_or_path)!r} cannot be loaded: {error}. Accepted: a folder with config.json, "
+            f"base model {str(name_or_path)!r} cannot be loaded: {reason}. Accepted: a folder with config.json, "
             "safetensors weights and a tokenizer, a Hub id of such files, or one of "
             f"{', '.join(map(repr, BASE_MODELS))}"
         ) from error

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter, OutputCalibrators
-from mocae.errors import ArtifactError, ModelMismatchError
-from mocae.models import LoadedBase, base_fingerprint, load_base
+from mocae.errors import ArtifactError, DataError, ModelMismatchError
+from mocae.models import LoadedBase, base_fingerprint, context_length, load_base
 from mocae.pipelines.manifest import DTYPES, read_manifest
 from mocae.policies import Mixture, Parts, build_policy
 from mocae.prompts import FORMATS
@@ -98,13 +98,16 @@ class AlignedModel:
             **generation: arguments of Hugging Face's `generate`.
 
         Raises:
-            DataError: the prompt is empty.
+            DataError: the prompt is empty, or leaves no room for an answer in the model's context.
             ConfigError: an unknown expert or policy, or a factor that is not finite.
         """
         text = self.prompt_format.format_prompt(prompt, injection=None, tokenizer=self.tokenizer)
         batch = self.tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(
             self.mixture.base.model.device
         )
+        n_tokens, context = batch["input_ids"].shape[1], context_length(self.mixture.base.model)
+        if n_tokens >= context:
+            raise DataError(f"the prompt has {n_tokens} tokens, the model's context is {context}; give a shorter one")
         out, alpha, confidence = self.mixture.generate_routed(
             batch["input_ids"],
             attention_mask=batch["attention_mask"],

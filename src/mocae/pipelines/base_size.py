@@ -70,8 +70,12 @@ def measure_base(base: BaseConfig, experts: ExpertsConfig) -> BaseSize:
         ConfigError: neither can be read, or `from_layer` or a target module is not in the model.
     """
     config, origin = _config(base)
-    with torch.device("meta"):  # shapes without storage
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=base.trust_remote_code)
+    try:
+        with torch.device("meta"):  # shapes without storage
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=base.trust_remote_code)
+    except Exception as error:  # no heads, no layers, a size that does not divide: each fails somewhere else
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"{origin.replace('config', 'base.model')}: no model can be made of it ({reason})") from error
     n_layers = len(decoder_layers(model))
     from_layer = _from_layer(experts.from_layer, n_layers)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
@@ -146,7 +150,7 @@ def _config(base: BaseConfig) -> tuple[PretrainedConfig, str]:
             reason = str(error)
             if base.shape is None:
                 raise ConfigError(f"base.model: {reason}. {_WHAT_TO_GIVE}") from error
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a configuration class raises its own
             reason = f"{base.model!r} is neither a folder with config.json nor in the hub cache"
             if base.shape is None:
                 raise ConfigError(f"base.model: {reason}. {_WHAT_TO_GIVE}") from error
@@ -180,8 +184,11 @@ def _config_of_shape(shape: dict[str, Any]) -> PretrainedConfig:
             if key not in known:  # transformers would keep it as an attribute and count with its own default
                 raise ConfigError(f"base.shape: {unknown_name('key', key, known)}")
         config = AutoConfig.for_model(model_type, **values)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"base.shape: not an architecture transformers knows: {error}") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # a configuration class raises its own
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"base.shape: not an architecture transformers knows: {reason}") from error
     return config
 
 

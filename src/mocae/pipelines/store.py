@@ -47,6 +47,15 @@ def folder_name(name: str) -> str:
     return "".join("__" if c == ":" else c if c.isalnum() or c in "._-" else "_" for c in name)
 
 
+def _is_of_the_disk(error: Exception) -> bool:
+    """Return whether an error means that a file could not be written; libraries that write raise their own."""
+    if isinstance(error, SafetensorError):
+        return "I/O error" in str(error)  # else a tensor it cannot hold
+    if isinstance(error, RuntimeError):  # torch.save, in a checkpoint
+        return any(word in str(error) for word in ("inline_container", "PytorchStreamWriter", "iostream error"))
+    return isinstance(error, OSError)
+
+
 def _unwritable(path: Path, error: Exception) -> ArtifactError:
     reason = getattr(error, "strerror", None) or error
     return ArtifactError(
@@ -187,9 +196,9 @@ class Store:
             fill(partial)
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._swap(partial, folder)
-        except (OSError, SafetensorError) as error:
-            if isinstance(error, SafetensorError) and "I/O error" not in str(error):
-                raise  # a tensor it cannot hold, nothing about the disk
+        except (OSError, SafetensorError, RuntimeError) as error:
+            if not _is_of_the_disk(error):
+                raise
             raise _unwritable(folder, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
