@@ -16,14 +16,12 @@ def last(talk: Talk, *questions: Question) -> list[Answer]:
     return answers
 
 
-def told(answers: list[Answer]) -> list[tuple[object, ...]]:
-    return [(answer.text, answer.weights, answer.reason) for answer in answers]
-
-
 def test_two_systems_at_once_answer_as_each_alone(talk: Talk) -> None:
     router, base = Question("alignx", "who?"), Question("base", "who?")
     together = last(talk, router, base)
-    assert told(together) == told([*last(talk, router), *last(talk, base)])
+    for one, alone in zip(together, [*last(talk, router), *last(talk, base)], strict=True):
+        assert (one.text, one.reason) == (alone.text, alone.reason)
+        assert one.weights == pytest.approx(alone.weights, abs=1e-5)  # a pass over two rows rounds otherwise
     assert together[0].text != together[1].text
     assert together[1].weights == {"helpful": 0, "harmless": 0, "honest": 0}
 
