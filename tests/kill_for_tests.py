@@ -14,12 +14,15 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from mocae.config import Recipe
 from mocae.pipelines.run import run
@@ -149,12 +152,19 @@ def kill_recipe(base: Path, systems: Sequence[Any] = SYSTEMS) -> Recipe:
     return tiny_recipe(base, "experts.optimizer.checkpoint_steps=2", systems=list(systems))
 
 
+def _share_no_lock() -> None:
+    """Give each process a lock of its own for progress bars: tqdm's is one for all, and a killed process keeps it."""
+    tqdm.monitor_interval = 0  # no thread that could hold the lock at a fork
+    tqdm.set_lock(threading.RLock())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="only what a run always has, and the router")
     given = parser.parse_args()
+    _share_no_lock()
     print("| run | killed after, s | in work | stages finished | taken for finished and broken |")
     print("|---:|---:|---|---:|---:|", flush=True)
     moments, ends = [], []

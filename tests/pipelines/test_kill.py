@@ -16,7 +16,7 @@ def killed(*words: str) -> list[list[str]]:
     """Return the table the script prints, a row of cells a kill; it fails unless every run ended the same."""
     command = [sys.executable, str(SCRIPT), *words]
     alone = os.environ | {"OMP_NUM_THREADS": "1"}  # as many sums in the same order, and no threads to fork
-    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ended the same" in done.stdout
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
