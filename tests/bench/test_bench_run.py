@@ -97,6 +97,21 @@ def test_systems_that_compute_the_same_answer_the_same(workbench: Workbench) -> 
     assert torch.equal(_tokens("merged", workbench, rows=1), _tokens("stacked", workbench, rows=1))
 
 
+def test_prompts_that_go_on_are_answered_as_those_read_whole(workbench: Workbench) -> None:
+    ids = torch.randint(0, 512, (2, 8), generator=torch.Generator().manual_seed(5))
+    system = build_system("resumed", workbench)
+    found = []
+    for _ in range(2):  # the first generation is remembered, the second goes on from it
+        with torch.no_grad(), system.context(2):
+            decoder = system.decoder()
+            tokens = [decoder.prefill(ids)]
+            for _ in range(4):
+                tokens.append(decoder.step(tokens[-1]))
+        found.append(torch.cat(tokens, dim=1))
+    assert torch.equal(found[0], _tokens("routed", workbench))
+    assert torch.equal(found[1], found[0])
+
+
 def test_no_system_changes_the_base(workbench: Workbench) -> None:
     before = {key: value.clone() for key, value in workbench.base.state_dict().items()}
     types = [type(module) for module in workbench.base.modules()]

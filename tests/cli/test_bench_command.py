@@ -22,10 +22,11 @@ def _run(*words: str) -> int:
 def test_it_prints_a_table_and_writes_json_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
     words = ("--config", "tiny", "--systems", "stacked", "--repeats", "1", "--batches", "1,2")
+    words += ("--prompt-tokens", "9", "--new-tokens", "3")
     assert _run(*words, "--json", str(figures), "--plot", str(plot)) == 0
     out = capsys.readouterr().out
     assert "tiny, base = 1" in out
-    assert "3 experts of rank 4" in out
+    assert "9 + 3 tokens, 3 experts of rank 4" in " ".join(out.split())
     rows = json.loads(figures.read_text(encoding="utf-8"))["rows"]
     assert [(row["system"], row["batch"]) for row in rows] == [(s, b) for b in (1, 2) for s in ("base", "stacked")]
     assert plot.stat().st_size > 1000

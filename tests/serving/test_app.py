@@ -131,6 +131,16 @@ def test_a_router_tells_how_sure_it_was_unless_it_was_steered(artifact: TinyArti
     assert 'mocae_router_confidence_count{model="alignx"} 2.0' in text.splitlines()
 
 
+def test_usage_and_metrics_tell_how_much_of_a_prompt_was_known(client: openai.OpenAI, server: httpx.Client) -> None:
+    begins = "answer in short words, never in long ones, "
+    known = [
+        chat(client, messages=[{"role": "user", "content": begins + question}], n=2, max_tokens=2).usage
+        for question in ("who?", "what?")
+    ]
+    assert [usage.prompt_tokens_details.cached_tokens for usage in known] == [0, 32]
+    assert 'mocae_cached_prompt_tokens_total{model="alignx"} 64.0' in server.get("/metrics").text.splitlines()
+
+
 def test_metrics_tell_latency_tokens_queue_and_routing(client: openai.OpenAI, server: httpx.Client) -> None:
     chat(client)
     chat(client, extra_body={"steer": {"honest": 2}})

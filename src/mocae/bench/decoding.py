@@ -8,7 +8,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-__all__ = ["Cached", "Decoder", "Ensemble", "Uncached"]
+from mocae.experts import layer_inputs
+from mocae.models import Beginning, resumed
+
+__all__ = ["Cached", "Decoder", "Ensemble", "Remembering", "Uncached"]
 
 
 class Decoder(Protocol):
@@ -43,6 +46,36 @@ class Cached:
         out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = out.logits
         return logits
+
+
+class Remembering(Cached):
+    """Decodes with a KV cache and takes over how a prompt begins, once a decoder has read it with the same memory.
+
+    Args:
+        model: a decoder model.
+        layer: layers below it take over what is remembered.
+        memory: beginnings by prompts, shared by the decoders of one system.
+        share: of the prompt that is taken over.
+        config: the model's.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, layer: int, memory: dict[Tensor, list[Beginning]], share: float, config: Any
+    ) -> None:
+        super().__init__(model, config=config)
+        self._layer, self._memory, self._share = layer, memory, share
+
+    def prefill(self, ids: Int[Tensor, "B T"]) -> Int[Tensor, "B 1"]:
+        """Return the first new tokens."""
+        rows, width = ids.shape
+        if ids in self._memory:
+            with resumed(self._model, self._cache, self._memory[ids], [width] * rows):
+                return super().prefill(ids)
+        with layer_inputs(self._model, self._layer, stop=False) as entered:
+            tokens = super().prefill(ids)
+        begin = slice(0, int(width * self._share))
+        self._memory[ids] = [Beginning.read(self._cache, entered[0], self._layer, row, begin) for row in range(rows)]
+        return tokens
 
 
 class Uncached:

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mocae.bank import ExpertBank, LoraWeights
-from mocae.bench.decoding import Cached, Decoder
+from mocae.bench.decoding import Cached, Decoder, Remembering
 from mocae.bench.memory import read_bytes
 from mocae.errors import ConfigError, unknown_name
-from mocae.models import decoder_layers
+from mocae.models import Beginning, decoder_layers
 
 __all__ = ["SYSTEMS", "System", "Workbench", "build_system"]
+
+_KNOWN = 7 / 8
+"""Share of a prompt that `resumed` knows: a system prompt before a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,23 @@ def routed(name: str, bench: Workbench) -> System:
     return _banked(name, bank, routing, note=note)
 
 
+def resumed_routed(name: str, bench: Workbench) -> System:
+    """Return `routed` where most of each prompt was read before, under whatever weights: a system prompt."""
+    plain = routed(name, bench)
+    model = plain.modules[0]
+    memory: dict[Tensor, list[Beginning]] = {}
+    first = len(decoder_layers(model)) // 3
+    note = (
+        f"routed, where layers below {first} know the first {_KNOWN:.0%} of a prompt from an earlier one; "
+        "memory does not count what is known"
+    )
+    return replace(
+        plain,
+        decoder=lambda: Remembering(model, layer=first, memory=memory, share=_KNOWN, config=model.config),
+        note=note,
+    )
+
+
 def _banked(name: str, bank: ExpertBank, context: Callable[[int], AbstractContextManager[Any]], *, note: str) -> System:
     return System(
         name,
@@ -214,6 +234,7 @@ SYSTEMS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "merged": ("mocae.bench.systems:merged", "the bank, one mixture folded into the weights"),
         "per-token": ("mocae.bench.systems:per_token", "the bank, weights per token"),
         "routed": ("mocae.bench.systems:routed", "the bank, a router in the same pass"),
+        "resumed": ("mocae.bench.systems:resumed_routed", "routed, most of the prompt begun by an earlier one"),
         "peft-1": ("mocae.bench.rivals:peft_one", "PEFT, one LoRA"),
         "peft-3": ("mocae.bench.rivals:peft_all", "PEFT, all LoRAs active"),
         "peft-arrow": ("mocae.bench.rivals:peft_arrow", "PEFT, Arrow routing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,12 @@ def bench(
     batches: Annotated[
         str | None, typer.Option("--batches", metavar="N,N", help="Batch sizes; else those of the config.")
     ] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option("--prompt-tokens", min=8, help="Tokens read; else those of the config (64).")
+    ] = None,
+    new_tokens: Annotated[
+        int | None, typer.Option("--new-tokens", min=2, help="Tokens written; else those of the config (48).")
+    ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the medians over them are printed.")] = 5,
     dtype: Annotated[str, typer.Option("--dtype", help="bf16, fp32, fp16 or auto.")] = "bf16",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the processor; else all.")] = None,
@@ -50,6 +57,9 @@ def bench(
     from mocae.progress import visible
 
     shape, sizes, names = load_shape(config), _sizes(batches), words(systems, "--systems")
+    shape = replace(
+        shape, prompt_tokens=prompt_tokens or shape.prompt_tokens, new_tokens=new_tokens or shape.new_tokens
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

@@ -24,6 +24,12 @@ def serve(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Answers written at once.")] = 32,
     queue_size: Annotated[int, typer.Option("--queue-size", min=0, help="Requests that may wait; then 429.")] = 256,
+    prefix_cache: Annotated[
+        int,
+        typer.Option(
+            "--prefix-cache", metavar="MIB", min=0, help="Memory for how prompts began, to read others faster; 0: none."
+        ),
+    ] = 256,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=1, help="Longest answer of a request; else the context.")
     ] = None,
@@ -63,7 +69,7 @@ def serve(
     refuse_open(host, keys, without_keys=no_keys)
     settings = Settings(
         access=Access(keys, hosts_of(host, keys, allow_host or ()), body_bytes=max_body),
-        limits=Limits(batch_size=batch_size, queue_size=queue_size),
+        limits=Limits(batch_size=batch_size, queue_size=queue_size, prefix_bytes=prefix_cache << 20),
         max_tokens=max_tokens,
         timeout_s=timeout,
         stall_s=stall,

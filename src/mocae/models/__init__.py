@@ -5,14 +5,17 @@ from mocae.models.layers import context_length, decoder_layers, layer_index, lin
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base
 from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS
+from mocae.models.resume import Beginning, can_resume, resumed
 from mocae.models.shard import is_sharded, reshard, shard
 
 __all__ = [
     "BASE_MODELS",
     "QUANTIZATIONS",
+    "Beginning",
     "FeedForwardMixture",
     "LoadedBase",
     "base_fingerprint",
+    "can_resume",
     "context_length",
     "decoder_layers",
     "feed_forward",
@@ -25,5 +28,6 @@ __all__ = [
     "pick_device",
     "pick_dtype",
     "reshard",
+    "resumed",
     "shard",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mocae.errors import ConfigError, MocaeError
@@ -181,11 +181,17 @@ class _Answers:
         """Return which experts gave an answer."""
         return s.Routing(policy=self._asked.policy, weights=dict(answer.weights), confidence=answer.confidence)
 
-    def usage(self, answers: Sequence[Finished]) -> s.Usage:
-        """Return the tokens of all answers; a prompt counts once, however many answers it has."""
+    def usage(self, answers: Mapping[int, Finished]) -> s.Usage:
+        """Return the tokens of all answers, given by their index; a prompt counts once, however many answers it has."""
         prompts = {id(request.tokens): len(request.tokens) for request in self._asked.requests}
-        n_prompt, n_new = sum(prompts.values()), sum(answer.n_tokens for answer in answers)
-        return s.Usage(prompt_tokens=n_prompt, completion_tokens=n_new, total_tokens=n_prompt + n_new)
+        known = {id(self._asked.requests[index].tokens): one.n_known_tokens for index, one in answers.items()}
+        n_prompt, n_new = sum(prompts.values()), sum(answer.n_tokens for answer in answers.values())
+        return s.Usage(
+            prompt_tokens=n_prompt,
+            completion_tokens=n_new,
+            total_tokens=n_prompt + n_new,
+            prompt_tokens_details=s.PromptTokens(cached_tokens=sum(known.values())),
+        )
 
     def text(self, token: int) -> str:
         """Return a token alone as text."""
@@ -213,7 +219,7 @@ class ChatAnswers(_Answers):
             )
             for i, answer in enumerate(answers)
         ]
-        return s.ChatCompletion(**self._head, choices=choices, usage=self.usage(answers))
+        return s.ChatCompletion(**self._head, choices=choices, usage=self.usage(dict(enumerate(answers))))
 
     def write(self, index: int, event: Event) -> Iterator[str]:
         """Yield the chunks of one event."""
@@ -236,7 +242,7 @@ class ChatAnswers(_Answers):
     def end(self) -> Iterator[str]:
         """Yield what ends a stream."""
         if self._asked.include_usage:
-            usage = self.usage(list(self._done.values()))
+            usage = self.usage(self._done)
             yield s.ChatChunk(**self._head, choices=[], usage=usage).model_dump_json()
         yield "[DONE]"
 
@@ -282,7 +288,7 @@ class CompletionAnswers(_Answers):
             )
             for i, answer in enumerate(answers)
         ]
-        return s.Completion(**self._head, choices=choices, usage=self.usage(answers))
+        return s.Completion(**self._head, choices=choices, usage=self.usage(dict(enumerate(answers))))
 
     def write(self, index: int, event: Event) -> Iterator[str]:
         """Yield the chunks of one event."""
@@ -295,7 +301,7 @@ class CompletionAnswers(_Answers):
     def end(self) -> Iterator[str]:
         """Yield what ends a stream."""
         if self._asked.include_usage:
-            usage = self.usage(list(self._done.values()))
+            usage = self.usage(self._done)
             yield s.Completion(**self._head, choices=[], usage=usage).model_dump_json()
         yield "[DONE]"
 

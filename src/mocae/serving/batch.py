@@ -4,15 +4,18 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from mocae.errors import ConfigError
+from mocae.experts import layer_inputs
+from mocae.models import Beginning, resumed
 from mocae.policies import Mixture, PerPrompt, output_of
 from mocae.serving.cache import RowCache
+from mocae.serving.prefixes import Prefixes, Reach
 from mocae.serving.request import Delta, Event, Finished, Request, Sink, Ticket
 from mocae.serving.sampling import Sampler, TokenLogprob, choose, log_probs_of
 from mocae.serving.text import TextStream
@@ -40,6 +43,7 @@ class Row:
         self.submitted = submitted
         self.deadline = None if request.timeout_s is None else submitted + request.timeout_s
         self.started = self.first_token = submitted
+        self.n_known = 0
         self.weights: dict[str, float] = {}
         self.confidence: float | None = None
         self.last_token = 0
@@ -77,6 +81,7 @@ class Row:
             weights=self.weights,
             confidence=self.confidence,
             n_prompt_tokens=len(self.request.tokens),
+            n_known_tokens=self.n_known,
             n_tokens=self.n_tokens,
             logprobs=tuple(self._logprobs),
             waited_s=self.started - self.submitted,
@@ -94,16 +99,36 @@ class Row:
             self.sink(Delta(text, shown))
 
 
+class _Known(NamedTuple):
+    """A new row, what of its prompt others may take over, and what it can take over itself."""
+
+    row: Row
+    reach: Reach | None
+    beginning: Beginning | None
+
+
+class _Read(NamedTuple):
+    """What a pass over prompts has left: (B, K) weights, (B,) confidences, (B, V) logits of the next token."""
+
+    rows: list[Row]
+    cache: DynamicCache
+    alpha: Tensor
+    confidence: Tensor
+    logits: Tensor
+
+
 class Batch:
     """Rows that decode together. One thread uses it.
 
     Args:
         mixture: the model; its weights are left as they were after every call.
         end_tokens: tokens that end an answer.
+        prefixes: remembers how prompts begin.
     """
 
-    def __init__(self, mixture: Mixture, *, end_tokens: Sequence[int]) -> None:
+    def __init__(self, mixture: Mixture, *, end_tokens: Sequence[int], prefixes: Prefixes) -> None:
         self._mixture = mixture
+        self._prefixes = prefixes
         self._model: Any = mixture.base.model
         self._pad = int(mixture.base.tokenizer.pad_token_id or 0)
         self._end_tokens = frozenset(end_tokens)
@@ -121,35 +146,64 @@ class Batch:
         now = time.monotonic()
         for row in rows:
             row.started = now
+        passes = [self._read(some) for some in self._by_beginning(rows)]
+        first = len(self.rows)
+        for read in passes:
+            for row, weights, confidence in zip(read.rows, read.alpha.tolist(), read.confidence.tolist(), strict=True):
+                row.weights = dict(zip(self._mixture.experts, weights, strict=True))
+                row.confidence = None if math.isnan(confidence) else confidence
+            self._cache.join(read.cache, torch.tensor([len(row.request.tokens) for row in read.rows]))
+            self._alpha = torch.cat([self._alpha, read.alpha])
+            self.rows += read.rows
+        return self._take(torch.cat([read.logits for read in passes]), first)
+
+    def _by_beginning(self, rows: Sequence[Row]) -> list[list[_Known]]:
+        """Return rows as they are read together: those of which nothing is known, and those known up to one layer."""
+        groups: dict[int, list[_Known]] = {}
+        for row in rows:
+            request = row.request
+            reach = self._prefixes.reach(request.policy, request.prompt_id, len(request.tokens))
+            beginning = self._prefixes.find(request.tokens, reach)
+            groups.setdefault(0 if beginning is None else beginning.n_layers, []).append(_Known(row, reach, beginning))
+        return list(groups.values())
+
+    def _read(self, known: Sequence[_Known]) -> _Read:
+        """Read the prompts of some rows in one pass, which routes each of them."""
+        rows = [one.row for one in known]
+        lengths = [len(row.request.tokens) for row in rows]
         ids, mask = self._padded([row.request.tokens for row in rows])
-        positions = (mask.cumsum(-1) - 1).clamp_min(0)
-        read = DynamicCache()  # without a config every layer keeps all columns, whatever its attention
-        with (
-            self._corrected(rows),
-            self._mixture.routing(
-                [row.request.prompt_id for row in rows],
-                policy=PerPrompt([row.request.policy for row in rows]),
-                probe={"input_ids": ids, "attention_mask": mask},
-            ) as trace,
-        ):
+        cache = DynamicCache()  # without a config every layer keeps all columns, whatever its attention
+        beginnings = [one.beginning for one in known if one.beginning is not None]
+        n_new = max(n - (one.beginning.n_tokens if one.beginning else 0) for n, one in zip(lengths, known, strict=True))
+        keeping = {one.reach.n_layers for one in known if one.reach is not None} - {self._prefixes.n_layers}
+        with ExitStack() as stack:
+            if beginnings:
+                stack.enter_context(resumed(self._model, cache, beginnings, lengths))
+            entered = {n: stack.enter_context(layer_inputs(self._model, n, stop=False)) for n in keeping}
+            stack.enter_context(self._corrected(rows))
+            trace = stack.enter_context(
+                self._mixture.routing(
+                    [row.request.prompt_id for row in rows],
+                    policy=PerPrompt([row.request.policy for row in rows]),
+                    probe={"input_ids": ids, "attention_mask": mask},
+                )
+            )
             out = self._model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=positions,
-                past_key_values=read,
+                position_ids=(mask.cumsum(-1) - 1).clamp_min(0),
+                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
         assert trace.alpha is not None
         assert trace.confidence is not None
-        for row, weights, confidence in zip(rows, trace.alpha.tolist(), trace.confidence.tolist(), strict=True):
-            row.weights = dict(zip(self._mixture.experts, weights, strict=True))
-            row.confidence = None if math.isnan(confidence) else confidence
-        self._cache.join(read, mask.sum(-1))
-        self._alpha = torch.cat([self._alpha, trace.alpha])
-        first = len(self.rows)
-        self.rows += rows
-        return self._take(out.logits[:, -1], first)
+        for i, (row, reach, _) in enumerate(known):
+            row.n_known = max(0, lengths[i] - n_new)
+            if reach is not None:
+                hidden = entered[reach.n_layers][-1] if reach.n_layers in entered else None
+                self._prefixes.keep(row.request.tokens, reach, row=i, cache=cache, hidden=hidden)
+        return _Read(rows, cache, trace.alpha, trace.confidence, out.logits[:, -1])
 
     @torch.no_grad()
     def step(self) -> list[tuple[Row, Event | Exception]]:
@@ -181,6 +235,7 @@ class Batch:
         """Drop and return all rows; nothing of them is left behind."""
         rows, self.rows = self.rows, []
         self._cache.clear()
+        self._prefixes.clear()
         self._alpha = self._alpha[:0]
         return rows
 

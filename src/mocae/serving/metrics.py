@@ -45,6 +45,12 @@ class Metrics:
             "mocae_queue_seconds", "Time a request waited for the model.", buckets=_SECONDS, registry=registry
         )
         self._prompt_tokens = Counter("mocae_prompt_tokens", "Tokens read.", ("model",), registry=registry)
+        self._known = Counter(
+            "mocae_cached_prompt_tokens",
+            "Tokens read that an earlier prompt began with, so that lower layers took them over.",
+            ("model",),
+            registry=registry,
+        )
         self._tokens = Counter("mocae_generated_tokens", "Tokens written.", ("model",), registry=registry)
         self._reasons = Counter(
             "mocae_answers", "Answers by model and why they ended.", ("model", "reason"), registry=registry
@@ -76,6 +82,7 @@ class Metrics:
         self._first.observe(answer.first_token_s)
         self._waited.observe(answer.waited_s)
         self._prompt_tokens.labels(model).inc(answer.n_prompt_tokens)
+        self._known.labels(model).inc(answer.n_known_tokens)
         self._tokens.labels(model).inc(answer.n_tokens)
         self._reasons.labels(model, answer.reason).inc()
         for expert, weight in answer.weights.items():

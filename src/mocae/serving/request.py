@@ -60,6 +60,7 @@ class Finished:
         weights: the weight of each expert.
         confidence: of the router, see `RoutingTrace`; None where no router chose the weights by itself.
         n_prompt_tokens: tokens read.
+        n_known_tokens: those of them that an earlier prompt began with, so that the lower layers did not compute them.
         n_tokens: tokens generated, an end-of-text token included.
         logprobs: of the tokens of the text, where they were asked for.
         waited_s: time until the model began to read the prompt.
@@ -72,6 +73,7 @@ class Finished:
     weights: Mapping[str, float]
     confidence: float | None
     n_prompt_tokens: int
+    n_known_tokens: int
     n_tokens: int
     logprobs: tuple[TokenLogprob, ...]
     waited_s: float

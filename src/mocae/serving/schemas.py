@@ -180,12 +180,19 @@ class Routing(_Sent):
     )
 
 
+class PromptTokens(_Sent):
+    """More about the tokens of a prompt."""
+
+    cached_tokens: int = Field(description="Those that an earlier prompt began with and lower layers took over.")
+
+
 class Usage(_Sent):
     """Tokens of a request; those of the answer count the end-of-text token."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokens
 
 
 class TopToken(_Sent):
