@@ -52,7 +52,7 @@ def test_what_cannot_be_checked_is_noted() -> None:
                 {"base": {"model": "pocket", "shard": True}, "systems": ["base", policy]},
                 rf"x.yaml: systems.1.policy: '{policy}' needs every weight of the base model whole, and base",
             )
-            for policy in ("merge:ties", "xlora", "arrow", "h3fusion")
+            for policy in ("merge:ties", "hma", "xlora", "arrow", "h3fusion")
         ),
         ({"systems": ["alingx"]}, r"x.yaml: systems.0.policy: unknown policy 'alingx'.*Did you mean 'alignx'"),
         (

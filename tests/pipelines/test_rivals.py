@@ -41,6 +41,7 @@ SYSTEMS: list[Any] = [
     {"name": "trinityx down", "policy": "trinityx", "options": {**TRINITYX, "target_modules": ["down_proj"]}},
     {"name": "trinityx joint", "policy": "trinityx", "options": {**TRINITYX, "importance": "joint"}},
     {"name": "x-lora", "policy": "xlora", "options": {"max_rows": 6, "learning_rate": 0.05}},
+    {"name": "hma", "policy": "hma", "options": {"n_blocks": 2, "steps": 4, "learning_rate": 0.3, "max_rows": 6}},
     "arrow",
     {"name": "arrow purified", "policy": "arrow", "options": {"subtract": "joint", "top_k": 2}},
     {"name": "h3", "policy": "h3fusion", "options": {"max_rows": 6, **H3}},
@@ -212,6 +213,17 @@ def test_mixtures_train_their_router_and_report_its_weights(rivals: Rivals, syst
     )
     assert len({tuple(w.values()) for w in weights if w}) > 1
     assert rivals.texts(system) != rivals.texts("base")
+
+
+def test_blocks_of_layers_are_averaged_with_fitted_weights(rivals: Rivals) -> None:
+    told = json.loads((rivals.out / "hma" / "hma" / "weights.json").read_text(encoding="utf-8"))
+    assert told["boundaries"] == [2]  # experts sit on layers 1 and 2
+    for axis in AXES:
+        assert sum(block[axis] for block in told["blocks"]) / 2 == pytest.approx(1 / 3)
+    assert told["blocks"][0] != pytest.approx(told["blocks"][1], abs=1e-3)
+    assert len(told["losses"]) == 4
+    assert min(told["losses"][1:]) < told["losses"][0]
+    assert rivals.texts("hma") != rivals.texts("base")
 
 
 def test_experts_of_h3fusion_move_behind_the_gates_unless_frozen(rivals: Rivals) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "TRAINED_SYSTEMS",
     "ArrowConfig",
     "H3FusionConfig",
+    "HmaConfig",
     "JointOutcomesConfig",
     "SequentialConfig",
     "TrinityXConfig",
@@ -35,12 +36,13 @@ TRAINED_SYSTEMS: Mapping[str, str] = MappingProxyType(
         "trinityx": "TrinityX: experts in feed-forward blocks, a router in each",
         "xlora": "PEFT's X-LoRA over the same experts, its head trained",
         "arrow": "PEFT's Arrow over the same experts, no training",
+        "hma": "the experts averaged with a weight for each block of layers, fitted on training rows",
         "h3fusion": "H3Fusion: whole feed-forward blocks tuned an axis, two a token",
     }
 )
 """Systems that are more than a policy over the bank of experts, with one line each."""
 
-_NEED_WHOLE_WEIGHTS = frozenset({"merge", "xlora", "arrow", "h3fusion"})
+_NEED_WHOLE_WEIGHTS = frozenset({"merge", "hma", "xlora", "arrow", "h3fusion"})
 
 
 class NoOptions(Config):
@@ -129,6 +131,23 @@ class ArrowConfig(Config):
     PEFT subtracts the factors."""
 
 
+class HmaConfig(Config):
+    """Options of an `hma` system: heterogeneous model averaging."""
+
+    n_blocks: Annotated[int, Field(ge=2)] = 3
+    """Blocks of the layers that carry experts, nearly equal; each has weights of its own. The paper: 3."""
+    mean: PositiveFloat | None = None
+    """Weight of every expert averaged over the blocks; null: 1 / number of experts."""
+    steps: PositiveInt = 40
+    """Evaluations of the loss on all rows."""
+    learning_rate: PositiveFloat = 0.1
+    """Of Adam on the logits of the weights."""
+    epsilon: PositiveFloat = 0.2
+    """How far blocks may drift apart; small = far. The paper's code: 0.2."""
+    max_rows: PositiveInt = 24
+    """Rows an axis gives."""
+
+
 class H3FusionConfig(RouterTrainingConfig):
     """Options of an `h3fusion` system; the defaults are H3Fusion's where it says."""
 
@@ -158,6 +177,7 @@ _OPTIONS: Mapping[str, type[Config]] = {
     "trinityx": TrinityXConfig,
     "xlora": XLoraConfig,
     "arrow": ArrowConfig,
+    "hma": HmaConfig,
     "h3fusion": H3FusionConfig,
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mocae.config import ROUTED_SYSTEMS, SequentialConfig, SystemConfig, rival_options
+from mocae.pipelines.averaging import averaged
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.joint_outcomes import joint_outcomes
 from mocae.pipelines.mixtures import arrow, h3fusion, xlora
@@ -139,6 +140,11 @@ def _arrow(contest: Contest, system: SystemConfig) -> Contestant:
     return Contestant(arrow(contest, system))
 
 
+def _hma(contest: Contest, system: SystemConfig) -> Contestant:
+    """The experts averaged, block of layers by block of layers."""
+    return Contestant(averaged(contest, system))
+
+
 def _h3fusion(contest: Contest, system: SystemConfig) -> Contestant:
     """H3Fusion: whole feed-forward blocks of its own, two of them a token."""
     answered, warnings = h3fusion(contest, system)
@@ -154,6 +160,7 @@ CONTESTANTS: dict[str, Callable[[Contest, SystemConfig], Contestant]] = {
     "trinityx": _trinityx,
     "xlora": _xlora,
     "arrow": _arrow,
+    "hma": _hma,
     "h3fusion": _h3fusion,
 }
 """Systems that are more than a policy over the bank, by the head of their `policy`."""

@@ -111,6 +111,10 @@ def _xlora(system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Se
     return {"axis": [_expert(stages, axes), f"xlora/{folder_name(system.name)}"]}
 
 
+def _hma(system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
+    return {"axis": [_expert(stages, axes), f"hma/{folder_name(system.name)}"]}
+
+
 def _h3fusion(system: SystemConfig, stages: _Stages, axes: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
     return {"axis": [_expert(stages, axes, "h3fusion/experts"), f"h3fusion/fused/{folder_name(system.name)}"]}
 
@@ -127,6 +131,7 @@ _NEEDS: Mapping[str, _Needs] = {
     "trinityx": _trinityx,
     "xlora": _xlora,
     "arrow": _from_experts,
+    "hma": _hma,
     "h3fusion": _h3fusion,
 }
 """By the head of `policy`; systems that are not here are not told about."""
