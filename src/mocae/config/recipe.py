@@ -95,6 +95,11 @@ class Recipe(Config):
             raise problem(
                 "comparison.order", f"got {list(order)}; it should name every axis once: {list(self.axis_names)}"
             )
+        if self.base.shard and self.base.quantization is not None:
+            raise problem(
+                "base.quantization",
+                f"got {self.base.quantization!r} with base.shard; packed weights cannot be cut; use one of them",
+            )
         if self.experts.optimizer.method == "mezo" and any(self.objective(axis) == "dpo" for axis in self.axes):
             raise problem("experts.optimizer.method", "got 'mezo' with an axis whose objective is 'dpo'; use 'adamw'")
         if self.experts.optimizer.method == "mezo" and self.experts.optimizer.checkpoint_steps is not None:
