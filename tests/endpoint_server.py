@@ -33,6 +33,7 @@ class EndpointServer:
     base_url: str
     asked: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
     in_flight: int = 0
     most_in_flight: int = 0
 
@@ -69,6 +70,7 @@ def endpoint_server(behave: Behave, *, delay_s: float = 0.0) -> Iterator[Endpoin
                 before = seen.asked[text]
                 seen.asked[text] += 1
                 seen.bodies.append(body)
+                seen.keys.add(str(self.headers["Authorization"]).removeprefix("Bearer "))
                 seen.in_flight += 1
                 seen.most_in_flight = max(seen.most_in_flight, seen.in_flight)
             try:

@@ -149,6 +149,7 @@ def test_the_folder_holds_the_artifact_and_no_rests(finished: Any) -> None:
     assert names == {
         *("experts", "comparison", "router", "features", "outcomes", "answers", "collapse"),
         *("outcomes.jsonl", "samples.jsonl", "report.json", "report.html", "README.md", "recipe.yaml", "manifest.json"),
+        "seen.json",
     }
     assert not [path for path in finished.out.rglob("*") if path.suffix in (".pt", ".bin", ".pkl", ".partial")]
     assert not {".partial", ".work", ".stale"} & {path.name for path in finished.out.iterdir()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ def evaluate(
     ] = None,
     suite: Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite, or a YAML file of one.")] = "pocket",
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for the log and the report.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What the report calls it; else the folder or model.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most prompts of each source.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of draws, sampling and intervals.")] = 0,
     settings: Annotated[
@@ -44,7 +47,12 @@ def evaluate(
         str | None, typer.Option("--judge-model", metavar="NAME", help="Name of that model.")
     ] = None,
     api_key_variable: Annotated[
-        str | None, typer.Option("--api-key-variable", metavar="NAME", help="Environment variable with the key.")
+        str | None,
+        typer.Option("--api-key-variable", metavar="NAME", help="Environment variable with the key of --endpoint."),
+    ] = None,
+    judge_api_key_variable: Annotated[
+        str | None,
+        typer.Option("--judge-api-key-variable", metavar="NAME", help="The same, with the key of --judge-endpoint."),
     ] = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
@@ -65,9 +73,12 @@ def evaluate(
         raise ConfigError("eval: --judge-endpoint and --judge-model belong together; give both or none")
     loaded = load_suite(suite, settings or ())
     if judge_endpoint is not None and judge_model is not None:
-        options: dict[str, Any] = {"api_key_variable": api_key_variable} if api_key_variable else {}
+        options = {"api_key_variable": judge_api_key_variable} if judge_api_key_variable else {}
         loaded = with_endpoint_judges(loaded, base_url=judge_endpoint, model=judge_model, options=options)
+    elif judge_api_key_variable is not None:
+        raise ConfigError("eval: --judge-api-key-variable is the key of --judge-endpoint; give that too")
     target = _target(artifact, model, endpoint, prompt_format, api_key_variable, out)
+    target.label = name or target.label
     result = run_suite(target, loaded, out=out, limit=limit, seed=seed, progress=progress)
     if as_json:
         typer.echo(result.report_path.read_text(encoding="utf-8"))
@@ -98,7 +109,9 @@ def _target(
             raise ConfigError(
                 f"eval: --endpoint {endpoint} needs --model, the server's name of the model, and no folder"
             )
-        key = os.environ.get(api_key_variable) if api_key_variable else None
+        key = None
+        if api_key_variable is not None and not (key := os.environ.get(api_key_variable)):
+            raise ConfigError(f"eval: --api-key-variable: the environment variable {api_key_variable!r} is not set")
         return EndpointTarget(Endpoint(model, base_url=endpoint, api_key=key), cache=out / "answer-replies.jsonl")
     if (artifact is None) is (model is None):
         raise ConfigError("eval: give one thing to evaluate: a folder a run has written, --model, or --endpoint")

@@ -26,8 +26,8 @@ __all__ = ["EvalResult", "evaluate"]
 
 SCHEMA = 1
 _CHUNK = 32
-_MC = ("mc1", "mc2")
 """Answers a judge is asked about at once; what a kill can cost a judge that keeps no cache of its own."""
+_MC = ("mc1", "mc2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ def evaluate(
     """
     store = Store(out)
     with visible(progress), store.locked():
-        rows = read_suite(suite, limit=limit, seed=seed)
+        known = target.seen.prompts if target.seen is not None else frozenset[str]()
+        rows = read_suite(suite, limit=limit, seed=seed, without=known)
         _claim(store.root, target, suite, limit, seed, rows)
         log = EvalLog(store.root)
         answers = _answer(target, suite, rows.tests, log, seed)
@@ -168,8 +169,10 @@ def _ask(judge: Judge, key: str, answers: Sequence[Answer], log: EvalLog) -> Jud
                 raise JudgeError(f"judge {judge.name!r} gave {len(said)} verdicts on {len(some)} answers")
             log.add_verdicts(key, {a.example.id: verdicts for a, verdicts in zip(some, said, strict=True)})
             shown.advance(len(some))
-    given = [log.verdicts(key, answer.example) or _unreached(judge) for answer in answers]
-    return _Told(judge.name, judge.judgements, judge.quality, given)
+    given = [log.verdicts(key, answer.example) for answer in answers]
+    # A judge that has nothing to say about a kind of prompt has said so; it did not fail.
+    whole = [_unreached(judge) if verdicts is None else verdicts for verdicts in given]
+    return _Told(judge.name, judge.judgements, judge.quality, whole)
 
 
 def _unreached(judge: Judge) -> dict[str, Verdict]:
@@ -224,7 +227,7 @@ def _report(
     described = {
         "name": f"{target.label} on {suite.name}",
         "seed": seed,
-        "base": {"model": target.label},
+        "base": {"model": target.base_model},
         "axes": [{"name": name} for name in axes],
         "suite": suite.model_dump(mode="json", exclude={"data_root"}),
         "limit": limit,
@@ -240,10 +243,12 @@ def _report(
             "test": counts,
             "skipped": rows.n_skipped,
             "repeated": rows.n_repeated,
+            "seen": rows.n_seen,
             "unanswered": len(rows.tests) - len(samples),
             "unscored": sum(sample.acceptable is None for sample in samples),
         },
-        "notes": [*suite.notes, *_notes(rows, samples)],
+        "unseen": target.seen is not None and not target.seen.unknown,
+        "notes": [*suite.notes, *_notes(rows, samples, target)],
         "environment": target.facts(),
     }
 
@@ -279,8 +284,15 @@ def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
     return told
 
 
-def _notes(rows: SuiteRows, samples: Sequence[Sample]) -> list[str]:
+def _notes(rows: SuiteRows, samples: Sequence[Sample], target: Target) -> list[str]:
     notes = []
+    if rows.n_seen:
+        notes.append(f"{rows.n_seen} rows were left out because the run learned from their prompts")
+    if target.seen is None:
+        notes.append("which of these prompts the system has met in training is not known")
+    elif target.seen.unknown:
+        axes = ", ".join(target.seen.unknown)
+        notes.append(f"which of these prompts the experts brought along ({axes}) have met in training is not known")
     if rows.n_repeated:
         notes.append(f"{rows.n_repeated} rows repeated a prompt and were left out")
     if len(samples) < len(rows.tests):

@@ -25,7 +25,8 @@ from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete
 from mocae.pipelines.judges import Judges, make_judges
 from mocae.pipelines.pool import StagePool
 from mocae.pipelines.routing import routing_of
-from mocae.pipelines.rows import read_rows_of
+from mocae.pipelines.rows import Rows, read_rows_of
+from mocae.pipelines.seen import write_seen
 from mocae.pipelines.store import Store, folder_name
 from mocae.pipelines.summary import SCHEMA, environment, summarise
 from mocae.pipelines.systems import Answered
@@ -191,7 +192,7 @@ class _Run:
             notes=[*(["synthetic, tiny model"] if self.recipe.base.model == "pocket" else []), *self.recipe.notes],
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
-        self._write(report, {name: contestants[name].answered for name in names}, contest.base_key)
+        self._write(report, {name: contestants[name].answered for name in names}, contest.base_key, rows)
         return report
 
     def load_base(self) -> LoadedBase:
@@ -228,16 +229,21 @@ class _Run:
             raise ArtifactError(f"{record}: damaged; remove it, and the number format is chosen anew")
         return str(dtype)
 
-    def _write(self, report: dict[str, Any], answered: Mapping[str, Answered], base_key: Mapping[str, str]) -> None:
+    def _write(
+        self, report: dict[str, Any], answered: Mapping[str, Answered], base_key: Mapping[str, str], rows: Rows
+    ) -> None:
         """Publish the artifact's own files, each whole; `manifest.json` comes last."""
         if not is_main():
             return
         root = self.store.root
-        rows = (sample_to_json(sample) for system in answered.values() for sample in system.samples)
-        write_whole(root / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        samples = (sample_to_json(sample) for system in answered.values() for sample in system.samples)
+        lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        write_whole(root / "samples.jsonl", "".join(lines))
         outcomes = root / "outcomes" / "outcomes.jsonl"
         if outcomes.is_file():
             write_whole(root / "outcomes.jsonl", outcomes.read_text(encoding="utf-8"))
+        seen = (row.id for split in ("train", "calibration") for row in rows.all_of(split))
+        write_seen(root, seen, unknown=[axis.name for axis in self.recipe.axes if axis.adapter is not None])
         write_whole(root / "recipe.yaml", dump_recipe(self.recipe))
         write_whole(root / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         write_report(report, root)

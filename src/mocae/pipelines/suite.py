@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -78,12 +78,14 @@ class SuiteRows:
         choices: multiple-choice questions.
         n_skipped: bad rows left out.
         n_repeated: rows whose prompt was there already; left out.
+        n_seen: rows whose prompt was to be left out.
     """
 
     tests: Sequence[Example]
     choices: Sequence[Example]
     n_skipped: int
     n_repeated: int
+    n_seen: int = 0
 
 
 def suite_names() -> list[str]:
@@ -131,20 +133,23 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     return suite
 
 
-def read_suite(suite: Suite, *, limit: int | None = None, seed: int = 0) -> SuiteRows:
+def read_suite(
+    suite: Suite, *, limit: int | None = None, seed: int = 0, without: Collection[str] = frozenset()
+) -> SuiteRows:
     """Return the prompts of a suite.
 
     Args:
         suite: what to read.
         limit: most prompts of each source, drawn by hash and `seed`; None: as the suite says.
         seed: of the draw and of generated sources.
+        without: identities of prompts that are left out, before the draw: what the system has learned from.
 
     Raises:
         DataError: a file or row is wrong, or an axis is left without prompts.
         ConfigError: a path or option is wrong.
         PluginError: an unknown source or probe.
     """
-    counts = {"skipped": 0, "repeated": 0}
+    counts = {"skipped": 0, "repeated": 0, "seen": 0}
 
     def read(source: SourceConfig, axis: str) -> list[Example]:
         path = suite.data_path(source.path)
@@ -155,7 +160,11 @@ def read_suite(suite: Suite, *, limit: int | None = None, seed: int = 0) -> Suit
         result = read_source(source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=source.options)
         counts["skipped"] += result.n_skipped
         most = source.limit if limit is None else min(limit, source.limit or limit)
-        return select(result.examples, hash_range=source.hash_range, limit=most, seed=seed)
+        unseen = [row for row in result.examples if row.id not in without]
+        counts["seen"] += len(result.examples) - len(unseen)
+        if not unseen and result.examples:
+            return []
+        return select(unseen, hash_range=source.hash_range, limit=most, seed=seed)
 
     tests: dict[str, Example] = {}
     for axis in suite.axes:
@@ -166,11 +175,13 @@ def read_suite(suite: Suite, *, limit: int | None = None, seed: int = 0) -> Suit
             tests.setdefault(row.id, row)
         if not any(row.axis == axis.name for row in tests.values()):
             raise DataError(
-                f"suite {suite.name}: axis {axis.name!r} has no prompt of its own; an empty suite says nothing"
+                f"suite {suite.name}: axis {axis.name!r} has no prompt of its own"
+                + (" that the system has not learned from" if counts["seen"] else "")
+                + "; an empty suite says nothing"
             )
     more = suite.multiple_choice
     choices = list({row.id: row for row in read(more.test, more.axis)}.values()) if more else []
-    return SuiteRows(list(tests.values()), choices, counts["skipped"], counts["repeated"])
+    return SuiteRows(list(tests.values()), choices, counts["skipped"], counts["repeated"], counts["seen"])
 
 
 def with_endpoint_judges(suite: Suite, *, base_url: str, model: str, options: dict[str, Any] | None = None) -> Suite:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mocae.config import GenerationConfig
 from mocae.judges.endpoint import Endpoint, EndpointClient
+from mocae.pipelines.seen import Seen, read_seen
 from mocae.types import Answer, Example, Verdict
 
 __all__ = ["EndpointTarget", "ModelTarget", "Target", "artifact_target", "model_target"]
@@ -20,11 +21,15 @@ class Target(Protocol):
 
     Attributes:
         label: what it is called in the report.
+        base_model: the model behind it.
         identity: JSON values that tell it apart from others.
+        seen: prompts it has learned from; None: not known.
     """
 
     label: str
+    base_model: str
     identity: dict[str, Any]
+    seen: Seen | None
 
     def answers(
         self, examples: Sequence[Example], generation: GenerationConfig, *, seed: int
@@ -47,13 +52,24 @@ class ModelTarget:
     Args:
         model: a `mocae.policies.Generator`.
         prompt_format: how prompts are written.
-        label: name in the report.
+        label: see `Target`.
+        base_model: see `Target`.
         identity: see `Target`.
+        seen: see `Target`.
     """
 
-    def __init__(self, model: Any, prompt_format: Any, *, label: str, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prompt_format: Any,
+        *,
+        label: str,
+        base_model: str,
+        identity: dict[str, Any],
+        seen: Seen | None = None,
+    ) -> None:
         self.model, self._format = model, prompt_format
-        self.label, self.identity = label, identity
+        self.label, self.base_model, self.identity, self.seen = label, base_model, identity, seen
 
     def answers(
         self, examples: Sequence[Example], generation: GenerationConfig, *, seed: int
@@ -100,9 +116,11 @@ class EndpointTarget:
         cache: file of replies.
     """
 
+    seen: Seen | None = None
+
     def __init__(self, endpoint: Endpoint, *, cache: Path | None = None) -> None:
         self._client = EndpointClient(endpoint, cache=cache)
-        self.label = endpoint.model
+        self.label = self.base_model = endpoint.model
         self.identity: dict[str, Any] = {"base_url": endpoint.base_url, "model": endpoint.model}
 
     def answers(
@@ -141,11 +159,19 @@ def artifact_target(folder: Path, *, device: str | None = None) -> ModelTarget:
     import hashlib
 
     from mocae.pipelines.artifact import load
+    from mocae.pipelines.manifest import read_manifest
 
     loaded = load(folder, device=device)
     manifest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
     identity = {"artifact": folder.resolve().name, "manifest": manifest}
-    return ModelTarget(loaded.mixture, loaded.prompt_format, label=folder.resolve().name, identity=identity)
+    return ModelTarget(
+        loaded.mixture,
+        loaded.prompt_format,
+        label=folder.resolve().name,
+        base_model=read_manifest(folder)["base"]["model"],
+        identity=identity,
+        seen=read_seen(folder),
+    )
 
 
 def model_target(name: str, *, prompt_format: str | None = None, device: str | None = None) -> ModelTarget:
@@ -167,4 +193,5 @@ def model_target(name: str, *, prompt_format: str | None = None, device: str | N
     base = load_base(name, device=device)
     chosen = prompt_format or ("chat" if base.tokenizer.chat_template else "plain")
     identity = {"fingerprint": base_fingerprint(base.model), "format": chosen}
-    return ModelTarget(PlainModel(base), FORMATS.get(chosen), label=Path(name).name, identity=identity)
+    label = Path(name).name
+    return ModelTarget(PlainModel(base), FORMATS.get(chosen), label=label, base_model=name, identity=identity)

@@ -59,6 +59,7 @@ def html_page(report: Mapping[str, Any]) -> str:
                 for a, spec in zip(axes, report["recipe"]["axes"], strict=True)
             ],
             notes=[str(note) for note in report.get("notes") or ()],
+            unseen=bool(report.get("unseen", True)),
             findings=find(report),
             table=systems_table(report),
             glossary=[(s, describe_system(s)) for s in sorted_systems(report)],

@@ -30,7 +30,8 @@ class Endpoint:
     Attributes:
         base_url: of the server, such as "http://127.0.0.1:8000/v1"; None: the openai client's default.
         model: name the server knows the model by.
-        api_key: None: the environment variable OPENAI_API_KEY, or none (local servers need none).
+        api_key: None: none where `base_url` names a server (local ones need none); without a `base_url`, for OpenAI
+            itself, the environment variable OPENAI_API_KEY. No other server is ever sent that one.
         concurrency: requests in flight at once.
         timeout_s: longest silence of the server, in seconds.
         max_retries: attempts after the first one fails.
@@ -103,8 +104,9 @@ class EndpointClient:
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
         self._jitter = random.Random(0)
-        # None lets the client look into the environment; local servers want no key, and the client insists on one.
-        key = endpoint.api_key or (None if os.environ.get("OPENAI_API_KEY") else "none")
+        # None lets the client look into the environment; the client insists on a key where none is wanted.
+        from_environment = endpoint.base_url is None and "OPENAI_API_KEY" in os.environ
+        key = endpoint.api_key or (None if from_environment else "none")
         self._client = OpenAI(base_url=endpoint.base_url, api_key=key, timeout=endpoint.timeout_s, max_retries=0)
 
     def ask(self, requests: Sequence[Messages], *, parameters: Mapping[str, Any], tag: str = "") -> list[Asked]:
