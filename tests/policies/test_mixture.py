@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ def generate(mixture: Mixture, texts: list[str] = TEXTS, **options: Any) -> tupl
     batch = tokenised(texts)
     out, alpha = mixture.generate_traced(**batch, **(GREEDY | options))
     return out[:, batch["input_ids"].shape[1] :].tolist(), alpha
+
+
+def test_threads_wait_for_each_other(tmp_path: Path) -> None:
+    model = tiny_llama()
+    bank = ExpertBank.attach(
+        model, {name: tiny_adapter(model, tmp_path / name, seed=i) for i, name in enumerate(NAMES)}
+    )
+    mixture = Mixture(LoadedBase(model, tiny_tokenizer()), bank, FixedPolicy(torch.zeros(3)))
+    alone = [generate(mixture, weights={name: 1.0})[0] for name in NAMES]
+    assert alone[0] != alone[1] != alone[2]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda i: generate(mixture, weights={NAMES[i % 3]: 1.0})[0], range(24)))
+    assert together == [alone[i % 3] for i in range(24)]
 
 
 def routed_beforehand(mixture: Mixture, policy: ReadingPolicy, texts: list[str] = TEXTS) -> Tensor:

@@ -4,12 +4,15 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import torch
 
+from mocae.policies import FixedPolicy
 from mocae.serving import Limits
 from mocae.serving.app import Settings
 from mocae.serving.errors import Closed
@@ -217,7 +220,10 @@ BAD: list[tuple[str, str, int, str]] = [
     (wrong(stream="yes"), CHAT, 400, "stream"),
     (wrong(logit_bias={"100000": 1}), CHAT, 400, "token 100000 does not exist"),
     (wrong(logit_bias={"x": 1}), CHAT, 400, "logit_bias"),
-    (wrong(tools=[]), CHAT, 400, "tools: this field is not known here"),
+    (wrong(functions=[]), CHAT, 400, "functions: this field is not known here"),
+    (wrong(tools=[{"type": "function"}]), CHAT, 400, "tools"),
+    (wrong(response_format={"type": "json_object"}), CHAT, 400, "response_format.type"),
+    (wrong(messages=[{"role": "user", "content": None}]), CHAT, 400, "messages.0.content"),
     ('{"model": "alignx"}', TEXT, 400, "prompt: missing"),
     ('{"model": "alignx", "prompt": ""}', TEXT, 400, "prompt is empty"),
     ('{"model": "alignx", "prompt": []}', TEXT, 400, "prompt"),
@@ -235,6 +241,8 @@ def shaped(response: httpx.Response) -> dict[str, Any]:
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert "Traceback" not in response.text
     assert 'File "' not in response.text
+    assert "0x" not in response.text  # no address of an object
+    assert "function-" not in response.text  # no name of a validator
     return body["error"]  # type: ignore[no-any-return]
 
 
@@ -321,6 +329,22 @@ def test_a_full_queue_is_429_with_retry_after(artifact: TinyArtifact) -> None:
         assert int(refused.headers["Retry-After"]) >= 1
         too_many = httpx.post(f"{url}{CHAT}", json=ASKED | {"n": 3})
         assert (too_many.status_code, shaped(too_many)["param"]) == (400, "n")
+
+
+def test_what_clients_send_without_need_is_accepted(client: openai.OpenAI) -> None:
+    plain = chat(client, max_tokens=4)
+    more: dict[str, Any] = {"tools": [], "response_format": {"type": "text"}, "parallel_tool_calls": False, "user": "u"}
+    assert chat(client, max_tokens=4, **more).choices == plain.choices
+
+
+def test_an_answer_that_fails_is_not_taken_for_a_client_that_left(artifact: TinyArtifact) -> None:
+    models = served(artifact)
+    broken = replace(models.models["alignx"], policy=FixedPolicy(torch.tensor([3e38, 0.0, 0.0])))
+    models.models = {"alignx": broken}
+    with live(models) as url:
+        for more in ({}, {"stream": True}, {"n": 3}, {"n": 3, "stream": True}):
+            assert httpx.post(f"{url}{CHAT}", json=ASKED | more).status_code == 400
+        assert "mocae_cancelled_total 0.0" in httpx.get(f"{url}/metrics").text.splitlines()
 
 
 def test_a_client_that_leaves_is_given_up(artifact: TinyArtifact) -> None:

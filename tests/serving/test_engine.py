@@ -14,7 +14,8 @@ from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError, ServingError
 from mocae.policies import FixedPolicy, Policy, PromptBatch, Reading, Steered
 from mocae.serving import Delta, Engine, Failed, Finished, Limits, Request, Sampling
-from mocae.serving.errors import Closed, Overloaded, TimedOut
+from mocae.serving.cache import RowCache
+from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
 from mocae.serving.served import Served
 from reading_policy import ReadingPolicy
 from serving_for_tests import TinyArtifact, answer_all, generated, tiny_artifact, with_router
@@ -252,6 +253,83 @@ def test_one_request_that_fails_takes_no_other_with_it(artifact: TinyArtifact) -
     assert str(events[1].error) == "a plug-in's defect"
     assert isinstance(events[5].error, ConfigError)
     assert "not finite" in str(events[5].error)
+
+
+def test_an_answer_that_is_not_finite_leaves_nothing_behind(artifact: TinyArtifact) -> None:
+    tokenizer = artifact.mixture.base.tokenizer
+    long = Request(
+        tokenizer("Q: " + "so many words " * 6 + "\nA:").input_ids,
+        FixedPolicy(torch.zeros(3)),
+        100,
+        sampling=Sampling(logit_bias={int(tokenizer.eos_token_id): -100.0}),
+    )
+    huge = replace(long, tokens=long.tokens[:50], policy=FixedPolicy(torch.tensor([3e38, 0.0, 0.0])), max_tokens=4)
+    short = Request(tokenizer("Q: 2\nA:").input_ids, FixedPolicy(torch.ones(3)), 6)
+    expected = text_of(artifact, generated(artifact, short))
+    running: list[Any] = []
+    with Engine(artifact.mixture) as engine:
+        [ticket] = engine.submit([long], [running.append])
+        for _ in range(3):
+            with pytest.raises(ConfigError, match="not finite"):
+                engine.answer(huge)
+            assert engine.answer(short).text == expected  # it is given the place of the one that failed
+        assert not running  # else it had no longer neighbour
+        ticket.cancel()
+
+
+def test_no_room_for_a_newcomer_gives_up_what_runs_and_the_engine_goes_on(
+    artifact: TinyArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = requests(artifact, 3, max_tokens=100)
+    expected = text_of(artifact, generated(artifact, asked[2]))
+    join, left = RowCache.join, [1]
+
+    def joins_once(self: RowCache, *given: Any) -> None:
+        if not left:
+            self._rows[0].keys = None  # half of it moved
+            raise MemoryError("no room")
+        left.pop()
+        join(self, *given)
+
+    events: list[Any] = []
+    with Engine(artifact.mixture) as engine:
+        monkeypatch.setattr(RowCache, "join", joins_once)
+        engine.submit(asked[:1], [events.append])
+        while not engine.n_running:
+            time.sleep(0.001)
+        with pytest.raises(Lost, match="no room for 1 more answers; all running ones are given up"):
+            engine.answer(asked[1])
+        assert [type(event.error) for event in events] == [Lost]
+        monkeypatch.undo()
+        assert engine.answer(asked[2]).text == expected
+
+
+def test_a_mixture_that_is_long_alone_is_merged_and_answers_as_before(
+    artifact: TinyArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mocae.serving.engine.LONG_ANSWER_TOKENS", 5)
+    bank, modes = artifact.mixture.bank, []
+    weights = bank.weights
+    monkeypatch.setattr(bank, "weights", lambda alpha, **how: modes.append(how.get("mode")) or weights(alpha, **how))
+    policies = [FixedPolicy(torch.tensor([0.0, 1.0, 0.0])), FixedPolicy(torch.zeros(3))]
+    asked = [replace(one, policy=policies[0], max_tokens=12) for one in requests(artifact, 3)]
+    base = replace(asked[0], policy=policies[1])
+    expected = [text_of(artifact, generated(artifact, one)) for one in [*asked, base]]
+    with pytest.raises(ServingError, match=r"merged mixtures may take 0 MiB and one takes 0; give more, or 0"):
+        Engine(artifact.mixture, limits=Limits(merged_bytes=100))
+    with Engine(artifact.mixture, limits=Limits(merged_bytes=bank.merged_bytes)) as engine:
+        modes.clear()
+        answers = [engine.answer(one) for one in asked]
+        assert "merged" in modes
+        assert modes.index("merged") >= 5
+        modes.clear()
+        answers.append(engine.answer(base))
+        assert "merged" not in modes  # the base model costs nothing as it is
+        modes.clear()
+        together = answer_all(engine, [*asked, base])
+        assert "stacked" in modes
+    assert [answer.text for answer in answers] == expected
+    assert [answer.text for answer in together] == expected
 
 
 def test_closing_fails_what_is_left_and_leaves_the_model_as_it_was(artifact: TinyArtifact) -> None:

@@ -3,9 +3,10 @@
 from mocae.bank.adapters import LoraPair, LoraWeights, load_peft, save_peft
 from mocae.bank.bank import ExpertBank
 from mocae.bank.combine import Truncated, combine, padded, truncate
-from mocae.bank.merged import Mode
+from mocae.bank.merged import LONG_ANSWER_TOKENS, Mode, same_for_all
 
 __all__ = [
+    "LONG_ANSWER_TOKENS",
     "ExpertBank",
     "LoraPair",
     "LoraWeights",
@@ -14,6 +15,7 @@ __all__ = [
     "combine",
     "load_peft",
     "padded",
+    "same_for_all",
     "save_peft",
     "truncate",
 ]

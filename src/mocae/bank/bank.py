@@ -246,8 +246,18 @@ class ExpertBank:
             return True
         if new_tokens is None or new_tokens < LONG_ANSWER_TOKENS or why_unmergeable(self.model, self._linears):
             return False
+        return has_room(self.merged_bytes, self._linears[0].linear.weight.device)
+
+    @property
+    def merged_bytes(self) -> int:
+        """Memory that the merged weights of one mixture take.
+
+        Raises:
+            ModelMismatchError: nothing can be merged into some linear.
+        """
+        refuse_unmergeable(self.model, self._linears)
         weights = [member.linear.weight for member in self._linears]
-        return has_room(sum(w.numel() * w.element_size() for w in weights), weights[0].device)
+        return sum(weight.numel() * weight.element_size() for weight in weights)
 
     def _mixture(self, alpha: Float[Tensor, " K"]) -> dict[BankLinear, nn.Parameter]:
         """Return the merged weight of each linear that some expert in use adapts."""

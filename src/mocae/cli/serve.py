@@ -30,6 +30,15 @@ def serve(
             "--prefix-cache", metavar="MIB", min=0, help="Memory for how prompts began, to read others faster; 0: none."
         ),
     ] = 256,
+    merged_cache: Annotated[
+        int,
+        typer.Option(
+            "--merged-cache",
+            metavar="MIB",
+            min=0,
+            help="Memory for mixtures merged into the base weights: faster where one mixture answers alone; 0: none.",
+        ),
+    ] = 0,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=1, help="Longest answer of a request; else the context.")
     ] = None,
@@ -69,7 +78,12 @@ def serve(
     refuse_open(host, keys, without_keys=no_keys)
     settings = Settings(
         access=Access(keys, hosts_of(host, keys, allow_host or ()), body_bytes=max_body),
-        limits=Limits(batch_size=batch_size, queue_size=queue_size, prefix_bytes=prefix_cache << 20),
+        limits=Limits(
+            batch_size=batch_size,
+            queue_size=queue_size,
+            prefix_bytes=prefix_cache << 20,
+            merged_bytes=merged_cache << 20,
+        ),
         max_tokens=max_tokens,
         timeout_s=timeout,
         stall_s=stall,

@@ -1,5 +1,6 @@
 """A base model with its experts and a policy, as one model: routing happens inside the pass that reads the prompt."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
@@ -100,6 +101,9 @@ class Mixture:
     A policy that routes *per token* reads in every pass, prefill and decoding, and weighs each token by what it would
     have read there if the prompt had ended; it has no probe mode. A policy's output calibrators are on while it routes.
 
+    *Threads.* Weights belong to the model, not to a call: while one thread routes and generates, others wait for it.
+    `mocae.serving.Engine` answers many at once.
+
     Args:
         base: model and tokenizer, the bank attached to the model.
         bank: the experts.
@@ -113,6 +117,7 @@ class Mixture:
         self.bank = bank
         self.policy = policy
         self.mode: Mode = mode
+        self._one_at_a_time = threading.RLock()
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -188,11 +193,10 @@ class Mixture:
                 trace.confidence = fitted.confidence(batch)
             return alpha
 
-        before = self.bank.alpha
         reading = chosen.reads if weights is None else None
         mask = None if probe is None else probe["attention_mask"]
-        with ExitStack() as stack:
-            stack.callback(self.bank.set_weights, before)
+        with self._one_at_a_time, ExitStack() as stack:
+            stack.callback(self.bank.set_weights, self.bank.alpha)
             if fitted is not None and fitted.output is not None:
                 stack.enter_context(fitted.output.attached(self.base.model))
             if reading is None:

@@ -128,24 +128,17 @@ class _Server:
     async def respond(self, asked: Asked, answers: ChatAnswers | CompletionAnswers, receive: Receive) -> Response:
         """Return the response, whole or streamed; requests are given up when the client leaves."""
         events, tickets = self.submit(asked)
-        n = len(tickets)
-        n_left = n
+        n = n_left = len(tickets)
 
-        def leave() -> None:
+        def leave(n_left: int) -> None:
             for ticket in tickets:
                 ticket.cancel()
             if n_left:
                 self.metrics.cancelled(n_left)
 
         if asked.requests[0].stream:
-
-            def write(index: int, event: Event) -> Any:
-                nonlocal n_left
-                n_left -= isinstance(event, Finished | Failed)
-                return answers.write(index, event)
-
             return EventStream(
-                events, n_answers=n, write=write, end=answers.end, leave=leave, stall_s=self.settings.stall_s
+                events, n_answers=n, write=answers.write, end=answers.end, leave=leave, stall_s=self.settings.stall_s
             )
         left = asyncio.create_task(client_left(receive))
         done: dict[int, Finished] = {}
@@ -159,12 +152,13 @@ class _Server:
                 index, what = event.result()
                 n_left -= 1
                 if isinstance(what, Failed):
+                    n_left = 0  # the others are given up by us, not by the client
                     raise what.error
                 assert isinstance(what, Finished)
                 done[index] = what
         finally:
             left.cancel()
-            leave()
+            leave(n_left)
         whole = answers.whole([done[i] for i in range(n)])
         return Response(whole.model_dump_json(), media_type="application/json")
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
@@ -10,17 +11,21 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from mocae.bank import Mode, same_for_all
 from mocae.errors import ConfigError
 from mocae.experts import layer_inputs
 from mocae.models import Beginning, resumed
 from mocae.policies import Mixture, PerPrompt, output_of
 from mocae.serving.cache import RowCache
+from mocae.serving.errors import Lost
 from mocae.serving.prefixes import Prefixes, Reach
 from mocae.serving.request import Delta, Event, Finished, Request, Sink, Ticket
 from mocae.serving.sampling import Sampler, TokenLogprob, choose, log_probs_of
 from mocae.serving.text import TextStream
 
 __all__ = ["Batch", "Row"]
+
+_MIXTURES_COUNTED = 1024
 
 
 class Row:
@@ -124,11 +129,17 @@ class Batch:
         mixture: the model; its weights are left as they were after every call.
         end_tokens: tokens that end an answer.
         prefixes: remembers how prompts begin.
+        merge_after: when a mixture has been alone in force for so many steps it is merged into the base weights; None:
+            never. The bank keeps it (`ExpertBank.keep_merged`).
     """
 
-    def __init__(self, mixture: Mixture, *, end_tokens: Sequence[int], prefixes: Prefixes) -> None:
+    def __init__(
+        self, mixture: Mixture, *, end_tokens: Sequence[int], prefixes: Prefixes, merge_after: int | None = None
+    ) -> None:
         self._mixture = mixture
         self._prefixes = prefixes
+        self._merge_after = merge_after
+        self._steps_alone: Counter[bytes] = Counter()
         self._model: Any = mixture.base.model
         self._pad = int(mixture.base.tokenizer.pad_token_id or 0)
         self._end_tokens = frozenset(end_tokens)
@@ -141,7 +152,8 @@ class Batch:
         """Read the prompts of new rows, choose their weights and first tokens, and return the rows that ended at once.
 
         Raises:
-            MocaeError: a policy fails or weights do not fit; the batch is as it was.
+            Lost: there was no room for their keys and values; the rows of the batch cannot go on, `clear` it.
+            Exception: whatever a policy or the model raises; the batch is as it was.
         """
         now = time.monotonic()
         for row in rows:
@@ -152,7 +164,10 @@ class Batch:
             for row, weights, confidence in zip(read.rows, read.alpha.tolist(), read.confidence.tolist(), strict=True):
                 row.weights = dict(zip(self._mixture.experts, weights, strict=True))
                 row.confidence = None if math.isnan(confidence) else confidence
-            self._cache.join(read.cache, torch.tensor([len(row.request.tokens) for row in read.rows]))
+            try:
+                self._cache.join(read.cache, torch.tensor([len(row.request.tokens) for row in read.rows]))
+            except Exception as error:
+                raise Lost(f"no room for {len(rows)} more answers; all running ones are given up") from error
             self._alpha = torch.cat([self._alpha, read.alpha])
             self.rows += read.rows
         return self._take(torch.cat([read.logits for read in passes]), first)
@@ -210,7 +225,7 @@ class Batch:
         """Write one token in every row and return the rows that ended."""
         mask = self._cache.before_step()
         device = self._model.device
-        with self._corrected(self.rows), self._mixture.bank.weights(self._alpha.to(device)):
+        with self._corrected(self.rows), self._mixture.bank.weights(self._alpha.to(device), mode=self._mode()):
             out = self._model(
                 input_ids=torch.tensor([[row.last_token] for row in self.rows], device=device),
                 attention_mask=mask,
@@ -221,6 +236,21 @@ class Batch:
             )
         self._cache.after_step()
         return self._take(out.logits[:, -1], 0)
+
+    def _mode(self) -> Mode:
+        """Return how the weights of a step are put in force.
+
+        Merging costs what so many stacked steps lose, so it is done when a mixture has cost that much: whatever comes
+        after, at most twice as much is lost as with the best choice.
+        """
+        one = None if self._merge_after is None else same_for_all(self._alpha)
+        if one is None or not one.any():
+            return "stacked"
+        if len(self._steps_alone) >= _MIXTURES_COUNTED:
+            self._steps_alone.clear()
+        mixture = one.numpy().tobytes()
+        self._steps_alone[mixture] += 1
+        return "merged" if self._steps_alone[mixture] > (self._merge_after or 0) else "stacked"
 
     def drop(self, row: Row) -> None:
         """Take a row out."""

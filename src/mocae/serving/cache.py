@@ -9,6 +9,8 @@ on its left, as in any left-padded batch:
       |  . . . . . . . q q a   |
 
 A row that joins is copied in with its last token in column `end - 1`; a row that leaves is overwritten by the last one.
+What is left of a row holds zeros or what was its own, never another's: a masked column still takes part in a product,
+and 0 times nan is nan.
 """
 
 from typing import Any
@@ -96,6 +98,8 @@ class RowCache(Cache):
         Args:
             read: what the pass has cached.
             lengths: tokens of each prompt without padding, (rows,).
+
+        A failure (no memory) may leave the rows unusable; `clear` then.
         """
         span, width = self._span, read.get_seq_length()
         n = len(lengths)
@@ -105,8 +109,9 @@ class RowCache(Cache):
         for mine, theirs in zip(self._rows, layers, strict=True):
             assert mine.keys is not None
             assert mine.values is not None
-            mine.keys[span.rows : span.rows + n, :, columns] = theirs.keys
-            mine.values[span.rows : span.rows + n, :, columns] = theirs.values
+            for own, new in ((mine.keys, theirs.keys), (mine.values, theirs.values)):
+                own[span.rows : span.rows + n, :, : span.end - width] = 0
+                own[span.rows : span.rows + n, :, columns] = new
         span.rows += n
         self.lengths = torch.cat([self.lengths, lengths.to(self._device)])
         self._narrow()
@@ -173,11 +178,11 @@ class RowCache(Cache):
                     kept = old[: span.rows, :, span.start : span.end].clone()
                     new = old
                 else:
-                    # Zeros: a masked column still takes part in a product, and 0 times nan is nan.
                     new = shape.new_zeros(n_rows, shape.shape[1], n_columns, shape.shape[3])
                     kept = None if old is None else old[: span.rows, :, span.start : span.end]
                 if kept is not None:
                     new[: span.rows, :, width - used : width] = kept
+                    new[: span.rows, :, : width - used] = 0
                 setattr(layer, name, new)
             layer.is_initialized = True
         span.start, span.end = width - used, width

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mocae.bank import LONG_ANSWER_TOKENS
 from mocae.errors import MocaeError, ServingError
 from mocae.policies import Mixture
 from mocae.serving.batch import Batch, Row
-from mocae.serving.errors import Closed, Overloaded, TimedOut
+from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
 from mocae.serving.prefixes import Prefixes
 from mocae.serving.request import Event, Failed, Finished, Request, Sink, Ticket
 
@@ -39,6 +40,8 @@ class Limits:
         queue_size: requests that may wait; the next one is refused.
         prompt_tokens: tokens that one pass reads at most, padding included, unless a single prompt is longer: while new
             prompts are read, answers stand still.
+        merged_bytes: memory for mixtures merged into the base weights, which answers with one mixture are then written
+            with; 0: none, so that answers in bf16 do not depend on what else is asked.
         prefix_bytes: memory for how prompts have begun, so that prompts that begin alike are read faster; 0: none.
     """
 
@@ -46,6 +49,7 @@ class Limits:
     queue_size: int = 256
     prompt_tokens: int = 4096
     prefix_bytes: int = 256 << 20
+    merged_bytes: int = 0
 
 
 class Engine:
@@ -58,7 +62,9 @@ class Engine:
         limits: how much it takes on.
 
     Raises:
-        ServingError: the model keeps more than keys and values between steps, so rows cannot join.
+        ServingError: the model keeps more than keys and values between steps, so rows cannot join; or `merged_bytes`
+            holds no mixture.
+        ModelMismatchError: `merged_bytes`, and nothing can be merged into a quantised or tied weight.
     """
 
     def __init__(self, mixture: Mixture, *, limits: Limits | None = None) -> None:
@@ -66,7 +72,8 @@ class Engine:
         self.mixture = mixture
         self.limits = limits or Limits()
         prefixes = Prefixes(mixture, max_bytes=self.limits.prefix_bytes)
-        self._batch = Batch(mixture, end_tokens=_end_tokens(mixture), prefixes=prefixes)
+        merge_after = _merging(mixture, self.limits.merged_bytes)
+        self._batch = Batch(mixture, end_tokens=_end_tokens(mixture), prefixes=prefixes, merge_after=merge_after)
         self._waiting: deque[Row] = deque()
         self._changed = threading.Condition()
         self._closing = self._dropping = False
@@ -187,9 +194,7 @@ class Engine:
                 if self._batch.rows:
                     self._tell(self._batch.step())
             except Exception as error:  # a defect or lack of memory: these answers are lost, the server is not
-                logger.exception("a decoding step failed; its answers are given up")
-                for row in self._batch.clear():
-                    row.sink(Failed(error))
+                self._give_up(error)
         for row in [*self._batch.clear(), *self._waiting]:
             row.sink(Failed(Closed("the server is shutting down")))
         self._waiting.clear()
@@ -237,6 +242,8 @@ class Engine:
                 return
             try:
                 self._tell(self._batch.join(rows))
+            except Lost as error:
+                self._give_up(error, rows)
             except Exception as error:
                 self._join_one_by_one(rows, error)
 
@@ -250,8 +257,16 @@ class Engine:
         for row in rows:
             try:
                 self._tell(self._batch.join([row]))
+            except Lost as own:
+                self._give_up(own, [row])
             except Exception as own:
                 self._join_one_by_one([row], own)
+
+    def _give_up(self, error: Exception, rows: Sequence[Row] = ()) -> None:
+        """Fail what runs, and `rows` with it; the server goes on."""
+        logger.exception("answers are given up")
+        for row in {id(row): row for row in [*self._batch.clear(), *rows]}.values():
+            row.sink(Failed(error))
 
     def _next_rows(self) -> list[Row]:
         """Take from the queue what one pass can read: its head, and what follows and reads at the same layer."""
@@ -279,6 +294,19 @@ class Engine:
             share = min(1.0, len(ended) / 32)
             self._rate += share * (len(ended) / max(now - self._last_end, 1e-3) - self._rate)
             self._last_end = now
+
+
+def _merging(mixture: Mixture, max_bytes: int) -> int | None:
+    """Let the bank keep merged mixtures, and return after how many steps one is merged; None: never."""
+    mixture.bank.keep_merged(max_bytes)
+    if not max_bytes:
+        return None
+    needed = mixture.bank.merged_bytes
+    if needed > max_bytes:
+        raise ServingError(
+            f"merged mixtures may take {max_bytes / 2**20:.0f} MiB and one takes {needed / 2**20:.0f}; give more, or 0"
+        )
+    return LONG_ANSWER_TOKENS
 
 
 def _end_tokens(mixture: Mixture) -> list[int]:

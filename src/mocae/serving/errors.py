@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mocae.errors import ServingError
 
-__all__ = ["Closed", "Overloaded", "TimedOut"]
+__all__ = ["Closed", "Lost", "Overloaded", "TimedOut"]
 
 
 class Overloaded(ServingError):
@@ -18,6 +18,10 @@ class Overloaded(ServingError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Lost(ServingError):
+    """What all running answers are written from could not be kept, mostly for lack of memory."""
 
 
 class TimedOut(ServingError):

@@ -113,7 +113,8 @@ def install(app: FastAPI) -> None:
 def _invalid(problems: Sequence[Any]) -> ApiError:
     """Return the first problem of a body, said in one sentence."""
     problem = problems[0]
-    where = [str(part) for part in problem["loc"] if part != "body"]
+    # Parts that are no field and no index name pydantic's own validators.
+    where = [str(part) for part in problem["loc"] if part != "body" and (isinstance(part, int) or part.isidentifier())]
     if problem["type"] == "json_invalid":
         reason = (problem.get("ctx") or {}).get("error", "not JSON")
         return ApiError(400, f"the body is not JSON: {reason}", code="invalid_json")

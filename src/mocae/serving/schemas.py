@@ -6,7 +6,7 @@ fields of the OpenAI API that change nothing about the text (`user`, `metadata`,
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_serializer
 
@@ -104,6 +104,9 @@ class _Asked(_Received):
         default=None, max_length=256, description="Expert -> weight in place of routing; negative allowed."
     )
     user: str | None = Field(default=None, description="Accepted, not used.")
+    safety_identifier: str | None = Field(default=None, description="Accepted, not used.")
+    prompt_cache_key: str | None = Field(default=None, description="Accepted, not used.")
+    service_tier: str | None = Field(default=None, description="Accepted, not used.")
     metadata: dict[str, str] | None = Field(default=None, description="Accepted, not used.")
     store: bool | None = Field(default=None, description="Accepted, not used.")
 
@@ -131,6 +134,12 @@ class ChatMessage(_Received):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
+class ResponseFormat(_Received):
+    """How the answer is to be shaped: as text."""
+
+    type: Literal["text"]
+
+
 class ChatRequest(_Asked):
     """A request to /v1/chat/completions."""
 
@@ -138,6 +147,10 @@ class ChatRequest(_Asked):
         min_length=1, max_length=1024, description="System messages first, then user and assistant in turn."
     )
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")
+    response_format: ResponseFormat | None = Field(default=None, description="Only text.")
+    tools: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = Field(default=None, description="Only none.")
+    tool_choice: Literal["none", "auto"] | None = Field(default=None, description="Accepted, as there are no tools.")
+    parallel_tool_calls: bool | None = Field(default=None, description="Accepted, not used.")
     logprobs: bool | None = Field(default=None, description="Tell the log-probability of each token.")
     top_logprobs: int | None = Field(default=None, ge=0, le=20, description="And of this many alternatives.")
 

@@ -38,7 +38,7 @@ class EventStream(Response):
         n_answers: how many answers there are.
         write: data of the events to send for one event.
         end: data of the events to send when all answers are finished.
-        leave: called once at the end, however it came.
+        leave: called once at the end, however it came, with the number of answers that nobody waits for any more.
         stall_s: longest wait for the client to read.
     """
 
@@ -51,7 +51,7 @@ class EventStream(Response):
         n_answers: int,
         write: Callable[[int, Event], Iterable[str]],
         end: Callable[[], Iterable[str]],
-        leave: Callable[[], None],
+        leave: Callable[[int], None],
         stall_s: float,
     ) -> None:
         self.background = None
@@ -76,11 +76,12 @@ class EventStream(Response):
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
-            self._leave()
+            self._leave(self._n_left)
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         first = await self._events.get()
         if isinstance(first[1], Failed):
+            self._n_left = 0
             await as_api_error(first[1].error).response()(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

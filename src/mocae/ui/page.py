@@ -12,7 +12,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from mocae.errors import MocaeError
-from mocae.ui.panels import bars, reasons, reliability, slider_class, style
+from mocae.ui.panels import asked, bars, reasons, reliability, slider_class, style
 from mocae.ui.talk import Answer, Question, Talk
 
 __all__ = ["THEME", "build_page", "style"]
@@ -260,7 +260,7 @@ def _messages(turns: Sequence[_Turn]) -> list[dict[str, Any]]:
     """Return a conversation as gradio shows it: below each answer its weights."""
     messages: list[dict[str, Any]] = []
     for turn in turns:
-        messages.append({"role": "user", "content": turn.question.text})
+        messages.append({"role": "user", "content": gr.HTML(asked(turn.question.text))})
         text = turn.answer.text + (_CUT if turn.answer.reason == "length" else "")
         content: list[Any] = [text or "…"]
         if turn.answer.weights is not None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mocae.report.colours import AXIS_COLOURS, THEME, axis_colour, css_colours
 from mocae.ui.why import Plane, Why
 
-__all__ = ["bars", "reasons", "reliability", "slider_class", "style"]
+__all__ = ["asked", "bars", "reasons", "reliability", "slider_class", "style"]
 
 _MINUS = "\u2212"
 _WIDTH, _HEIGHT, _MARGIN = 320, 220, 14
@@ -37,6 +37,15 @@ def style() -> str:
 def _css(axis: str, axes: Sequence[str]) -> str:
     """Return the CSS colour of an axis, the one the report gives it."""
     return THEME[axis_colour(axis, axes)]
+
+
+def asked(text: str) -> Markup:
+    """Return what the user has written as it stands: no Markdown, no HTML, its lines kept.
+
+    >>> asked("<b>*")
+    Markup('<div class="asked">&lt;b&gt;*</div>')
+    """
+    return Markup('<div class="asked">{}</div>').format(text)
 
 
 def bars(weights: Mapping[str, float]) -> Markup:
