@@ -86,6 +86,18 @@ def test_every_estimate_has_an_interval_around_its_value() -> None:
     assert entry != measure_system(SYSTEM, BASE, AXES, boot=Bootstrap(n_resamples=200, seed=4))
 
 
+def test_a_perfect_score_is_as_sure_as_its_prompts_are_many() -> None:
+    perfect = [
+        *rows("harm", "harmful", unsafe=[0, 0]),
+        *rows("harm", "benign", refusal=[0] * 8, correct=[1] * 8),
+    ]
+    entry = measure_system(perfect, perfect, ["harm"], boot=BOOT)
+    bounds = [0.025 ** (1 / n) for n in (2, 8)]
+    assert entry["harm"]["unsafe_rate"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - bounds[0]), "n": 2}
+    for score in (entry["axis_scores"]["harm"], entry["mean_axis_score"]):
+        assert score == {"value": 1.0, "low": pytest.approx(sum(bounds) / 2), "high": pytest.approx(1.0), "n": 10}
+
+
 def test_unscored_answers_are_left_out_and_counted() -> None:
     partly = [
         *rows("help", "task", correct=[1, None, 0, 0]),

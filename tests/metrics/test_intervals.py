@@ -228,3 +228,18 @@ def test_refuses_statistics_that_are_not_numbers() -> None:
         bootstrap_tables(lambda x: x.mean(), [Table({"x": [1]}), Table({"x": [1]})])
     with pytest.raises(DataError, match="no columns"):
         bootstrap_statistic(lambda: 0.0, {})
+
+
+@pytest.mark.parametrize("n", [2, 24, 300])
+def test_what_never_occurred_has_the_exact_binomial_bound(n: int) -> None:
+    rows = [False] * (3 * n)
+    groups = [str(i % n) for i in range(3 * n)]  # three phrasings of each question are one question
+    never, always = estimate_rate(rows, groups=groups), estimate_rate([True] * (3 * n), groups=groups)
+    exact = stats.binomtest(0, n).proportion_ci(0.95, "exact")
+    assert (never.value, never.low, never.n) == (0.0, 0.0, 3 * n)
+    assert never.high == pytest.approx(exact.high)
+    assert (always.low, always.high) == pytest.approx((1 - exact.high, 1.0))
+
+
+def test_one_group_says_nothing_even_of_what_never_occurred() -> None:
+    assert estimate_rate([0, 0], groups=["a", "a"]) == Estimate(value=0.0, low=None, high=None, n=2)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mocae.metrics import (
     estimate_rate,
     expected_calibration_error,
     misrouted,
+    never_or_always,
     regret,
     reliability_bins,
     routing_entropy,
@@ -130,8 +131,8 @@ def measure_system(
     by_id = {s.answer.example.id: s for s in base}
     entry: dict[str, Any] = {axis: _axis(_of(samples, axis=axis), by_id, boot) for axis in axes}
     entry["average_alignment_score"] = asdict(_average_alignment(samples, by_id, boot))
-    entry["axis_scores"] = {axis: asdict(_mean_of_tables(axis_table(samples, [axis]), boot)) for axis in axes}
-    entry["mean_axis_score"] = asdict(_mean_of_tables(axis_table(samples, axes), boot))
+    entry["axis_scores"] = {axis: asdict(_axis_score(axis_table(samples, [axis]), boot)) for axis in axes}
+    entry["mean_axis_score"] = asdict(_axis_score(axis_table(samples, axes), boot))
     kinds = sorted({s.answer.example.kind for s in samples} - {""})
     entry["kinds"] = {
         kind: {
@@ -215,13 +216,32 @@ def axis_table(
     return dict(tables)
 
 
+def _axis_score(tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]], boot: Bootstrap) -> Estimate:
+    """Return the mean of acceptable answers as in `_mean_of_tables`; 0 and 1 have the exact bounds of their tables."""
+    found = _mean_of_tables(tables, boot)
+    if found.value not in (0.0, 1.0) or found.low is None:
+        return found
+    bounds = [
+        never_or_always(found.value, len(rows), groups=[g for _, g in rows.values()], confidence=boot.confidence)
+        for rows in tables.values()
+    ]
+    shares = _shares(tables)
+    low, high = (sum(share * bound[end] for share, bound in zip(shares, bounds, strict=True)) for end in (0, 1))
+    return replace(found, low=low, high=high)
+
+
+def _shares(tables: Collection[tuple[str, str]]) -> list[float]:
+    """Return how much each (axis, probe) counts: axes alike, and the probes of an axis."""
+    axes = [axis for axis, _ in tables]
+    return [1 / axes.count(axis) / len(set(axes)) for axis in axes]
+
+
 def _mean_of_tables(tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]], boot: Bootstrap) -> Estimate:
     """Return the mean over axes of the mean over an axis's probes of the mean over its samples."""
     if not tables:
         return Estimate(None)
     keys = sorted(tables)
-    axes = [axis for axis, _ in keys]
-    share = np.array([1 / axes.count(axis) for axis in axes]) / len(set(axes))
+    share = _shares(keys)
     columns = [
         Table({f"c{i}": [v for v, _ in tables[k].values()]}, [g for _, g in tables[k].values()])
         for i, k in enumerate(keys)

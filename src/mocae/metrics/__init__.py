@@ -44,6 +44,7 @@ from mocae.metrics.intervals import (
     bootstrap_statistic,
     bootstrap_tables,
     estimate_rate,
+    never_or_always,
     paired_bootstrap_difference,
 )
 from mocae.metrics.length_control import LengthControlledWinRate, length_controlled_win_rate
@@ -86,6 +87,7 @@ __all__ = [
     "misrouted",
     "multiple_choice_scores",
     "negative_log_likelihood",
+    "never_or_always",
     "over_refusal",
     "paired_bootstrap_difference",
     "principal_angles",

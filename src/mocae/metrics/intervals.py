@@ -5,10 +5,12 @@ rows: five phrasings of one question are not five independent questions. A group
 `mocae.types.Example.group`.
 
 One seed and one set of groups give every system the same resamples. An interval is left out (None) where there is
-a single group, because nothing can be resampled. A mean of rows that all agree gets an interval of no width: the
-bootstrap cannot see what never occurred.
+a single group, because nothing can be resampled. The bootstrap cannot see what never occurred, so a rate of exactly 0
+or 1 gets the exact binomial bound on the number of groups instead; any other mean of rows that all agree gets an
+interval of no width.
 
 Reference:
+    Clopper and Pearson, *The use of confidence or fiducial limits illustrated in the case of the binomial*, 1934.
     Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters 13 (percentile) and 8 (groups).
 """
 
@@ -30,6 +32,7 @@ __all__ = [
     "bootstrap_statistic",
     "bootstrap_tables",
     "estimate_rate",
+    "never_or_always",
     "paired_bootstrap_difference",
 ]
 
@@ -90,8 +93,8 @@ def estimate_rate(
 ) -> Estimate:
     """Return the mean of fractions with its interval, or `Estimate(value=None, n=0)` where there are no rows.
 
-    For cells of a table that may have no rows, for example a category without test prompts; everything else is
-    `bootstrap_mean`.
+    For cells of a table that may have no rows, for example a category without test prompts. A rate of 0 or 1 has the
+    interval of `never_or_always`; everything else is `bootstrap_mean`.
 
     Raises:
         DataError: a value is missing or outside [0, 1].
@@ -103,7 +106,24 @@ def estimate_rate(
     if len(values) == 0:
         return Estimate(value=None, n=0)
     rates = fractions(values, "values")
-    return bootstrap_mean(rates, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    found = bootstrap_mean(rates, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    if found.value not in (0.0, 1.0) or found.low is None:
+        return found
+    low, high = never_or_always(found.value, rates.size, groups=groups, confidence=confidence)
+    return Estimate(value=found.value, low=low, high=high, n=found.n)
+
+
+def never_or_always(
+    rate: float, n: int, *, groups: Sequence[Hashable] | None = None, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the exact two-sided binomial interval of a rate of 0 or 1 over `n` rows, each group counting once.
+
+    >>> round(never_or_always(0.0, 24)[1], 3)
+    0.142
+    """
+    n_groups = int(group_codes(groups, n).max()) + 1
+    far = ((1 - confidence) / 2) ** (1 / n_groups)
+    return (0.0, 1 - far) if rate == 0 else (far, 1.0)
 
 
 def paired_bootstrap_difference(
