@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mocae.cli.lifeline import end_with_parent
 from mocae.cli.options import AsJson, RecipePath, Settings, words
 
 __all__ = ["run"]
@@ -34,6 +35,9 @@ def run(
             help="Refuse to run with another number of processes.",
         ),
     ] = None,
+    lifeline: Annotated[
+        bool, typer.Option("--lifeline", hidden=True, help="End when standard input ends, as the process behind it.")
+    ] = False,
 ) -> None:
     """Run a recipe from data to report. A run that was stopped goes on where it was.
 
@@ -45,6 +49,8 @@ def run(
 
     [bold]accelerate launch --config_file recipes/accelerate/gpus.yaml -m mocae run RECIPE --out DIR[/bold]
     """
+    if lifeline:
+        end_with_parent()
     from mocae.cli.run_table import print_result
     from mocae.config import load_recipe
     from mocae.config import validate as check

@@ -116,6 +116,7 @@ def _in_processes(
                 child.process.terminate()
             for child in running:
                 child.process.wait()
+                _close(child)
 
 
 @contextmanager
@@ -138,14 +139,15 @@ def _terminated_is_interrupted() -> Iterator[None]:
 
 def _start(planned: PlannedRun, systems: Sequence[str] | None, pool: StagePool, threads: int) -> _Child:
     command = [sys.executable, "-m", "mocae", "run", str(planned.path), "--out", str(planned.folder), "--no-progress"]
-    command += ["--stages", str(pool.root)]
+    # A run that outlived this process would keep its folder locked; stdin is what tells it that this one is gone.
+    command += ["--stages", str(pool.root), "--lifeline"]
     command += [word for override in planned.overrides for word in ("--set", override)]
     command += ["--systems", ",".join(systems)] if systems is not None else []
     # Before torch is imported there: its thread pools are made once.
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     said = tempfile.TemporaryFile()
     process = subprocess.Popen(
-        command, env={**os.environ, **limits}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
+        command, env={**os.environ, **limits}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
     )
     return _Child(planned, process, said, time.perf_counter())
 
@@ -159,12 +161,29 @@ def _doing(child: _Child) -> str:
 
 def _finish(child: _Child, shown: Bar) -> None:
     """Count a finished run, or raise what it died of."""
-    with child.said as said:
-        said.seek(0)
-        text = said.read().decode("utf-8", errors="replace").strip()
-    if child.process.returncode:
-        last = text.splitlines()[-1] if text else f"exit status {child.process.returncode}"
-        kind = ConfigError if child.process.returncode == 2 else MocaeError
+    child.said.seek(0)
+    text = child.said.read().decode("utf-8", errors="replace").strip()
+    _close(child)
+    code = child.process.returncode
+    if code < 0:
+        raise MocaeError(f"{child.planned.label}: {_killed(-code)}; the same command goes on with what is finished")
+    if code:
+        last = text.splitlines()[-1] if text else f"exit status {code}"
+        kind = ConfigError if code == 2 else MocaeError
         raise kind(f"{child.planned.label}: {last.removeprefix('error: ')}")
     say(f"{child.planned.label}: done in {time.perf_counter() - child.started:.0f} s")
     shown.advance()
+
+
+def _killed(number: int) -> str:
+    """Return what a signal did to a run, with the likely cause where there is one."""
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if name == "SIGKILL":  # the system's answer to a full memory; nothing is said before it
+        return "killed by SIGKILL, most likely because memory ran out (fewer --jobs need less)"
+    return f"killed by {name}"
+
+
+def _close(child: _Child) -> None:
+    child.said.close()
+    if child.process.stdin is not None:
+        child.process.stdin.close()
