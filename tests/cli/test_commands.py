@@ -187,3 +187,16 @@ def test_chat_refuses_what_is_no_factor(command: Command, steer: str) -> None:
 def test_chat_refuses_an_axis_twice(command: Command) -> None:
     code, _, err = command("chat", "out", "--prompt", "x", "--steer", "honesty=1", "--steer", "honesty=2")
     assert (code, err) == (2, "error: --steer 'honesty=2': 'honesty' is there twice; give each axis once\n")
+
+
+@pytest.mark.parametrize("words", [("out/a",), ("--endpoint", "http://127.0.0.1:9/v1", "--model", "m")])
+def test_eval_refuses_a_format_that_would_be_ignored(command: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
+    code, out, err = command("eval", *words, "--out", str(tmp_path / "out"), "--format", "chat")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: eval: --format chat is for --model alone: ")
+
+
+def test_eval_refuses_an_unknown_format_before_it_loads_the_model(command: Command, tmp_path: Path) -> None:
+    code, _, err = command("eval", "--model", "nosuch", "--out", str(tmp_path / "out"), "--format", "chatt")
+    assert code == 2
+    assert err.startswith("error: unknown prompt format 'chatt'. Known: ")

@@ -133,7 +133,6 @@ def test_options_of_rivals_are_checked(system: dict[str, Any], message: str) -> 
         {"policy": "sequential", "options": {"order": ["honesty", "helpfulness"]}},
         {"policy": "joint_outcomes", "options": {"schedule": "after"}},
         {"policy": "trinityx", "options": {"target_modules": ["down_proj"], "importance": "joint", "top_k": 2}},
-        {"policy": "trinityx", "options": {"importance": "adapter", "importance_adapter": "experts/mine"}},
         {"policy": "h3fusion", "options": {"train_experts": False, "expert_epochs": 1}},
         {"policy": "arrow", "options": {"subtract": "joint", "top_k": 1}},
         {"policy": "xlora", "options": {"layerwise_scalings": True, "max_rows": 10}},
@@ -141,6 +140,33 @@ def test_options_of_rivals_are_checked(system: dict[str, Any], message: str) -> 
 )
 def test_right_options_of_rivals_are_accepted(system: dict[str, Any]) -> None:
     assert check(small_recipe(systems=[{"name": "rival", **system}])) == []
+
+
+def test_the_adapter_importance_is_taken_from_must_be_there(tmp_path: Path) -> None:
+    options = {"importance": "adapter", "importance_adapter": str(tmp_path)}
+    values = small_recipe(systems=[{"name": "rival", "policy": "trinityx", "options": options}])
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        with pytest.raises(ConfigError) as caught:
+            check(values)
+        assert str(caught.value) == (
+            f"x.yaml: systems.0.options.importance_adapter: no file '{tmp_path / name}'; give the folder of a PEFT LoRA"
+        )
+        (tmp_path / name).touch()
+    assert check(values) == []
+
+
+@pytest.mark.parametrize("policy", ["linear", "alignx"])
+@pytest.mark.parametrize(
+    ("options", "key"), [({"top_k": 9}, "top_k"), ({"routing": {"top_k": 9}}, "routing.top_k"), ({"top_k": 2}, None)]
+)
+def test_a_router_cannot_use_more_experts_than_there_are(policy: str, options: dict[str, Any], key: str | None) -> None:
+    values = small_recipe(systems=[{"name": "mine", "policy": policy, "options": options}])
+    if key is None:
+        assert check(values) == []
+        return
+    with pytest.raises(ConfigError) as caught:
+        check(values)
+    assert str(caught.value) == f"x.yaml: systems.0.options.{key}: got 9; there are 2 experts, so at most that"
 
 
 @pytest.mark.parametrize(

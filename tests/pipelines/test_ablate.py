@@ -147,6 +147,7 @@ def test_no_seeds_are_refused(made: Made, tmp_path: Path, seeds: int) -> None:
         (["experts.rank=2,4"], "rank"),
         (["axes.*.trian.options.conflict=0,1"], "trian"),
         (["axes.kindness.train.options.conflict=0,1"], "kindness"),
+        (["axes.*.train.options.conflct=0,1"], "tiny.yaml: conflct=0, seed 0: axes.helpfulness.train.0.options: "),
     ],
 )
 @pytest.mark.usefixtures("no_work")

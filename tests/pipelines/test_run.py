@@ -341,7 +341,7 @@ def test_names_that_cannot_be_folders_are_refused(
 
 def test_a_sharded_base_is_refused_to_systems_that_need_it_whole(finished: Any, tmp_path: Path) -> None:
     recipe = tiny_recipe(finished.base, "base.shard=true", systems=["base", "xlora"])
-    with pytest.raises(ConfigError, match=r"systems\.xlora: 'xlora' needs every weight .* leave this system out"):
+    with pytest.raises(ConfigError, match=r"systems\.1\.policy: 'xlora' needs every weight .* leave this system out"):
         run(recipe, out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 

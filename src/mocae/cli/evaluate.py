@@ -97,13 +97,22 @@ def _target(
     """Return what is evaluated.
 
     Raises:
-        ConfigError: nothing, or more than one thing, or a server without the model's name.
+        ConfigError: nothing, or more than one thing, or a server without the model's name, or a format for either.
+        PluginError: no such format.
     """
     import os
 
     from mocae.judges.endpoint import Endpoint
     from mocae.pipelines.targets import EndpointTarget, artifact_target, model_target
+    from mocae.prompts import FORMATS
 
+    if prompt_format is not None:
+        FORMATS.get(prompt_format)
+        if artifact is not None or endpoint is not None:
+            raise ConfigError(
+                f"eval: --format {prompt_format} is for --model alone: a folder names its own format, and a server "
+                "applies its own; leave it out"
+            )
     if endpoint is not None:
         if artifact is not None or model is None:
             raise ConfigError(

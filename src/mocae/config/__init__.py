@@ -24,7 +24,6 @@ from mocae.config.rivals import (
     TrinityXConfig,
     XLoraConfig,
     rival_options,
-    sharding_problem,
 )
 from mocae.config.routing import (
     CalibratorsConfig,
@@ -67,6 +66,5 @@ __all__ = [
     "override_model",
     "parse_recipe",
     "rival_options",
-    "sharding_problem",
     "validate",
 ]

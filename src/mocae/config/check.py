@@ -125,18 +125,26 @@ def _system_problems(recipe: Recipe) -> list[str]:
                 place = f"systems.{index}"
                 problems.append(str(error) if str(error).startswith(place) else f"{place}.policy: {error}")
             continue
-        given = dict(system.options)
+        given, where = dict(system.options), f"systems.{index}.options"
+        most = {}
         if head in ROUTED_SYSTEMS and "routing" in given:
             try:
-                override_model(recipe.routing, given.pop("routing"), where=f"systems.{index}.options.routing")
+                routing = override_model(recipe.routing, given.pop("routing"), where=f"{where}.routing")
+                most[f"{where}.routing.top_k"] = routing.top_k
             except ConfigError as error:
                 problems.append(str(error))
         wrong, options = _plugin(f"systems.{index}.policy", POLICIES, head, given, _GIVEN_TO_POLICIES)
         problems += wrong
+        most[f"{where}.top_k"] = options.get("top_k")
+        problems += [
+            f"{key}: got {top_k}; there are {len(recipe.axes)} experts, so at most that"
+            for key, top_k in most.items()
+            if top_k is not None and top_k > len(recipe.axes)
+        ]
         weights = options.get("weights")
         for axis in weights if isinstance(weights, Mapping) else ():
             if axis not in recipe.axis_names:
-                problems.append(f"systems.{index}.options.weights: {unknown_name('axis', axis, recipe.axis_names)}")
+                problems.append(f"{where}.weights: {unknown_name('axis', axis, recipe.axis_names)}")
     return problems
 
 

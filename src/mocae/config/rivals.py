@@ -207,13 +207,8 @@ def rival_options(system: SystemConfig, axes: tuple[str, ...], *, where: str) ->
     config = override_model(given(), dict(system.options), where=where)
     if isinstance(config, SequentialConfig) and config.order is not None and sorted(config.order) != sorted(axes):
         raise ConfigError(f"{where}.order: got {list(config.order)}; name every axis once ({', '.join(axes)})")
-    if isinstance(config, TrinityXConfig) and (config.importance == "adapter") != (
-        config.importance_adapter is not None
-    ):
-        raise ConfigError(
-            f"{where}.importance_adapter: got {config.importance_adapter} with importance {config.importance!r}; "
-            "give a PEFT folder with 'adapter', and none with the others"
-        )
+    if isinstance(config, TrinityXConfig):
+        _check_importance(config, where)
     top_k = getattr(config, "top_k", None)
     if top_k is not None and head != "arrow" and top_k > len(axes):
         raise ConfigError(f"{where}.top_k: got {top_k}; there are {len(axes)} experts, so at most that")
@@ -228,6 +223,18 @@ def sharding_problem(policy: str) -> str | None:
         f"{policy!r} needs every weight of the base model whole, and base.shard cuts them over the processes; leave "
         "this system out, or run without base.shard"
     )
+
+
+def _check_importance(config: TrinityXConfig, where: str) -> None:
+    folder = config.importance_adapter
+    if (config.importance == "adapter") != (folder is not None):
+        raise ConfigError(
+            f"{where}.importance_adapter: got {folder} with importance {config.importance!r}; "
+            "give a PEFT folder with 'adapter', and none with the others"
+        )
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if folder is not None and not (folder / name).is_file():
+            raise ConfigError(f"{where}.importance_adapter: no file '{folder / name}'; give the folder of a PEFT LoRA")
 
 
 def _merge_options(method: str, options: dict[str, Any], axes: tuple[str, ...], where: str) -> dict[str, Any]:

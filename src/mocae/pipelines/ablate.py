@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mocae.config import Recipe, load_recipe
+from mocae.config import Recipe, load_recipe, validate
 from mocae.errors import ConfigError
 from mocae.evaluation import Bootstrap, difference_over_seeds, read_samples
 from mocae.files import write_whole
@@ -91,6 +91,8 @@ def ablate(
         (setting.name, seed): _plan(recipe, first, overrides, setting, seed, out)
         for setting, seed in itertools.product(settings, numbers)
     }
+    for one in planned.values():  # all before the first: the last setting's mistake shows now, not after hours
+        validate(one.recipe, where=f"{recipe}: {one.label}")
     pool = StagePool(out / ".stages")
     with visible(progress), Store(out).locked():
         run_all(list(planned.values()), systems=systems, pool=pool, jobs=jobs, threads=threads, progress=progress)

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import mocae
-from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load_recipe, sharding_problem
+from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load_recipe, validate
 from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import sample_to_json
@@ -71,6 +71,7 @@ def run(
         MocaeError: see `mocae.errors`; what is finished stays, and the same call goes on with it.
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
+    validate(loaded)
     chosen = _chosen(loaded, systems)
     store = Store(Path(out), pool)
     join(cpu=pick_device(loaded.base.device) == "cpu")
@@ -141,11 +142,7 @@ def _chosen(recipe: Recipe, names: Sequence[str] | None) -> list[SystemConfig]:
                 "this one another name"
             )
     _refuse_bad_folders(list(wanted))
-    chosen = [known.get(name) or SystemConfig(name=name, policy=name) for name in wanted]
-    for system in chosen if recipe.base.shard else ():
-        if refused := sharding_problem(system.policy):
-            raise ConfigError(f"systems.{system.name}: {refused}")
-    return chosen
+    return [known.get(name) or SystemConfig(name=name, policy=name) for name in wanted]
 
 
 def _refuse_bad_folders(names: Sequence[str]) -> None:
