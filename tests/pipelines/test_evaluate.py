@@ -216,6 +216,18 @@ def test_answers_that_do_not_come_are_counted_and_asked_again(tmp_path: Path) ->
         assert evaluate(target(server), suite, out=tmp_path / "out", progress=False).report["counts"]["unanswered"] == 0
 
 
+def test_a_server_that_answers_nothing_is_told_with_its_cause(tmp_path: Path) -> None:
+    with endpoint_server(lambda *_: Failure(503)) as server:
+        suite = own_suite(tmp_path, server.base_url)
+        # So few that the endpoint does not count as gone before all were tried.
+        with pytest.raises(JudgeError) as caught:
+            evaluate(target(server), suite, out=tmp_path / "out", limit=3, progress=False)
+    assert str(caught.value).startswith(
+        f"model: none of 3 prompts was answered (last: endpoint {server.base_url}: InternalServerError 503: "
+    )
+    assert str(caught.value).endswith("); the same command asks again")
+
+
 def test_repeated_prompts_are_asked_once_and_told(tmp_path: Path) -> None:
     rows = [{"prompt": "Say a.", "reference": "reference a"}] * 3 + [{"prompt": "Say b.", "reference": "reference b"}]
     with endpoint_server(speak) as server:

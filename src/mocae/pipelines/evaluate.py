@@ -118,7 +118,8 @@ def _answer(target: Target, suite: Suite, tests: Sequence[Example], log: EvalLog
             started = now
     answers = [answer for answer in map(log.answer, tests) if answer is not None]
     if not answers:
-        raise JudgeError(f"{target.label}: none of {len(tests)} prompts was answered; the same command asks again")
+        why = f" (last: {target.problem})" if target.problem else ""
+        raise JudgeError(f"{target.label}: none of {len(tests)} prompts was answered{why}; the same command asks again")
     return answers
 
 

@@ -24,12 +24,14 @@ class Target(Protocol):
         base_model: the model behind it.
         identity: JSON values that tell it apart from others.
         seen: prompts it has learned from; None: not known.
+        problem: why the last answer that did not come did not, "" where all came.
     """
 
     label: str
     base_model: str
     identity: dict[str, Any]
     seen: Seen | None
+    problem: str
 
     def answers(
         self, examples: Sequence[Example], generation: GenerationConfig, *, seed: int
@@ -57,6 +59,8 @@ class ModelTarget:
         identity: see `Target`.
         seen: see `Target`.
     """
+
+    problem = ""
 
     def __init__(
         self,
@@ -122,6 +126,7 @@ class EndpointTarget:
         self._client = EndpointClient(endpoint, cache=cache)
         self.label = self.base_model = endpoint.model
         self.identity: dict[str, Any] = {"base_url": endpoint.base_url, "model": endpoint.model}
+        self.problem = ""
 
     def answers(
         self, examples: Sequence[Example], generation: GenerationConfig, *, seed: int
@@ -134,6 +139,9 @@ class EndpointTarget:
         for start in range(0, len(examples), step):
             some = examples[start : start + step]
             asked = self._client.ask([[{"role": "user", "content": e.prompt}] for e in some], parameters=parameters)
+            for reply in asked:
+                if reply.text is None:
+                    self.problem = f"endpoint {self._client.where}: {reply.error}"
             yield [
                 Answer(example, reply.text.strip(), None, reply.n_tokens)
                 for example, reply in zip(some, asked, strict=True)

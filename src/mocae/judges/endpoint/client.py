@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ class EndpointClient:
         from_environment = endpoint.base_url is None and "OPENAI_API_KEY" in os.environ
         key = endpoint.api_key or (None if from_environment else "none")
         self._client = OpenAI(base_url=endpoint.base_url, api_key=key, timeout=endpoint.timeout_s, max_retries=0)
+        weakref.finalize(self, self._client.close)  # its connections, which would stay open with nobody to use them
 
     def ask(self, requests: Sequence[Messages], *, parameters: Mapping[str, Any], tag: str = "") -> list[Asked]:
         """Return what came of each request, in order; equal requests are sent once.
@@ -160,7 +162,7 @@ class EndpointClient:
                 error = _told(failure)
                 if status in _NO_USE:
                     raise JudgeError(
-                        f"endpoint {self._where()}: model {self.endpoint.model!r}: {error}; check base_url, model, "
+                        f"endpoint {self.where}: model {self.endpoint.model!r}: {error}; check base_url, model, "
                         "api_key and parameters"
                     ) from failure
                 wait = _retry_after(failure)
@@ -205,12 +207,14 @@ class EndpointClient:
             gone = self._failed_in_a_row >= self.endpoint.give_up_after
         if gone:
             raise JudgeError(
-                f"endpoint {self._where()}: {self.endpoint.give_up_after} requests in a row got no reply (last: "
+                f"endpoint {self.where}: {self.endpoint.give_up_after} requests in a row got no reply (last: "
                 f"{error}); start it or check base_url, the same command goes on with what is missing"
             )
         return Asked(None, error, seconds=seconds)
 
-    def _where(self) -> str:
+    @property
+    def where(self) -> str:
+        """URL of the server, in words where it is the client's default."""
         return self.endpoint.base_url or "(default of the openai client)"
 
     def _backoff(self, attempt: int) -> float:
