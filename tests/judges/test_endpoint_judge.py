@@ -53,6 +53,20 @@ def test_verdicts_come_in_order_with_raw_text_and_usage() -> None:
     assert server.bodies[0]["temperature"] == 0.0
 
 
+def test_what_earlier_starts_took_is_counted_apart(tmp_path: Path) -> None:
+    options = {"cache": str(tmp_path / "cache.jsonl"), "prompt_price": 2.0, "completion_price": 10.0}
+    with endpoint_server(lambda *_: "Verdict: yes") as server:
+        first = judge(server.base_url, **options)
+        first.judge(answers(4))
+        assert first.usage_before(answers(6)).answered == 0  # what this start has asked itself
+        again = judge(server.base_url, **options)
+        again.judge(answers(6))
+    assert (again.usage.cached, again.usage.answered, again.usage.prompt_tokens) == (4, 2, 20)
+    before = again.usage_before(answers(6))
+    assert (before.answered, before.prompt_tokens, before.completion_tokens) == (4, 40, 8)
+    assert before.cost == pytest.approx((40 * 2 + 8 * 10) / 1e6)
+
+
 def test_only_probes_of_the_prompt_file_are_asked() -> None:
     with endpoint_server(lambda *_: "Verdict: yes") as server:
         assert judge(server.base_url).judge(answers(2, probe="harmful")) == [{}, {}]

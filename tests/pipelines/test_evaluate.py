@@ -137,6 +137,10 @@ def test_a_killed_evaluation_goes_on_and_asks_no_judged_sample_again(tmp_path: P
     win_rate = report["systems"]["model"]["helpfulness"]["win_rate"]
     assert (win_rate["value"], win_rate["n"]) == (1.0, n)
     assert report["judges"][0]["n_verdicts"] == n
+    # The last start asked nothing; what the earlier ones paid for is counted from their replies, each once.
+    usage, before = report["judges"][0]["usage"], report["judges"][0]["usage_before"]
+    assert (usage["requests"], usage["prompt_tokens"]) == (0, 0)
+    assert (before["answered"], before["prompt_tokens"], before["completion_tokens"]) == (2 * n, 20 * n, 4 * n)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -79,6 +79,8 @@ def test_what_a_server_took_and_how_often_order_decided_stand_beside_its_judge(r
     report["judges"][0] |= {"usage": usage, "flip_rate": 0.125}
     told = "12 requests, 4 from the cache; 120 tokens; cost 0.0123; 12.5\u00a0% flipped with the order"
     assert told in html_page(report)
+    report["judges"][0]["usage_before"] = {"answered": 7, "prompt_tokens": 70, "completion_tokens": 14, "cost": 0.5}
+    assert "; cost 0.0123; earlier starts: 7 replies, 84 tokens, cost 0.5; 12.5" in html_page(report)
 
 
 def test_all_text_from_models_and_files_is_escaped(report: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from mocae.errors import ArtifactError, JudgeError
 from mocae.evaluation import Bootstrap, judge_answers, measure_system, write_samples
 from mocae.files import parse_json, write_whole
 from mocae.judges import Judge, build_judge
+from mocae.judges.endpoint import EndpointJudge
 from mocae.metrics import estimate_rate
 from mocae.pipelines.eval_log import EvalLog
 from mocae.pipelines.store import Store, key_of
@@ -279,9 +280,9 @@ def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
     scored = [v for v in pairs if v.score is not None]
     if scored:
         told["flip_rate"] = sum(v.label == "flipped" for v in scored) / len(scored)
-    usage = getattr(judge, "usage", None)
-    if usage is not None:
-        told["usage"] = asdict(usage)
+    if isinstance(judge, EndpointJudge):
+        told["usage"] = asdict(judge.usage)
+        told["usage_before"] = asdict(judge.usage_before([s.answer for s in samples]))
     return told
 
 

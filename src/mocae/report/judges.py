@@ -65,6 +65,12 @@ def _row(judge: Mapping[str, Any]) -> JudgeRow:
     )
 
 
+def _spent(usage: Mapping[str, Any]) -> list[str]:
+    tokens = (usage.get("prompt_tokens") or 0) + (usage.get("completion_tokens") or 0)
+    cost = [] if usage.get("cost") is None else [f"cost {usage['cost']:.4g}"]
+    return [f"{format_count(tokens)} tokens", *cost]
+
+
 def _asked(judge: Mapping[str, Any]) -> str:
     usage, flips = judge.get("usage") or {}, read_estimate(judge.get("flip_rate"))
     told = []
@@ -72,10 +78,10 @@ def _asked(judge: Mapping[str, Any]) -> str:
         told.append(
             f"{format_count(usage.get('requests'))} requests, {format_count(usage.get('cached'))} from the cache"
         )
-        tokens = (usage.get("prompt_tokens") or 0) + (usage.get("completion_tokens") or 0)
-        told.append(f"{format_count(tokens)} tokens")
-    if usage.get("cost") is not None:
-        told.append(f"cost {usage['cost']:.4g}")
+        told += _spent(usage)
+    before = judge.get("usage_before") or {}
+    if before.get("answered"):
+        told.append(f"earlier starts: {format_count(before['answered'])} replies, {', '.join(_spent(before))}")
     if flips.value is not None:
         told.append(f"{format_estimate(flips)} flipped with the order")
     return "; ".join(told)

@@ -101,6 +101,7 @@ class EndpointClient:
 
         self.endpoint = endpoint
         self.usage = Usage()
+        self._new: set[str] = set()
         self._cache = ReplyCache(cache)
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
@@ -143,6 +144,19 @@ class EndpointClient:
                 raise
         return [found[key] for key in keys]
 
+    def usage_before(self, requests: Sequence[Messages], *, parameters: Mapping[str, Any], tag: str = "") -> Usage:
+        """Return what the kept replies to these requests took that came before this client was made.
+
+        Only replies are kept: requests that failed then, and retries, are in no number.
+        """
+        before = Usage()
+        for key in {self.key(messages, parameters, tag) for messages in requests} - self._new:
+            reply = self._cache.get(key)
+            if reply is not None:
+                self._add(before, reply)
+        before.requests = before.answered
+        return before
+
     def key(self, messages: Messages, parameters: Mapping[str, Any], tag: str) -> str:
         """Return the identity of a request in the cache: server, model, prompt file, parameters and text."""
         asked = {"base_url": self.endpoint.base_url, "model": self.endpoint.model, "tag": tag}
@@ -167,7 +181,7 @@ class EndpointClient:
                     ) from failure
                 wait = _retry_after(failure)
             else:
-                self._count(reply)
+                self._count(key, reply)
                 self._cache.put(key, reply)
                 seconds = time.perf_counter() - started
                 return Asked(reply.text, seconds=seconds, n_tokens=reply.completion_tokens)
@@ -189,16 +203,20 @@ class EndpointClient:
         prompt, completed = (getattr(usage, name, 0) or 0 for name in ("prompt_tokens", "completion_tokens"))
         return CachedReply(text, int(prompt), int(completed))
 
-    def _count(self, reply: CachedReply) -> None:
-        end, usage = self.endpoint, self.usage
+    def _count(self, key: str, reply: CachedReply) -> None:
         with self._lock:
             self._failed_in_a_row = 0
-            usage.answered += 1
-            usage.prompt_tokens += reply.prompt_tokens
-            usage.completion_tokens += reply.completion_tokens
-            if end.prompt_price is not None and end.completion_price is not None:
-                spent = reply.prompt_tokens * end.prompt_price + reply.completion_tokens * end.completion_price
-                usage.cost = (usage.cost or 0.0) + spent / 1e6
+            self._new.add(key)
+            self._add(self.usage, reply)
+
+    def _add(self, usage: Usage, reply: CachedReply) -> None:
+        end = self.endpoint
+        usage.answered += 1
+        usage.prompt_tokens += reply.prompt_tokens
+        usage.completion_tokens += reply.completion_tokens
+        if end.prompt_price is not None and end.completion_price is not None:
+            spent = reply.prompt_tokens * end.prompt_price + reply.completion_tokens * end.completion_price
+            usage.cost = (usage.cost or 0.0) + spent / 1e6
 
     def _failed(self, error: str, seconds: float) -> Asked:
         with self._lock:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mocae.errors import ConfigError
 from mocae.judges.base import JudgeQuality
-from mocae.judges.endpoint.client import Asked, Endpoint, EndpointClient, Usage
+from mocae.judges.endpoint.client import Asked, Endpoint, EndpointClient, Messages, Usage
 from mocae.judges.endpoint.parsers import PARSERS, Parsed
 from mocae.judges.endpoint.prompts import JudgePrompt, load_prompt
 from mocae.types import Answer, Verdict
@@ -42,17 +42,19 @@ class EndpointJudge:
         """Requests, tokens and cost so far."""
         return self._client.usage
 
+    def usage_before(self, answers: Sequence[Answer]) -> Usage:
+        """Return what judging these answers took before this judge was made, as the cache of replies tells."""
+        _, requests = self._requests(answers)
+        return self._client.usage_before(requests, parameters=self._prompt.parameters, tag=self._prompt.hash)
+
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return the verdict on each answer to a probe of the prompt file, {} for the others.
 
         Raises:
             JudgeError: the endpoint cannot be used at all, see `EndpointClient.ask`.
         """
-        mine = [i for i, answer in enumerate(answers) if self._applies(answer)]
-        pair = self._prompt.judgement == "win"
-        requests = [self._prompt.messages(filled(answers[i])) for i in mine]
-        if pair:
-            requests += [self._prompt.messages(filled(answers[i], swapped=True)) for i in mine]
+        mine, requests = self._requests(answers)
+        pair = len(requests) > len(mine)
         asked = self._client.ask(requests, parameters=self._prompt.parameters, tag=self._prompt.hash)
         judged: list[dict[str, Verdict]] = [{} for _ in answers]
         for place, i in enumerate(mine):
@@ -60,6 +62,12 @@ class EndpointJudge:
             verdict = self._verdict(replies)
             judged[i] = dict.fromkeys(self.judgements, verdict)
         return judged
+
+    def _requests(self, answers: Sequence[Answer]) -> tuple[list[int], list[Messages]]:
+        """Return which answers are asked about, and what is asked; comparisons in both orders, one after the other."""
+        mine = [i for i, answer in enumerate(answers) if self._applies(answer)]
+        orders = (False, True) if self._prompt.judgement == "win" else (False,)
+        return mine, [self._prompt.messages(filled(answers[i], swapped=swapped)) for swapped in orders for i in mine]
 
     def _applies(self, answer: Answer) -> bool:
         needed = self._prompt.judgement != "win" or _reference(answer) is not None
