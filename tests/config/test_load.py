@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mocae.config import Recipe, dump_recipe, load_recipe, parse_recipe
+from mocae.config import Recipe, dump_recipe, load_recipe, parse_recipe, shipped_recipes
 from mocae.config.yaml import dump_yaml, read_yaml
 from mocae.errors import ConfigError
 from recipes_for_tests import small_recipe
@@ -140,3 +140,16 @@ def test_the_environment_fills_what_is_null(monkeypatch: pytest.MonkeyPatch) -> 
     assert (told.data_root, told.base.model) == (Path("told"), "pocket")
     over = parse_recipe(small_recipe(), ["base.model=other", "data_root=set"])
     assert (over.data_root, over.base.model) == (Path("set"), "other")
+
+
+def test_a_bare_name_is_a_recipe_that_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert set(shipped_recipes()) >= {"pocket", "pocket-ablation", "pocket-orders"}
+    assert load_recipe("pocket") == load_recipe(shipped_recipes()["pocket"])
+    with pytest.raises(ConfigError, match=r"^poket: no such file, and unknown recipe 'poket'.*mean 'pocket'"):
+        load_recipe("poket")
+    (tmp_path / "pocket").write_text("name: 3", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^pocket: name: got 3"):  # a file comes first
+        load_recipe("pocket")
+    with pytest.raises(ConfigError, match=r"^\S*x/pocket: cannot be read"):
+        load_recipe(tmp_path / "x" / "pocket")

@@ -27,6 +27,15 @@ NAMES = [system if isinstance(system, str) else system["name"] for system in SYS
 N_TEST = 9
 
 
+def test_a_run_that_could_not_draw_its_report_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("mocae.extras._is_there", lambda module: module != "matplotlib")
+    with pytest.raises(ConfigError, match=r"matplotlib is not installed; run: pip install 'mocae\[eval\]'"):
+        run(tiny_recipe(tmp_path), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def assert_same_numbers(report: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
     """Compare the systems and policies of a report with those of the whole run, all but what the clock says."""
     assert report["systems"]

@@ -34,33 +34,11 @@ from mocae.cli.serve import serve
 from mocae.cli.ui import ui
 from mocae.cli.validate import validate
 from mocae.errors import ConfigError, MocaeError, PluginError
+from mocae.extras import missing_extra
 
 __all__ = ["app", "main"]
 
 _FAILED, _WRONG_USAGE = 1, 2
-
-_EXTRA_OF = {
-    "torch": "train",
-    "transformers": "train",
-    "peft": "train",
-    "trl": "train",
-    "accelerate": "train",
-    "datasets": "train",
-    "jaxtyping": "train",
-    "sklearn": "eval",
-    "skops": "eval",
-    "matplotlib": "eval",
-    "openai": "eval",
-    "lm_eval": "bridge",
-    "gguf": "export",
-    "fastapi": "serve",
-    "httpx2": "serve",
-    "prometheus_client": "serve",
-    "starlette": "serve",
-    "uvicorn": "serve",
-    "gradio": "ui",
-}
-"""Optional modules and the extra that brings them."""
 
 _TALKATIVE = ("bitsandbytes", "torchao", "torch.utils._pytree")
 """Loggers that warn about kernels for other machines when they are merely installed and imported."""
@@ -77,7 +55,7 @@ app = typer.Typer(
 
     A first run, a few minutes on two cores, no download:
 
-        [bold]mocae run recipes/pocket.yaml --out out/pocket[/bold]
+        [bold]mocae run pocket --out out/pocket[/bold]
 
         [bold]mocae chat out/pocket --show-routing[/bold]""",
 )
@@ -145,5 +123,4 @@ def _message(error: MocaeError | ModuleNotFoundError | OSError) -> str | None:
     if isinstance(error, OSError):  # a disk may be full wherever something is written, in a library too
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; free space or give another folder" if error.errno in _DISK else None
-    extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
-    return extra and f"{error.name} is not installed; run: pip install 'mocae[{extra}]'"
+    return missing_extra(error)

@@ -83,7 +83,7 @@ def train_expert(
 
     `mocae run` of the same recipe into the same folder goes on with it, so experts can be trained one by one.
 
-    [bold]mocae train-expert recipes/pocket.yaml --axis honesty --out out/pocket[/bold]
+    [bold]mocae train-expert pocket --axis honesty --out out/pocket[/bold]
     """
     from mocae.config import load_recipe
     from mocae.config import validate as check

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     METRICS = "metrics"
     POLICIES = "policies"
     PROBES = "probes"
+    RECIPES = "recipes"
     SOURCES = "sources"
     SYSTEMS = "systems"
 
@@ -41,7 +42,7 @@ def ls(
 
     [bold]mocae ls judges[/bold]
 
-    [bold]mocae ls axes recipes/pocket.yaml[/bold]
+    [bold]mocae ls axes pocket[/bold]
     """
     if (kind is Kind.AXES) is (recipe is None):
         raise ConfigError(
@@ -93,6 +94,10 @@ def _registered(kind: Kind) -> dict[str, str]:
             from mocae.axes import PROBES
 
             return {p.name: f"wants {_wants(p.wants)}" for p in PROBES.values()}
+        case Kind.RECIPES:
+            from mocae.config import shipped_recipes
+
+            return {name: _purpose(file) for name, file in shipped_recipes().items()}
         case Kind.SYSTEMS:
             from mocae.config import TRAINED_SYSTEMS
 
@@ -105,3 +110,8 @@ def _registered(kind: Kind) -> dict[str, str]:
 
 def _wants(wants: Mapping[str, bool]) -> str:
     return ", ".join(name if wanted else f"not {name}" for name, wanted in wants.items())
+
+
+def _purpose(recipe: Path) -> str:
+    """Return the comment that opens a recipe, its first line."""
+    return recipe.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")

@@ -11,7 +11,9 @@ from mocae.errors import ConfigError
 
 __all__ = ["AsJson", "RecipePath", "Settings", "factors", "words"]
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file, such as recipes/pocket.yaml.")]
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of one that ships: `mocae ls recipes`.")
+]
 
 Settings = Annotated[
     list[str] | None,

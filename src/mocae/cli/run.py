@@ -41,9 +41,9 @@ def run(
 ) -> None:
     """Run a recipe from data to report. A run that was stopped goes on where it was.
 
-    [bold]mocae run recipes/pocket.yaml --out out/pocket[/bold]
+    [bold]mocae run pocket --out out/pocket[/bold]
 
-    [bold]mocae run recipes/pocket.yaml --out out/r16 --set experts.r=16 --systems base,alignx[/bold]
+    [bold]mocae run pocket --out out/r16 --set experts.r=16 --systems base,alignx[/bold]
 
     Several processes or machines share a run that a launcher starts; see docs/scale.md:
 

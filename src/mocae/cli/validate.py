@@ -12,7 +12,7 @@ __all__ = ["validate"]
 def validate(recipe: RecipePath, settings: Settings = None) -> None:
     """Check a recipe: keys, ranges, names of plug-ins, data files. Reads no weights and no rows.
 
-    [bold]mocae validate recipes/pocket.yaml[/bold]
+    [bold]mocae validate pocket[/bold]
 
     [bold]mocae validate recipes/real-small.yaml --set data_root=data[/bold]
     """

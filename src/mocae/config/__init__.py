@@ -32,6 +32,7 @@ from mocae.config.routing import (
     OutputCalibratorsConfig,
     RoutingConfig,
 )
+from mocae.config.shipped import find_recipe, shipped_recipes
 from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig, OptimizerConfig, SourceConfig
 
 __all__ = [
@@ -62,9 +63,11 @@ __all__ = [
     "TrinityXConfig",
     "XLoraConfig",
     "dump_recipe",
+    "find_recipe",
     "load_recipe",
     "override_model",
     "parse_recipe",
     "rival_options",
+    "shipped_recipes",
     "validate",
 ]

@@ -1,19 +1,25 @@
-"""Whether what a recipe names is there: plug-ins, their options, data files. Reads no row and no weight."""
+"""Whether what a recipe names is there: plug-ins, their options, data files. Reads no row and no weight.
+
+Options are checked against the signature of the code that takes them. Where that code needs a package that is not
+installed (a policy needs torch), a note says what was not checked and which extra brings it.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mocae.config.comparing import ROUTED_SYSTEMS
+from mocae.config.comparing import ROUTED_SYSTEMS, SystemConfig
 from mocae.config.overrides import override_model
 from mocae.config.recipe import Recipe
 from mocae.config.rivals import TRAINED_SYSTEMS, rival_options, sharding_problem
 from mocae.config.training import AxisConfig, SourceConfig
 from mocae.data import SOURCES, checked_options
 from mocae.errors import ConfigError, PluginError, unknown_name
+from mocae.extras import missing_extra
 from mocae.judges import JUDGES
 from mocae.prompts import FORMATS
 from mocae.registry import Registry
@@ -45,25 +51,31 @@ def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
     if recipe.base.model is None:
         notes.append("base.model: not set; a run needs --set base.model=... or MOCAE_BASE_MODEL")
     files: dict[Path, str] = {}  # file -> the first key that names it
+    unseen: dict[str, list[str]] = {}  # what to install -> the keys that cannot be checked without it
     for axis in recipe.axes:
         local = axis.adapter is not None and (axis.adapter.startswith((".", "/", "~")) or axis.adapter.count("/") != 1)
         if axis.adapter is not None and local and not Path(axis.adapter).expanduser().is_dir():
             problems.append(f"axes.{axis.name}.adapter: no folder {axis.adapter!r}; give a PEFT LoRA or a hub id")
     for key, _, source in _sources(recipe):
-        wrong, _ = _plugin(f"{key}.source", SOURCES, source.source, source.options, _GIVEN_TO_SOURCES)
-        problems += wrong
+        with _skipped_without_extra(f"{key}.source", unseen):
+            wrong, _ = _plugin(f"{key}.source", SOURCES, source.source, source.options, _GIVEN_TO_SOURCES)
+            problems += wrong
         if source.path is not None:
             files.setdefault(source.path, f"{key}.path")
     for index, judge in enumerate(recipe.judges):
-        wrong, options = _plugin(f"judges.{index}.judge", JUDGES, judge.judge, judge.options, _GIVEN_TO_JUDGES)
-        problems += wrong
-        for option, value in options.items():
-            if isinstance(value, Path):
-                files.setdefault(value, f"judges.{index}.options.{option}")
-    problems += _system_problems(recipe)
+        with _skipped_without_extra(f"judges.{index}", unseen):
+            wrong, options = _plugin(f"judges.{index}.judge", JUDGES, judge.judge, judge.options, _GIVEN_TO_JUDGES)
+            problems += wrong
+            for option, value in options.items():
+                if isinstance(value, Path):
+                    files.setdefault(value, f"judges.{index}.options.{option}")
+    for index, system in enumerate(recipe.systems):
+        with _skipped_without_extra(f"systems.{index}", unseen):
+            problems += _system_problems(recipe, system, f"systems.{index}")
     missing, unchecked = _check_files(recipe, files)
     problems += missing
     notes += unchecked
+    notes += [f"{', '.join(keys)}: not checked; {reason}" for reason, keys in unseen.items()]
     problems += _overlaps(recipe)
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
@@ -110,41 +122,50 @@ def _plugin(
         return [f"{key.rpartition('.')[0]}.options: {error}"], {}
 
 
-def _system_problems(recipe: Recipe) -> list[str]:
+@contextmanager
+def _skipped_without_extra(key: str, unseen: dict[str, list[str]]) -> Iterator[None]:
+    """Return a context that notes `key` in `unseen` where the code to check it with needs a package of an extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        reason = missing_extra(error)
+        if reason is None:
+            raise
+        unseen.setdefault(reason, []).append(key)
+
+
+def _system_problems(recipe: Recipe, system: SystemConfig, where: str) -> list[str]:
+    head = system.policy.partition(":")[0]
+    problems: list[str] = []
+    if recipe.base.shard and (refused := sharding_problem(system.policy)):
+        problems.append(f"{where}.policy: {refused}")
+    if head in TRAINED_SYSTEMS:
+        try:
+            rival_options(system, recipe.axis_names, where=where)
+        except (ConfigError, PluginError) as error:
+            problems.append(str(error) if str(error).startswith(where) else f"{where}.policy: {error}")
+        return problems
+    given, most = dict(system.options), {}
+    if head in ROUTED_SYSTEMS and "routing" in given:
+        try:
+            routing = override_model(recipe.routing, given.pop("routing"), where=f"{where}.options.routing")
+            most[f"{where}.options.routing.top_k"] = routing.top_k
+        except ConfigError as error:
+            problems.append(str(error))
     from mocae.policies import POLICIES  # imports torch, which reading a recipe does not need
 
-    problems: list[str] = []
-    for index, system in enumerate(recipe.systems):
-        head = system.policy.partition(":")[0]
-        if recipe.base.shard and (refused := sharding_problem(system.policy)):
-            problems.append(f"systems.{index}.policy: {refused}")
-        if head in TRAINED_SYSTEMS:
-            try:
-                rival_options(system, recipe.axis_names, where=f"systems.{index}")
-            except (ConfigError, PluginError) as error:
-                place = f"systems.{index}"
-                problems.append(str(error) if str(error).startswith(place) else f"{place}.policy: {error}")
-            continue
-        given, where = dict(system.options), f"systems.{index}.options"
-        most = {}
-        if head in ROUTED_SYSTEMS and "routing" in given:
-            try:
-                routing = override_model(recipe.routing, given.pop("routing"), where=f"{where}.routing")
-                most[f"{where}.routing.top_k"] = routing.top_k
-            except ConfigError as error:
-                problems.append(str(error))
-        wrong, options = _plugin(f"systems.{index}.policy", POLICIES, head, given, _GIVEN_TO_POLICIES)
-        problems += wrong
-        most[f"{where}.top_k"] = options.get("top_k")
-        problems += [
-            f"{key}: got {top_k}; there are {len(recipe.axes)} experts, so at most that"
-            for key, top_k in most.items()
-            if top_k is not None and top_k > len(recipe.axes)
-        ]
-        weights = options.get("weights")
-        for axis in weights if isinstance(weights, Mapping) else ():
-            if axis not in recipe.axis_names:
-                problems.append(f"{where}.weights: {unknown_name('axis', axis, recipe.axis_names)}")
+    wrong, options = _plugin(f"{where}.policy", POLICIES, head, given, _GIVEN_TO_POLICIES)
+    problems += wrong
+    most[f"{where}.options.top_k"] = options.get("top_k")
+    problems += [
+        f"{key}: got {top_k}; there are {len(recipe.axes)} experts, so at most that"
+        for key, top_k in most.items()
+        if top_k is not None and top_k > len(recipe.axes)
+    ]
+    weights = options.get("weights")
+    for axis in weights if isinstance(weights, Mapping) else ():
+        if axis not in recipe.axis_names:
+            problems.append(f"{where}.options.weights: {unknown_name('axis', axis, recipe.axis_names)}")
     return problems
 
 

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from mocae.config.overrides import Place, apply_override
 from mocae.config.recipe import Recipe
+from mocae.config.shipped import find_recipe
 from mocae.config.yaml import dump_yaml, read_yaml
 from mocae.errors import ConfigError, unknown_name
 
@@ -25,11 +26,15 @@ ENVIRONMENT = {"MOCAE_DATA_ROOT": "data_root", "MOCAE_BASE_MODEL": "base.model"}
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in a YAML file, with `overrides` ("experts.r=16") applied before it is checked.
 
+    Args:
+        path: the file, or the bare name of a recipe that ships with the package ("pocket").
+        overrides: settings as after `--set`, applied in order.
+
     Raises:
         ConfigError: the file cannot be read, or something in it is wrong; one line a problem, each with
             the file, the dotted key and what is accepted there.
     """
-    file = Path(path)
+    file = find_recipe(Path(path))
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -38,7 +43,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}. Accepted: a YAML recipe") from error
     data = read_yaml(text, str(file))
     if data is None:
-        raise ConfigError(f"{file}: empty. Accepted: a YAML recipe; recipes/pocket.yaml is one to copy")
+        raise ConfigError(f"{file}: empty. Accepted: a YAML recipe; `mocae ls recipes` lists some to copy")
     if not isinstance(data, dict):
         raise ConfigError(
             f"{file}: got a {type(data).__name__} at the top. Accepted: a mapping with the keys of a recipe, "

@@ -17,6 +17,7 @@ from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load
 from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import sample_to_json
+from mocae.extras import require
 from mocae.files import write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
 from mocae.pipelines.collapse import overlap
@@ -73,6 +74,7 @@ def run(
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
     validate(loaded)
     chosen = _chosen(loaded, systems)
+    require("sklearn", "matplotlib", for_what="a run ends with calibrators and a report")
     store = Store(Path(out), pool)
     join(cpu=pick_device(loaded.base.device) == "cpu")
     if processes is not None and processes != size():
