@@ -7,6 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+import mocae
+
 ROOT = Path(__file__).parents[1]
 TEXTS = (".py", ".md", ".toml", ".yaml", ".txt", ".j2", ".html", "Makefile", "run")
 FOLDERS = ("src", "tests", "recipes", "docs", "examples", ".ci")
@@ -26,7 +30,7 @@ def test_every_dependency_is_pinned() -> None:
     wanted = names(project()["dependencies"])
     for extra in project()["optional-dependencies"].values():
         wanted |= names(extra)
-    assert wanted - pinned == set()
+    assert wanted - pinned - {"mocae"} == set()
 
 
 def test_pins_hold_on_every_machine() -> None:
@@ -45,3 +49,25 @@ def test_no_file_speaks_of_a_machine() -> None:
     assert len(texts) > 50
     speaking = {name: re.findall(r"(?<![\w.])/(?:work|home|Users)/[\w.-]+", text) for name, text in texts.items()}
     assert {name: found for name, found in speaking.items() if found} == {}
+
+
+def test_the_extra_all_names_every_other_but_dev() -> None:
+    extras = project()["optional-dependencies"]
+    (line,) = extras["all"]
+    assert set(line.removeprefix("mocae[").removesuffix("]").split(",")) == set(extras) - {"all", "dev"}
+
+
+def test_the_layers_of_the_docs_are_those_that_are_checked() -> None:
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = document["tool"]["importlinter"]["contracts"][0]["layers"]
+    told = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert " -> ".join(layers) in " ".join(told.split())
+
+
+def test_the_citation_is_of_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["title"], cited["version"], cited["license"]) == ("mocae", mocae.__version__, project()["license"])
+    assert [reference["identifiers"][0]["value"] for reference in cited["references"]] == [
+        "arXiv:2602.07381",
+        "arXiv:2509.08486",
+    ]
