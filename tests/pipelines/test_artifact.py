@@ -143,8 +143,22 @@ def _flip(name: str) -> Callable[[Path], None]:
     return damage
 
 
+def _of_before(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != "stages"}
+
+
 def _elsewhere(manifest: dict[str, Any], folder: str) -> dict[str, Any]:
     return {**manifest, "routers": {"alignx": {"folder": folder, "options": {}}}}
+
+
+def _exchange(name: str, other: str) -> Callable[[Path], None]:
+    """Put another whole stage in the place of one."""
+
+    def damage(out: Path) -> None:
+        shutil.rmtree(out / name)
+        shutil.copytree(out / other, out / name)
+
+    return damage
 
 
 def _remove(name: str) -> Callable[[Path], None]:
@@ -184,6 +198,8 @@ def _remove(name: str) -> Callable[[Path], None]:
         (_flip("experts/honesty/adapter_model.safetensors"), r"honesty/adapter_model\.safetensors: has changed"),
         (_remove("experts/honesty/adapter_config.json"), r"honesty/adapter_config\.json: is missing"),
         (_cut("experts/honesty/stage.json"), r"honesty/stage\.json: has changed"),
+        (_remove("experts/honesty/stage.json"), r"honesty/stage\.json: is missing"),
+        (_exchange("experts/honesty", "experts/helpfulness"), r"experts/honesty: was made anew.*brings them together"),
     ],
 )
 def test_a_damaged_folder_is_refused(copy: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -207,9 +223,15 @@ def test_a_damaged_folder_without_records_is_refused_too(
 ) -> None:
     for record in copy.rglob("stage.json"):
         record.unlink()
+    _manifest(_of_before)(copy)
     damage(copy)
     with pytest.raises(ArtifactError, match=message):
         mocae.load(copy, device="cpu")
+
+
+def test_a_manifest_of_before_stages_were_named_loads(copy: Path) -> None:
+    _manifest(_of_before)(copy)
+    assert mocae.load(copy, device="cpu").experts == AXES
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from mocae.cli import main
 from mocae.config import dump_recipe
 from mocae.errors import ArtifactError, ConfigError
 from mocae.models import load_base
-from mocae.pipelines.run import run
+from mocae.pipelines.manifest import read_manifest
+from mocae.pipelines.run import run, train_expert
 from mocae.pipelines.store import Store
 from run_for_tests import tiny_base, tiny_recipe
 
@@ -162,6 +163,39 @@ def test_every_command_refuses_a_damaged_artifact(
     ):
         assert message in refused(*words)
     assert not (tmp_path / "export").exists()
+
+
+def test_the_expert_of_a_finished_run_is_not_replaced(
+    finished: Any, copy: Path, tmp_path: Path, work: Any, refused: Refused
+) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump_recipe(finished.recipe), encoding="utf-8")
+    words = ("train-expert", recipe, "--axis", "honesty", "--out", copy, "--no-progress", "--set")
+    line = refused(*words, "axes.honesty.train.limit=8")
+    assert "experts/honesty: belongs to a finished run" in line
+    assert "Give another --out, or `mocae run` the recipe into this folder" in line
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert work.trained == []
+    assert train_expert(finished.recipe, axis="honesty", out=copy, progress=False) == copy / "experts" / "honesty"
+
+
+def test_a_run_that_stops_between_expert_and_router_is_not_taken_for_whole(
+    finished: Any, copy: Path, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tiny_recipe(finished.base, "axes.honesty.train.options.seed=5")
+    with monkeypatch.context() as patch:
+        patch.setattr("mocae.pipelines.fitting.fit_router", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(changed, out=copy, systems=["alignx"], progress=False)
+    with pytest.raises(ArtifactError, match=r"experts/honesty: was made anew, with other settings, after the run was"):
+        read_manifest(copy)
+    run(changed, out=copy, systems=["alignx"], progress=False)
+    assert read_manifest(copy)["axes"] == list(finished.recipe.axis_names)
+
+
+def _interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_another_base_model_is_refused(finished: Any, tmp_path: Path, refused: Refused) -> None:

@@ -175,6 +175,8 @@ def test_the_manifest_says_what_it_is(finished: Any) -> None:
     assert manifest["base"]["model"] == str(finished.base)
     assert manifest["base"]["dtype"] == "float32"
     assert set(manifest["routers"]) == {"linear", "alignx"}
+    experts, routers = [f"experts/{axis}" for axis in AXES], ["router/linear", "router/alignx"]
+    assert list(manifest["stages"]) == [*experts, *routers]
 
 
 def test_experts_are_plain_peft_adapters(finished: Any) -> None:

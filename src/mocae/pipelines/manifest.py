@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from mocae.files import parse_json
 from mocae.pipelines.store import refuse_changed
 from mocae.pipelines.summary import SCHEMA
 
-__all__ = ["DTYPES", "read_manifest"]
+__all__ = ["DTYPES", "parts_of", "read_manifest"]
 
 DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 """Number formats as torch and as recipes write them."""
@@ -53,6 +54,7 @@ class _Manifest(_Part):
     prompt_format: str
     max_new_tokens: PositiveInt
     routers: dict[str, _Router]
+    stages: dict[str, str] = {}
 
 
 class _Version(_Part):
@@ -85,10 +87,16 @@ def read_manifest(root: Path) -> dict[str, Any]:
         )
     if manifest["base"]["dtype"] not in DTYPES:
         raise ArtifactError(f"{path}: unknown dtype {manifest['base']['dtype']!r}; run the recipe again")
-    routers = [entry[key] for entry in manifest["routers"].values() for key in ("folder", "output") if entry.get(key)]
-    for folder in (*(f"experts/{axis}" for axis in manifest["axes"]), *routers):
-        refuse_changed(root / folder)
+    keys = manifest.get("stages", {})  # manifests of before they were written down name none
+    for folder in parts_of(manifest["axes"], manifest["routers"]):
+        refuse_changed(root / folder, keys.get(folder))
     return manifest
+
+
+def parts_of(axes: Iterable[str], routers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the stages a model is loaded from: experts, routers, output calibrators, by their folders."""
+    named = [entry[key] for entry in routers.values() for key in ("folder", "output") if entry.get(key)]
+    return [*(f"experts/{axis}" for axis in axes), *named]
 
 
 def _reason(error: Exception) -> str:

@@ -24,6 +24,7 @@ from mocae.pipelines.collapse import overlap
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete
 from mocae.pipelines.judges import Judges, make_judges
+from mocae.pipelines.manifest import parts_of
 from mocae.pipelines.pool import StagePool
 from mocae.pipelines.routing import routing_of
 from mocae.pipelines.rows import Rows, read_rows_of
@@ -96,6 +97,8 @@ def run(
 def train_expert(recipe: Recipe, *, axis: str, out: Path | str, progress: bool = True) -> Path:
     """Return the folder of one axis's expert, trained unless it is there; `run` into the same folder goes on with it.
 
+    The expert of a finished run is not replaced by another: its router and report were made with it.
+
     Args:
         recipe: what the expert belongs to; all its rows are read, so that a leak is found here already.
         axis: whose expert.
@@ -104,11 +107,12 @@ def train_expert(recipe: Recipe, *, axis: str, out: Path | str, progress: bool =
 
     Raises:
         ConfigError: no such axis.
+        ArtifactError: the folder is a finished run with another expert.
         MocaeError: see `mocae.errors`.
     """
     if axis not in recipe.axis_names:
         raise ConfigError(f"--axis: {unknown_name('axis', axis, recipe.axis_names)}")
-    store = Store(Path(out))
+    store = Store(Path(out), frozen=(Path(out) / "manifest.json").is_file())
     with visible(progress), _library_bars(progress), store.locked():
         rows = read_rows_of(recipe)
         base = _Run(recipe, store, ()).load_base()
@@ -273,6 +277,8 @@ class _Run:
             "max_new_tokens": self.recipe.generation.max_new_tokens,
             "seed": self.recipe.seed,
             "routers": routers,
+            # Which experts and routers this is about: one trained anew later is not taken for them.
+            "stages": {part: self.store.stages[part].key for part in parts_of(self.recipe.axis_names, routers)},
         }
 
 

@@ -99,14 +99,16 @@ class Store:
     Args:
         root: the folder.
         pool: stages that other folders share; a stage found there is linked in, a stage made here is linked there.
+        frozen: the folder is a finished run, of which no stage may be replaced by another.
 
     Attributes:
         stages: every stage asked for so far, by name.
     """
 
-    def __init__(self, root: Path, pool: StagePool | None = None) -> None:
+    def __init__(self, root: Path, pool: StagePool | None = None, *, frozen: bool = False) -> None:
         self.root = root
         self.pool = pool
+        self.frozen = frozen
         self.stages: dict[str, Stage] = {}
 
     @contextmanager
@@ -152,7 +154,8 @@ class Store:
             make: fills an empty folder.
 
         Raises:
-            ArtifactError: the disk is full or the folder cannot be written; finished stages stay.
+            ArtifactError: the disk is full or the folder cannot be written; finished stages stay. Or the store is
+                frozen and holds another stage of this name.
         """
         key = key_of({"stage": name, **inputs})
         folder = self.root / name
@@ -163,6 +166,12 @@ class Store:
                 raise ArtifactError(
                     f"{folder}: the processes of this run do not agree on what it depends on; give every machine the "
                     "same recipe, data, base model and versions"
+                )
+            if not whole and self.frozen and folder.is_dir():
+                raise ArtifactError(
+                    f"{folder}: belongs to a finished run, whose router and report were made with it, and this would "
+                    "be another. Give another --out, or `mocae run` the recipe into this folder: that makes anew "
+                    "whatever depends on it"
                 )
             if not whole and is_main():
                 self._place(name, folder, lambda partial: self._fill(partial, name, key, make))
@@ -252,18 +261,30 @@ def is_whole(folder: Path, key: str) -> bool:
         return False
 
 
-def refuse_changed(folder: Path) -> None:
-    """Refuse a finished stage that is not as it was finished; a folder without a record is let through.
+def refuse_changed(folder: Path, key: str | None = None) -> None:
+    """Refuse a finished stage that is not as it was finished.
+
+    Args:
+        folder: of the stage.
+        key: the stage it has to be; None: any, and a folder without a record is let through.
 
     Raises:
-        ArtifactError: the record or a file it lists is missing or has changed.
+        ArtifactError: the record or a file it lists is missing or has changed, or it is the record of another stage.
     """
-    if not (folder / _RECORD).is_file():
+    if key is None and not (folder / _RECORD).is_file():
         return
+    other = False
     try:
-        changed = next(_changed(folder, _sealed(folder)), None)
+        record = _sealed(folder)
+        changed = next(_changed(folder, record), None)
+        other = key is not None and record["key"] != key
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         changed = _RECORD
+    if other:
+        raise ArtifactError(
+            f"{folder}: was made anew, with other settings, after the run was finished; the rest of the folder belongs "
+            "to the one before. Run the recipe again into this folder, which brings them together"
+        )
     if changed is not None:
         state = "has changed" if (folder / changed).is_file() else "is missing"
         raise ArtifactError(
