@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mocae.errors import ArtifactError, ConfigError, DataError
+from mocae.errors import ArtifactError, ConfigError, DataError, TrainingError
 from mocae.experts import Optimisation, finetune_blocks, given_back, load_blocks
 from mocae.mixtures import H3FusionMixture, H3Losses, load_mixtures, on_h3fusion, save_mixtures, train_h3fusion
 from mocae.models import FeedForwardMixture, LoadedBase, decoder_layers, feed_forward
@@ -93,6 +93,13 @@ def test_the_gating_loss_drives_the_gate_to_the_axis(blocks: list[Path]) -> None
         _, weights = H3FusionMixture(base, mixtures, "xyz").generate_traced(ids, max_new_tokens=2, do_sample=False)
     assert weights.argmax(1).tolist() == [0, 1, 2]
     torch.testing.assert_close(weights.sum(1), torch.ones(3))
+
+
+def test_gates_without_a_say_are_refused_though_experts_train(blocks: list[Path]) -> None:
+    """One expert a token has weight 1 whatever its gate says; the experts' own gradient must not hide it."""
+    with mixed(blocks, top_k=1) as (base, mixtures):
+        with pytest.raises(TrainingError, match=r"gates and experts: it received no gradient from the language-model"):
+            train_h3fusion(base, mixtures, ROWS, losses=H3Losses(), train_experts=True, **SETTINGS)
 
 
 def test_regularisation_shrinks_the_experts(blocks: list[Path]) -> None:

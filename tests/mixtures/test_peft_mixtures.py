@@ -69,6 +69,18 @@ def test_x_lora_trains_its_head_alone_and_gives_the_base_back(base: LoadedBase, 
     assert torch.equal(logits(base.model), untouched)
 
 
+def test_an_x_lora_of_one_expert_a_token_tells_the_shares_in_use(base: LoadedBase, folders: list[Path]) -> None:
+    with given_back(base.model):
+        wrapped = on_xlora(base.model, folders, top_k=1)
+        with torch.no_grad():
+            for parameter in scaling_head(wrapped).parameters():
+                parameter.zero_()
+            scaling_head(wrapped)[-1].bias[1] = 0.01  # nearly even, and the second is the largest for every token
+        _, weights = XLoraMixture(base, wrapped, "abc").generate_traced(IDS, max_new_tokens=1, do_sample=False)
+        torch.testing.assert_close(weights, torch.tensor([[0.0, 1.0, 0.0]]).expand(3, 3))
+        assert train_xlora(base, wrapped, ROWS, **(SETTINGS | {"learning_rate": 1e-6})).collapsed
+
+
 def test_an_x_lora_whose_experts_do_nothing_is_refused(base: LoadedBase, tmp_path: Path) -> None:
     same = tiny_adapter(base.model, tmp_path / "same")  # softmax over equal experts: the head makes no difference
     with given_back(base.model):

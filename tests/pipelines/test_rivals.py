@@ -271,4 +271,4 @@ def test_a_collapsed_router_is_a_warning(rivals: Rivals, finished: Any, copy: Pa
     shutil.copytree(rivals.out / "trinityx" / "experts", copy / "trinityx" / "experts")
     systems = ["base", *(f"expert:{axis}" for axis in AXES), {"name": "one", "policy": "trinityx"}]
     report = run(tiny_recipe(finished.base, systems=systems), out=copy, progress=False).report
-    assert any("one: routing collapsed (entropy of the mean gate 0.012 of 1)" in w for w in report["notes"])
+    assert any("one: routing collapsed (entropy of the mean weights 0.012 of 1)" in w for w in report["notes"])

@@ -48,6 +48,19 @@ def test_top_k_keeps_the_largest_and_sums_to_one(make_router: Any, top_k: int) -
         assert set(kept.flatten().tolist()) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_pruned_experts_learn_as_if_they_were_in_use(make_router: Any, top_k: int) -> None:
+    values = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(2))
+
+    def gradient(**options: Any) -> torch.Tensor:
+        router = make_router(random=True, gamma=(1.0, 2.0, 3.0), **options).requires_grad_(True)
+        (router.fuse(router.alpha(states(), 2)) * values).sum().backward()
+        return router.weight.grad
+
+    assert gradient().abs().max() > 0.1
+    torch.testing.assert_close(gradient(top_k=top_k), gradient())
+
+
 def test_the_scale_of_hidden_states_does_not_matter(make_router: Any) -> None:
     router = make_router(random=True)
     torch.testing.assert_close(router.alpha(100 * states(), 2), router.alpha(states(), 2), atol=1e-4, rtol=1e-4)

@@ -62,6 +62,39 @@ def test_training_lowers_the_language_loss(base: LoadedBase, bank: ExpertBank, m
     assert record.last_loss < record.first_loss
 
 
+def test_one_expert_a_token_is_trained_by_the_language_loss(
+    base: LoadedBase, bank: ExpertBank, make_router: Any
+) -> None:
+    dense, one = make_router(), make_router(top_k=1)
+    expected = train(base, bank, dense, epochs=10, batch_size=12).language_gradient
+    record = train(base, bank, one, epochs=10, batch_size=12)
+    assert record.language_gradient > 0.1 * expected
+    assert record.last_loss < record.first_loss
+
+
+def test_a_router_that_only_its_added_losses_move_is_refused(
+    base: LoadedBase, bank: ExpertBank, make_router: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_gradient(self: TrinityXRouter, alpha: torch.Tensor) -> torch.Tensor:
+        kept = alpha * torch.zeros_like(alpha).scatter(-1, alpha.topk(1, dim=-1).indices, 1.0)
+        return kept / kept.sum(-1, keepdim=True)  # 1, up to rounding, whatever the gate says
+
+    monkeypatch.setattr(TrinityXRouter, "fuse", without_gradient)
+    message = r"TrinityX router: it received no gradient from the language-model loss \(norm \d.* do not depend on its"
+    with pytest.raises(TrainingError, match=message):
+        train(base, bank, make_router(), weights=LossWeights(), epochs=4)
+
+
+def test_collapse_is_that_of_the_weights_in_use(base: LoadedBase, bank: ExpertBank, make_router: Any) -> None:
+    options: dict[str, Any] = {"learning_rate": 1e-6}  # gates stay even, so that importance decides for every token
+    record = train(base, bank, make_router(gamma=(1.0, 1.1, 1.0), top_k=1), **options)
+    assert record.collapsed
+    assert record.entropy == pytest.approx(0, abs=1e-6)
+    record = train(base, bank, make_router(gamma=(1.0, 1.1, 1.0)), **options)
+    assert not record.collapsed
+    assert record.entropy > 0.99
+
+
 def test_the_same_seed_gives_the_same_router(base: LoadedBase, bank: ExpertBank, make_router: Any) -> None:
     one, two, other = make_router(), make_router(), make_router()
     assert train(base, bank, one) == train(base, bank, two)
@@ -114,7 +147,9 @@ def test_no_gradient_is_refused(base: LoadedBase, tmp_path: Path, make_router: A
     with torch.no_grad():
         for tensor in list(bank.tensors())[1::2]:
             tensor.zero_()
-    with pytest.raises(TrainingError, match="it received no gradient; its experts make no difference to the loss"):
+    with pytest.raises(
+        TrainingError, match=r"it received no gradient from .*; its experts make no difference to the loss"
+    ):
         train(base, bank, make_router(gamma=(1.0, 1.0)), rows=[(p, r, 0) for p, r, _ in ROWS])
     bank.detach()
 

@@ -82,7 +82,7 @@ class TrinityXConfig(RouterTrainingConfig):
     tau: PositiveFloat = 0.7
     """Softmax temperature of the gates. TrinityX: 0.7."""
     top_k: PositiveInt | None = None
-    """Experts a token uses; null: all."""
+    """Experts a token uses; null: all. All learn from every token."""
     norm: bool = False
     """LayerNorm and residual after fusion."""
     importance: Literal["uniform", "others", "mean", "joint", "adapter"] = "others"
@@ -157,8 +157,8 @@ class H3FusionConfig(RouterTrainingConfig):
     """Peak learning rate of each expert on its own axis. H3Fusion: 5e-4."""
     expert_epochs: PositiveFloat | None = None
     """Passes of each expert over its axis; null: as the recipe's experts."""
-    top_k: PositiveInt = 2
-    """Experts a token uses. H3Fusion: 2."""
+    top_k: Annotated[int, Field(ge=2)] = 2
+    """Experts a token uses, 2 or more: one would have weight 1 whatever its gate says. H3Fusion: 2."""
     from_layer: Annotated[int, Field(ge=0)] | None = None
     """First decoder layer with a mixture; null: as the recipe's experts."""
     train_experts: bool = True

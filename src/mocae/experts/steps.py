@@ -15,9 +15,13 @@ from mocae.progress import bar
 __all__ = ["COLLAPSED", "LabelledRow", "Steps", "batch_of", "encode_rows", "gate_entropy", "take_steps"]
 
 COLLAPSED = 0.1
-"""Normalised entropy of the mean gate below which a router uses one expert for nearly everything."""
+"""Normalised entropy of the mean weights below which a router uses one expert for nearly everything."""
 
 _IGNORED = -100
+_CHECKED = 8
+"""Steps in which the language-model loss must reach the gates."""
+_ROUNDING = 1e-5
+"""Gradient norm of the language-model loss over that loss: below it gates move by rounding errors alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,15 @@ class Steps:
         first_loss: mean language-model loss of the first tenth of the steps, in nats a token.
         last_loss: of the last tenth.
         gradient_norm: largest gradient norm seen.
+        language_gradient: largest norm of the gradient the gates get from the language-model loss alone, in the first
+            steps.
     """
 
     n_steps: int
     first_loss: float
     last_loss: float
     gradient_norm: float
+    language_gradient: float
 
 
 def encode_rows(
@@ -92,6 +99,7 @@ def take_steps(
     rows: Sequence[LabelledRow],
     loss: Callable[[Sequence[LabelledRow]], tuple[Tensor, Tensor]],
     *,
+    gates: Sequence[Tensor],
     learning_rate: float,
     epochs: int,
     batch_size: int,
@@ -104,6 +112,8 @@ def take_steps(
         parameters: what is trained.
         rows: all rows, made by `encode_rows`.
         loss: rows of one step -> language-model loss, and the weighted sum of what is added to it.
+        gates: those of the parameters that route; the language-model loss alone must reach them, since a router that
+            only its added losses move learns nothing about the answers.
         learning_rate: peak, with a cosine to zero.
         epochs: passes over the rows.
         batch_size: rows a step.
@@ -111,7 +121,7 @@ def take_steps(
         label: what the progress bar and errors say.
 
     Raises:
-        TrainingError: loss or gates are not finite, or the parameters received no gradient.
+        TrainingError: loss or gates are not finite, or the gates get no gradient from the language-model loss.
     """
     trained = list(parameters)
     optimizer = torch.optim.AdamW(trained, lr=learning_rate)
@@ -119,7 +129,7 @@ def take_steps(
     steps = epochs * math.ceil(len(rows) / batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses: list[float] = []
-    largest = 0.0
+    largest = reached = relative = 0.0
     with bar(steps, label) as shown:
         for _ in range(epochs):
             order = torch.randperm(len(rows), generator=generator).tolist()
@@ -130,6 +140,10 @@ def take_steps(
                 except ConfigError as error:  # the bank refuses gates that are not finite
                     raise _not_finite(label, len(losses) + 1, str(error)) from error
                 total = language + added
+                if len(losses) < _CHECKED:
+                    found = _gradient_norm(language, gates)
+                    reached = max(reached, found)
+                    relative = max(relative, found / max(float(language.detach()), 1e-12))
                 optimizer.zero_grad()
                 if total.requires_grad:  # a router cut off from the loss is told below
                     total.backward()
@@ -140,22 +154,34 @@ def take_steps(
                 optimizer.step()
                 schedule.step()
                 losses.append(float(language.detach()))
+                if len(losses) == min(_CHECKED, steps) and relative < _ROUNDING:
+                    raise TrainingError(
+                        f"{label}: it received no gradient from the language-model loss (norm {reached:.1e} at a loss "
+                        f"of {losses[-1]:.2f}); its experts make no difference to the loss, or its weights do not "
+                        "depend on its gates"
+                    )
                 shown.note(f"loss {losses[-1]:.3f}")
                 shown.advance()
-    if largest == 0.0:
-        raise TrainingError(f"{label}: it received no gradient; its experts make no difference to the loss")
     tenth = max(1, len(losses) // 10)
-    return Steps(len(losses), sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth, largest)
+    return Steps(len(losses), sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth, largest, reached)
 
 
 def gate_entropy(means: Sequence[Float[Tensor, " K"]]) -> float:
-    """Return the entropy of the mean gate in the last tenth of the steps over its largest value, in [0, 1].
+    """Return the entropy of the mean weights in the last tenth of the steps over its largest value, in [0, 1].
 
     Args:
-        means: the mean gate of each step.
+        means: the mean of the weights in use (after importance and pruning) of each step.
     """
     gate = torch.stack(list(means[-max(1, len(means) // 10) :])).mean(0)
     return float(-(gate * gate.clamp_min(1e-12).log()).sum() / math.log(max(2, len(gate))))
+
+
+def _gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
+    """Return the norm of the gradient of a loss; its graph stays."""
+    if not loss.requires_grad:
+        return 0.0
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return math.sqrt(math.fsum(float(g.detach().double().square().sum()) for g in found if g is not None))
 
 
 def _not_finite(label: str, step: int, what: str) -> TrainingError:

@@ -97,7 +97,7 @@ def train_h3fusion(
 
     Raises:
         DataError: no rows, or none with room for a response.
-        TrainingError: the loss is not finite, or nothing received a gradient.
+        TrainingError: the loss is not finite, or the gates get no gradient from the language-model loss.
     """
     label = "H3Fusion gates and experts" if train_experts else "H3Fusion gates"
     base.model.requires_grad_(False)
@@ -111,8 +111,8 @@ def train_h3fusion(
             language = base.model(**batch, use_cache=False).loss
             rows, tokens = batch["input_ids"].shape
             alpha = torch.stack([logits.float().softmax(-1).view(rows, tokens, -1) for logits in seen.values()])
-        gating, mean = gating_loss(alpha, batch["attention_mask"], axis)
-        means.append(mean.detach().cpu())
+        gating, _ = gating_loss(alpha, batch["attention_mask"], axis)
+        means.append(_used(mixtures, seen, batch["attention_mask"]).mean(0))
         added = losses.gating * gating
         if losses.regularisation and train_experts:
             added = added + losses.regularisation * _norms(mixtures)
@@ -123,6 +123,7 @@ def train_h3fusion(
         trained,
         encoded,
         loss,
+        gates=[mixture.gate.weight for mixture in mixtures.values()],
         learning_rate=learning_rate,
         epochs=epochs,
         batch_size=batch_size,
@@ -186,9 +187,7 @@ class H3FusionMixture:
         generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
         with _gates(self._mixtures, first_only=True) as seen:
             out = generator_of(self.base.model)(input_ids=input_ids, attention_mask=mask, **generation)
-        real = mask[..., None].float()
-        weights = [self._mixtures[layer].weights(logits).view(*mask.shape, -1) for layer, logits in seen.items()]
-        return out, ((torch.stack(weights).mean(0) * real).sum(1) / real.sum(1)).cpu()
+        return out, _used(self._mixtures, seen, mask)
 
 
 @contextmanager
@@ -207,6 +206,14 @@ def _gates(mixtures: Mapping[int, FeedForwardMixture], *, first_only: bool = Fal
         for layer, mixture in mixtures.items():
             stack.callback(mixture.gate.register_forward_hook(keeper(layer)).remove)
         yield seen
+
+
+@torch.no_grad()
+def _used(mixtures: Mapping[int, FeedForwardMixture], seen: Mapping[int, Tensor], mask: Tensor) -> Float[Tensor, "B K"]:
+    """Return the weights in use, from the gates' logits: the mean over layers and real tokens."""
+    real = mask[..., None].float()
+    weights = torch.stack([mixtures[layer].weights(logits).view(*mask.shape, -1) for layer, logits in seen.items()])
+    return ((weights.mean(0) * real).sum(1) / real.sum(1)).cpu()
 
 
 def _norms(mixtures: Mapping[int, FeedForwardMixture]) -> Float[Tensor, ""]:

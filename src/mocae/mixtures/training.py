@@ -18,7 +18,9 @@ class MixtureTraining:
         first_loss: mean language-model loss of the first tenth of the steps, in nats a token.
         last_loss: of the last tenth.
         gradient_norm: largest gradient norm seen.
-        entropy: normalised entropy of the mean gate in the last tenth of the steps.
+        language_gradient: largest norm of the gradient the gates get from the language-model loss alone, in the first
+            steps.
+        entropy: normalised entropy of the mean weights in use in the last tenth of the steps.
         collapsed: entropy below 0.1: one expert for nearly everything.
         n_parameters: trained parameters.
     """
@@ -27,6 +29,7 @@ class MixtureTraining:
     first_loss: float
     last_loss: float
     gradient_norm: float
+    language_gradient: float
     entropy: float
     collapsed: bool
     n_parameters: int
@@ -39,6 +42,7 @@ class MixtureTraining:
             steps.first_loss,
             steps.last_loss,
             steps.gradient_norm,
+            steps.language_gradient,
             entropy,
             entropy < COLLAPSED,
             n_parameters,

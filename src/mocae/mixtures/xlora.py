@@ -114,7 +114,7 @@ def train_xlora(
 
     Raises:
         DataError: no rows, or none with room for a response.
-        TrainingError: the loss is not finite, or the head received no gradient.
+        TrainingError: the loss is not finite, or the head gets no gradient from the language-model loss.
     """
     label = "X-LoRA head"
     head = scaling_head(wrapped)
@@ -128,7 +128,7 @@ def train_xlora(
         batch, _ = batch_of(some, pad=base.tokenizer.pad_token_id, device=base.model.device)
         language = wrapped(**batch, use_cache=False).loss
         scalings = tuner.get_latest_scalings()
-        means.append(_mean(scalings.detach(), batch["attention_mask"]).mean(0).cpu())
+        means.append(_used(wrapped, scalings.detach(), batch["attention_mask"]).mean(0).cpu())
         return language, none
 
     encoded = encode_rows(base.tokenizer, rows, max_length, label=label)
@@ -136,6 +136,7 @@ def train_xlora(
         head.parameters(),
         encoded,
         loss,
+        gates=list(head.parameters()),
         learning_rate=learning_rate,
         epochs=epochs,
         batch_size=batch_size,
@@ -176,7 +177,7 @@ class XLoraMixture:
 
         def keep(_module: nn.Module, _args: Any, scalings: Tensor) -> None:
             if not seen:  # the first pass reads the prompts
-                seen.append(_mean(scalings, mask).cpu())
+                seen.append(_used(self._wrapped, scalings, mask).cpu())
 
         classifier: Any = self._wrapped.base_model.internal_xlora_classifier
         handle = classifier.register_forward_hook(keep)
@@ -187,7 +188,15 @@ class XLoraMixture:
         return out, seen[0]
 
 
-def _mean(scalings: Float[Tensor, "B T M K"], mask: Tensor) -> Float[Tensor, "B K"]:
-    """Return the mean over linears and real tokens."""
+def _used(wrapped: PeftModel, scalings: Float[Tensor, "B T M K"], mask: Tensor) -> Float[Tensor, "B K"]:
+    """Return the share of each expert in the scalings that PEFT uses: the mean over linears and real tokens.
+
+    With `top_k_lora` PEFT drops the smaller scalings and leaves the others as they are, so that their sum is below 1.
+    """
+    top_k = wrapped.peft_config["default"].top_k_lora  # type: ignore[attr-defined]
+    used = scalings.float()
+    if top_k is not None:
+        used = used * torch.zeros_like(used).scatter(-1, used.topk(top_k, dim=-1).indices, 1.0)
     real = mask[..., None].float()
-    return (scalings.float().mean(2) * real).sum(1) / real.sum(1)
+    mean = (used.mean(2) * real).sum(1)
+    return mean / mean.sum(-1, keepdim=True)

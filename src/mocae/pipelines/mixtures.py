@@ -31,7 +31,7 @@ from mocae.mixtures import (
 )
 from mocae.models import LoadedBase
 from mocae.pipelines.contest import Contest
-from mocae.pipelines.rivals import collapse_warnings, router_rows, task_vectors
+from mocae.pipelines.rivals import ROUTER_TRAINING, collapse_warnings, router_rows, task_vectors
 from mocae.pipelines.store import Stage, folder_name
 from mocae.pipelines.systems import Answered
 from mocae.pipelines.training import first_expert_layer
@@ -45,7 +45,7 @@ def xlora(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str]]:
 
     Raises:
         ConfigError: an option does not fit.
-        TrainingError: the head received no gradient, or a loss is not finite.
+        TrainingError: the head gets no gradient from the language-model loss, or a loss is not finite.
     """
     config: XLoraConfig = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
     base, keys = contest.base, contest.expert_keys
@@ -89,6 +89,7 @@ def xlora(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str]]:
         "batch_size": optimizer.batch_size,
         "max_length": max_length,
         "seed": contest.recipe.seed,
+        "training": ROUTER_TRAINING,
     }
     head = contest.store.stage(f"xlora/{folder_name(system.name)}", inputs, fit)
 
@@ -154,7 +155,7 @@ def h3fusion(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
 
     Raises:
         ConfigError: an option does not fit.
-        TrainingError: the gates received no gradient, or a loss is not finite.
+        TrainingError: the gates get no gradient from the language-model loss, or a loss is not finite.
     """
     config: H3FusionConfig = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
     base, recipe = contest.base, contest.recipe
@@ -200,6 +201,7 @@ def h3fusion(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
         "batch_size": recipe.experts.optimizer.batch_size,
         "max_length": recipe.experts.max_length,
         "seed": recipe.seed,
+        "training": ROUTER_TRAINING,
     }
     fused = contest.store.stage(f"h3fusion/fused/{folder_name(system.name)}", inputs, fit)
 

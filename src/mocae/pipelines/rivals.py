@@ -22,7 +22,10 @@ from mocae.pipelines.systems import Answered
 from mocae.policies import PlainModel
 from mocae.trinityx import LossWeights, TrinityXMixture, TrinityXRouter, feed_forward_blocks, train_router
 
-__all__ = ["collapse_warnings", "merged", "router_rows", "task_vectors", "trinityx"]
+__all__ = ["ROUTER_TRAINING", "collapse_warnings", "merged", "router_rows", "task_vectors", "trinityx"]
+
+ROUTER_TRAINING = 2
+"""Version of how routers of mixtures are trained and what is told of it: routers of another one are trained again."""
 
 
 def merged(contest: Contest, system: SystemConfig) -> Answered:
@@ -62,7 +65,7 @@ def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
 
     Raises:
         ConfigError: an option does not fit.
-        TrainingError: the router received no gradient, or a loss is not finite.
+        TrainingError: the gates get no gradient from the language-model loss, or a loss is not finite.
     """
     config: TrinityXConfig = rival_options(system, contest.recipe.axis_names, where=f"systems.{system.name}")
     base = contest.base
@@ -87,7 +90,12 @@ def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
             finally:
                 bank.detach()
 
-    inputs = {"experts": keys, "config": config.model_dump(mode="json"), "reference": reference_key}
+    inputs = {
+        "experts": keys,
+        "config": config.model_dump(mode="json"),
+        "reference": reference_key,
+        "training": ROUTER_TRAINING,
+    }
     router = contest.store.stage(f"trinityx/router/{name}", inputs, fit)
 
     def answer(folder: Path) -> None:
@@ -109,7 +117,7 @@ def collapse_warnings(system: str, router: Stage) -> list[str]:
     if not record["collapsed"]:
         return []
     return [
-        f"{system}: routing collapsed (entropy of the mean gate {record['entropy']:.3f} of 1); it uses one "
+        f"{system}: routing collapsed (entropy of the mean weights {record['entropy']:.3f} of 1); it uses one "
         "expert for nearly everything"
     ]
 

@@ -26,7 +26,7 @@ class TrinityXRouter(nn.Module):
         hidden_size: D.
         gamma: (K,) fixed importance of each expert, positive; all ones leaves alpha as it is.
         tau: softmax temperature.
-        top_k: experts a token uses; None: all.
+        top_k: experts a token uses; None: all. All of them learn from every token.
         norm: whether the fused output is normalised and added again with a learned gain, zero at the start.
 
     Raises:
@@ -36,6 +36,8 @@ class TrinityXRouter(nn.Module):
         residual after fusion.
     Deviation: the fusion formula is not stated in full; this is its plain reading. LayerNorm on a whole feed-forward
         output would destroy a pretrained block, so the normalised output is added with a gain that starts at zero.
+        The paper processes all experts at once and is also said to route to one; with `top_k` the answers are those of
+        the kept experts and the gradient that of all.
     """
 
     def __init__(
@@ -80,13 +82,19 @@ class TrinityXRouter(nn.Module):
         """Return softmax(z / tau), before importance and pruning."""
         return (self.logits(hidden, layer) / self.tau).softmax(-1)
 
-    def fuse(self, alpha: Float[Tensor, "B T K"]) -> Float[Tensor, "B T K"]:
-        """Return the weights of the experts: alpha times gamma, the top k of them, normalised to sum 1."""
+    def fuse(self, alpha: Float[Tensor, "*rest K"]) -> Float[Tensor, "*rest K"]:
+        """Return the weights of the experts: alpha times gamma, the top k of them, normalised to sum 1.
+
+        The gradient is that of all experts' weights, pruned or not (straight-through): one kept expert has weight 1
+        whatever its gate says, so its own gradient is 0, and an expert that is not kept must learn that it would help.
+        """
         weights = alpha * self.gamma
-        if self.top_k is not None and self.top_k < weights.shape[-1]:
-            kept = weights.topk(self.top_k, dim=-1).indices
-            weights = weights * torch.zeros_like(weights).scatter(-1, kept, 1.0)
-        return weights / weights.sum(-1, keepdim=True)
+        dense = weights / weights.sum(-1, keepdim=True)
+        if self.top_k is None or self.top_k >= weights.shape[-1]:
+            return dense
+        kept = weights.topk(self.top_k, dim=-1).indices
+        pruned = weights.detach() * torch.zeros_like(weights).scatter(-1, kept, 1.0)
+        return pruned / pruned.sum(-1, keepdim=True) + (dense - dense.detach())
 
     def renormalise(self, fused: Float[Tensor, "B T D"], layer: int) -> Float[Tensor, "B T D"]:
         """Return the block's output with LayerNorm and residual after fusion; unchanged without `norm`."""

@@ -45,8 +45,10 @@ class RouterTraining:
         first_loss: mean language-model loss of the first tenth of the steps, in nats a token.
         last_loss: of the last tenth.
         gradient_norm: largest gradient norm seen.
-        entropy: normalised entropy of the mean gate in the last tenth of the steps: near 0 the router uses one expert
-            for everything.
+        language_gradient: largest norm of the gradient the gates get from the language-model loss alone, in the first
+            steps.
+        entropy: normalised entropy of the mean weights in use, after importance and pruning, in the last tenth of the
+            steps: near 0 the router uses one expert for everything.
         collapsed: entropy below 0.1.
     """
 
@@ -54,6 +56,7 @@ class RouterTraining:
     first_loss: float
     last_loss: float
     gradient_norm: float
+    language_gradient: float
     entropy: float
     collapsed: bool
 
@@ -89,7 +92,7 @@ def train_router(
 
     Raises:
         DataError: no rows, or none with room for a response.
-        TrainingError: loss or gates are not finite, or the router received no gradient.
+        TrainingError: loss or gates are not finite, or the gates get no gradient from the language-model loss.
     """
     label = "TrinityX router"
     encoded = encode_rows(base.tokenizer, rows, max_length, label=label)
@@ -100,15 +103,16 @@ def train_router(
 
     def loss(some: Sequence[LabelledRow]) -> tuple[Tensor, Tensor]:
         nonlocal previous
-        language, added, mean = _loss(base, bank, router, some, weights, previous, expert_norms)
+        language, added, mean, used = _loss(base, bank, router, some, weights, previous, expert_norms)
         previous = 0.9 * previous + 0.1 * mean
-        means.append(mean)
+        means.append(used)
         return language, added
 
     steps = take_steps(
         router.parameters(),
         encoded,
         loss,
+        gates=(router.weight, router.bias),
         learning_rate=learning_rate,
         epochs=epochs,
         batch_size=batch_size,
@@ -121,6 +125,7 @@ def train_router(
         first_loss=steps.first_loss,
         last_loss=steps.last_loss,
         gradient_norm=steps.gradient_norm,
+        language_gradient=steps.language_gradient,
         entropy=entropy,
         collapsed=entropy < COLLAPSED,
     )
@@ -151,8 +156,8 @@ def _loss(
     weights: LossWeights,
     previous: Float[Tensor, " K"],
     expert_norms: Float[Tensor, " K"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the language-model loss, the weighted sum of the other terms, and the mean gate, detached."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the language-model loss, the weighted sum of the others, the mean gate and the mean weights in use."""
     device = base.model.device
     batch, axis = batch_of(rows, pad=base.tokenizer.pad_token_id, device=device)
     mask = batch["attention_mask"]
@@ -168,4 +173,6 @@ def _loss(
         + weights.entropy * entropy
         + weights.kl * kl
     )
-    return language, added, mean.detach().cpu()
+    with torch.no_grad():
+        used = (router.fuse(alpha) * mask[None, :, :, None]).sum((0, 1, 2)) / (mask.sum() * len(alpha))
+    return language, added, mean.detach().cpu(), used.cpu()
