@@ -17,7 +17,7 @@ import mocae.pipelines.training as training_module
 from mocae.bank import load_peft
 from mocae.errors import ConfigError
 from mocae.evaluation import read_samples
-from mocae.merging import TaskVector
+from mocae.merging import TaskVector, linear_peft_error
 from mocae.pipelines.run import run
 from mocae.policies import PlainModel
 from mocae.types import Sample
@@ -25,6 +25,7 @@ from run_for_tests import AXES, tiny_recipe
 
 ORDER = ["honesty", "harmlessness", "helpfulness"]
 TRINITYX = {"max_rows": 6, "importance": "mean"}
+FACTORS = {"honesty": 2.0, "helpfulness": 1.0}
 H3 = {"expert_learning_rate": 5e-3}
 SYSTEMS: list[Any] = [
     "base",
@@ -33,6 +34,7 @@ SYSTEMS: list[Any] = [
     {"name": "arithmetic", "policy": "merge:task-arithmetic"},
     {"name": "two of them", "policy": "merge:task-arithmetic", "options": {"weights": {"honesty": 2.0}}},
     {"name": "ties", "policy": "merge:ties", "options": {"density": 0.5}},
+    {"name": "factors", "policy": "merge:linear-peft", "options": {"weights": FACTORS}},
     {"name": "arc", "policy": "merge:slerp", "options": {"t": 0.5, "experts": ["honesty", "helpfulness"]}},
     "prompt_only",
     "joint_outcomes",
@@ -171,6 +173,16 @@ def test_sequential_goes_in_the_order_given(rivals: Rivals) -> None:
     assert rivals.report["forgetting"]["order"] == ORDER
     last = list(read_samples(rivals.out / "answers" / "backwards-3-helpfulness" / "samples.jsonl"))
     assert [sample.answer.text for sample in last] == rivals.texts("backwards")
+
+
+def test_a_merge_that_is_not_exact_tells_its_error(rivals: Rivals) -> None:
+    vectors = {axis: TaskVector.from_lora(load_peft(rivals.out / "experts" / axis)) for axis in AXES}
+    error = linear_peft_error(vectors, weights=FACTORS)
+    assert error > 0.1
+    assert [note for note in rivals.report["notes"] if "relative error" in note] == [
+        "factors: PEFT's linear merge adds factors, not weights; its relative error against the exact sum is "
+        f"{error:.2f} (Frobenius norm over all linears)"
+    ]
 
 
 def test_trinityx_reports_its_weights_by_prompt(rivals: Rivals) -> None:

@@ -120,7 +120,8 @@ def _prompt_only(contest: Contest, system: SystemConfig) -> Contestant:
 
 def _merge(contest: Contest, system: SystemConfig) -> Contestant:
     """The base model with the experts merged into its weights by `merge:<method>`."""
-    return Contestant(merged(contest, system))
+    answered, warnings = merged(contest, system)
+    return Contestant(answered, warnings=warnings)
 
 
 def _trinityx(contest: Contest, system: SystemConfig) -> Contestant:

@@ -14,7 +14,7 @@ from torch import nn
 
 from mocae.bank import ExpertBank, load_peft
 from mocae.config import SystemConfig, TrinityXConfig, rival_options
-from mocae.merging import MERGE_METHODS, TaskVector, applied, importance
+from mocae.merging import MERGE_METHODS, TaskVector, applied, importance, linear_peft_error
 from mocae.models import decoder_layers, feed_forward
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.store import Stage, folder_name
@@ -28,8 +28,8 @@ ROUTER_TRAINING = 2
 """Version of how routers of mixtures are trained and what is told of it: routers of another one are trained again."""
 
 
-def merged(contest: Contest, system: SystemConfig) -> Answered:
-    """Return the answers of the base model with the experts merged into its weights: `merge:<method>`.
+def merged(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str]]:
+    """Return the answers of the base model with the experts merged into its weights, `merge:<method>`, and warnings.
 
     Options are the method's own (`mocae.merging.MERGE_METHODS`), and `experts`: the axes to merge, in that order.
 
@@ -49,7 +49,21 @@ def merged(contest: Contest, system: SystemConfig) -> Answered:
 
     keys = {axis: key for axis, key in contest.expert_keys}
     inputs = {"merge": name, "options": options, "experts": [[axis, keys[axis]] for axis in chosen]}
-    return contest.examiner.stage(system.name, inputs, answer)
+    answered = contest.examiner.stage(system.name, inputs, answer)
+    return answered, _merge_warnings(system.name, name, vectors, options)
+
+
+def _merge_warnings(
+    system: str, method: str, vectors: Mapping[str, TaskVector], options: Mapping[str, Any]
+) -> list[str]:
+    """Return what the report must say of a merge: how far one that is not exact is off, or nothing."""
+    if method != "linear-peft":
+        return []
+    error = linear_peft_error(vectors, weights=options.get("weights"))
+    return [
+        f"{system}: PEFT's linear merge adds factors, not weights; its relative error against the exact sum is "
+        f"{error:.2f} (Frobenius norm over all linears)"
+    ]
 
 
 def task_vectors(experts: Mapping[str, Stage]) -> dict[str, TaskVector]:
