@@ -18,8 +18,18 @@ _COPY_REPEATS = 5
 def static_bytes(modules: Iterable[nn.Module], more: Iterable[Tensor] = ()) -> int:
     """Return the bytes of all parameters and buffers and of `more`; memory that several tensors share counts once."""
     tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-    storages = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in (*tensors, *more))}
+    plain = (part for tensor in (*tensors, *more) for part in _parts(tensor))
+    storages = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in plain)}
     return sum(storages.values())
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the plain tensors a tensor is made of: itself, or the values and scales of a quantised one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from _parts(getattr(tensor, name))
 
 
 def read_bytes(model: nn.Module) -> int:
@@ -27,7 +37,8 @@ def read_bytes(model: nn.Module) -> int:
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     heads = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     skipped = tables - heads
-    return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in skipped)
+    read = (part for p in model.parameters() if id(p) not in skipped for part in _parts(p))
+    return sum(part.numel() * part.element_size() for part in read)
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:

@@ -17,7 +17,7 @@ from mocae.bank import save_peft
 from mocae.bench.memory import bandwidth, peak_bytes, static_bytes
 from mocae.bench.result import Benchmark, Row, hardware
 from mocae.bench.shapes import Shape, load_model, random_experts
-from mocae.bench.systems import SYSTEMS, System, Workbench, build_system
+from mocae.bench.systems import SYSTEMS, System, Workbench, build_system, missing_library
 from mocae.errors import ConfigError, unknown_name
 from mocae.models import pick_dtype
 
@@ -95,7 +95,10 @@ def _chosen(systems: Sequence[str] | None) -> list[str]:
     for name in systems or ():
         if name not in SYSTEMS:
             raise ConfigError(f"--systems: {unknown_name('system', name, SYSTEMS)}")
-    wanted = set(SYSTEMS if systems is None else systems) | {_BASE}
+        if (library := missing_library(name)) is not None:
+            raise ConfigError(f"--systems: {name!r} needs {library}; run: pip install 'mocae[quantize]'")
+    able = [name for name in SYSTEMS if missing_library(name) is None]
+    wanted = set(able if systems is None else systems) | {_BASE}
     return [name for name in SYSTEMS if name in wanted]
 
 

@@ -1,7 +1,7 @@
 """The systems that are measured: how each is put together, and what it needs in force while it answers."""
 
 import copy
-import importlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from mocae.bench.memory import read_bytes
 from mocae.errors import ConfigError, unknown_name
 from mocae.models import Beginning, decoder_layers
 
-__all__ = ["SYSTEMS", "System", "Workbench", "build_system"]
+__all__ = ["SYSTEMS", "System", "Workbench", "build_system", "missing_library"]
 
 _KNOWN = 7 / 8
 """Share of a prompt that `resumed` knows: a system prompt before a question."""
@@ -118,6 +118,39 @@ def stacked(name: str, bench: Workbench) -> System:
     bank = bench.bank()
     note = "each row of a batch has weights of its own"
     return _banked(name, bank, lambda batch: bank.weights(bench.rows(batch)), note=note)
+
+
+def one_used(name: str, bench: Workbench) -> System:
+    """Return the bank where all rows use the first expert and no other."""
+    bank = bench.bank()
+    only = torch.zeros(1, len(bench.experts), device=bench.base.device)
+    only[:, 0] = 1
+    note = f"weights of {len(bench.experts) - 1} of {len(bench.experts)} experts are 0 in every row"
+    return _banked(name, bank, lambda batch: bank.weights(only.expand(batch, -1)), note=note)
+
+
+def int8_base(name: str, bench: Workbench) -> System:
+    """Return the base with its linears in 8 bits, no expert."""
+    model = _in_int8(bench)
+    return System(name, (model,), read_bytes(model), _decoder(model), note="torchao, weights alone in 8 bits")
+
+
+def int8_stacked(name: str, bench: Workbench) -> System:
+    """Return the bank over a base whose linears are in 8 bits; the experts are as they were."""
+    bank = ExpertBank.attach(_in_int8(bench), bench.experts, fused=False)
+    note = "the bank over a base with weights in 8 bits; no product is shared"
+    return _banked(name, bank, lambda batch: bank.weights(bench.rows(batch)), note=note)
+
+
+def _in_int8(bench: Workbench) -> PreTrainedModel:
+    """Return a copy of the base whose linears but the head are quantised, as `base.quantization: torchao-int8` does."""
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    model = copy.deepcopy(bench.base)
+    head = model.get_output_embeddings()
+    config = Int8WeightOnlyConfig(version=2)
+    quantize_(model, config, filter_fn=lambda module, _: isinstance(module, nn.Linear) and module is not head)
+    return model
 
 
 def merged(name: str, bench: Workbench) -> System:
@@ -231,10 +264,13 @@ SYSTEMS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "base": ("mocae.bench.systems:base", "the base model"),
         "stacked": ("mocae.bench.systems:stacked", "the bank, weights per prompt"),
+        "one-used": ("mocae.bench.systems:one_used", "the bank, one expert in use"),
         "merged": ("mocae.bench.systems:merged", "the bank, one mixture folded into the weights"),
         "per-token": ("mocae.bench.systems:per_token", "the bank, weights per token"),
         "routed": ("mocae.bench.systems:routed", "the bank, a router in the same pass"),
         "resumed": ("mocae.bench.systems:resumed_routed", "routed, most of the prompt begun by an earlier one"),
+        "int8": ("mocae.bench.systems:int8_base", "the base model with weights in 8 bits"),
+        "int8-bank": ("mocae.bench.systems:int8_stacked", "the bank over a base with weights in 8 bits"),
         "peft-1": ("mocae.bench.rivals:peft_one", "PEFT, one LoRA"),
         "peft-3": ("mocae.bench.rivals:peft_all", "PEFT, all LoRAs active"),
         "peft-arrow": ("mocae.bench.rivals:peft_arrow", "PEFT, Arrow routing"),
@@ -245,3 +281,9 @@ SYSTEMS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Systems by name, with one line each; the order is that of the table."""
+
+
+def missing_library(name: str) -> str | None:
+    """Return what a system needs and is not installed, None where nothing is missing."""
+    needed = "torchao" if name.startswith("int8") else None
+    return needed if needed is not None and importlib.util.find_spec(needed) is None else None
