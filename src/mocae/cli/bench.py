@@ -87,8 +87,10 @@ def _print(result: Benchmark) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
+    from mocae.cli.fitting import print_fitted
+
     out, told, where = Console(), result.settings, result.hardware
-    heads = ("batch", "decode", "±", "first", "total", "memory", "- experts", "tokens/s", "floor")
+    heads = ("batch", "decode", "±", "first", "total", "memory", "without\nexperts", "tokens/s", "floor")
     table = Table(
         "system",
         *(Column(head, justify="right") for head in heads),
@@ -109,7 +111,7 @@ def _print(result: Benchmark) -> None:
             f"{row.floor_ratio:.1f}",
             end_section=row is result.rows[-1] or result.rows[result.rows.index(row) + 1].batch != row.batch,
         )
-    out.print(table)
+    print_fitted(out, table, elsewhere="--json writes them")
     out.print(
         "decode: tokens after the first; ±: its quartile distance; first: time to the first token; memory: peak, and "
         "without the experts' own weights; floor: multiple of the time it takes to read the weights",

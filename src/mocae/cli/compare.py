@@ -52,6 +52,8 @@ def _print(found: Comparison) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
+    from mocae.cli.fitting import print_fitted
+
     right = {"justify": "right"}
     table = Table(
         "percent",
@@ -65,7 +67,7 @@ def _print(found: Comparison) -> None:
         cells = ("-" if v is None else f"{100 * v:.1f}" for v in (row.first, row.second))
         table.add_row(f"{row.name}{arrow}", *cells, _difference(row.difference), str(row.difference.n))
     out = Console()
-    out.print(table)
+    print_fitted(out, table, elsewhere="--json has them")
     out.print(f"{found.n_shared} shared prompts; {found.n_only_first} only in A, {found.n_only_second} only in B")
     for note in found.notes:
         out.print(f"note: {note}", soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Column, Table
 
+from mocae.cli.fitting import print_fitted
 from mocae.pipelines.plan import Plan
 
 __all__ = ["print_plan", "si"]
@@ -48,14 +49,14 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         )
     trained.add_section()
     trained.add_row("all", si(sum(e.n_parameters for e in plan.experts)), "", si(plan.n_tokens), si(plan.flops))
-    out.print(trained)
+    print_fitted(out, trained, elsewhere="--json has them")
     costs = Table("what", _right("estimate"))
     costs.add_row("full fine-tuning of every axis instead, FLOPs", si(plan.full_finetuning_flops))
     costs.add_row(f"peak memory, training on {plan.device}", si(plan.training_memory_bytes, "B"))
     costs.add_row("peak memory, serving", si(plan.serving_memory_bytes, "B"))
     costs.add_row("artifact on disk", si(plan.disk_bytes, "B"))
     costs.add_row("read per generated token", si(plan.bytes_per_token, "B"))
-    out.print(costs)
+    print_fitted(out, costs)
     if plan.n_tokens is None:
         out.print("rows are unknown where a source has no limit and cannot be read here; set its limit")
 

@@ -10,16 +10,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
+from mocae.cli.fitting import print_fitted
+
 __all__ = ["COLUMNS", "print_result"]
 
 COLUMNS: tuple[tuple[str, tuple[tuple[str, ...], ...], bool], ...] = (
-    ("mean of axes", (("mean_axis_score",),), True),
-    ("win rate", (("helpfulness", "win_rate"),), True),
+    ("mean of\naxes", (("mean_axis_score",),), True),
+    ("win\nrate", (("helpfulness", "win_rate"),), True),
     ("tasks", (("helpfulness", "pass_rate"),), True),
     ("unsafe", (("harmlessness", "unsafe_rate"),), False),
-    ("over refused", (("harmlessness", "over_refusal_rate"),), False),
-    ("true x info", (("honesty", "truthful_informative"),), True),
-    ("papers avg", (("average_alignment_score",),), True),
+    ("over\nrefused", (("harmlessness", "over_refusal_rate"),), False),
+    ("true\nx info", (("honesty", "truthful_informative"),), True),
+    ("papers\navg", (("average_alignment_score",),), True),
 )
 """Heading, places in a system's part of the report (the first that is there counts), higher is better."""
 
@@ -32,7 +34,7 @@ def print_result(report: Mapping[str, Any], html_path: Path, console: Console | 
     """Print one row a system and where the report lies; `console` is stdout unless given.
 
     Rates are printed in percent, with the half width of their interval where the terminal is wide enough. Columns no
-    system has are left out.
+    system has are left out, and so are the last ones where the terminal is too narrow for all; that is said.
     """
     out = console or Console()
     systems: Mapping[str, Any] = report["systems"]
@@ -41,9 +43,9 @@ def print_result(report: Mapping[str, Any], html_path: Path, console: Console | 
         for heading, places, _ in COLUMNS
     }
     shown = [(heading, up) for heading, _, up in COLUMNS if any(cells[heading])]
-    headings = (Column(f"{heading} {'↑' if up else '↓'}", justify="right", min_width=7) for heading, up in shown)
+    headings = (Column(f"{heading}\n{'↑' if up else '↓'}", justify="right", vertical="bottom") for heading, up in shown)
     table = Table(
-        Column("system", no_wrap=True),
+        "system",
         *headings,
         title=f"{report['recipe']['name']}, percent",
         box=box.SIMPLE_HEAD,
@@ -52,7 +54,7 @@ def print_result(report: Mapping[str, Any], html_path: Path, console: Console | 
     )
     for row, name in enumerate(systems):
         table.add_row(name, *(cells[heading][row] or "-" for heading, _ in shown))
-    out.print(table)
+    print_fitted(out, table, elsewhere=f"{html_path.name} has them")
     out.print(f"report: {html_path}", soft_wrap=True, highlight=False)
 
 
