@@ -124,3 +124,12 @@ def test_what_taking_in_something_new_costs(report: dict[str, Any]) -> None:
         ("alignx", ["0.50 s", "0.25 s", "\u2013", "\u2013"]),
         ("joint", ["\u2013", "\u2013", "123 s", "0.25 s"]),
     ]
+
+
+def test_a_rate_that_happens_to_equal_the_score_keeps_its_column(report: dict[str, Any]) -> None:
+    alone = report["systems"]["alignx"] = report["systems"].pop("alignx")
+    report["systems"] = {"base": alone}
+    alone["axis_scores"]["helpfulness"] = alone["helpfulness"]["pass_rate"] = estimate(0.0)
+    alone["helpfulness"]["win_rate"] = estimate(0.0)
+    labels = [column.label for column in systems_table(report).columns if column.group == "helpfulness"]
+    assert labels == ["score", "win rate"]

@@ -189,11 +189,13 @@ def _metric_paths(report: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, 
 
 
 def _repeats_score(report: Mapping[str, Any], axis: str, name: str) -> bool:
-    """Return whether a metric is the axis score itself, number by number: one column is enough then."""
-    systems = report["systems"].values()
-    return all(
+    """Return whether a metric is the axis score itself, as the pass rate is where an axis has one probe.
+
+    A rate that only happens to have the same value (0 or 1, say) is another number and stays.
+    """
+    return name == "pass_rate" and all(
         read_estimate(lookup(system, axis, name)).value == read_estimate(lookup(system, "axis_scores", axis)).value
-        for system in systems
+        for system in report["systems"].values()
     )
 
 
