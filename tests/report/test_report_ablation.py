@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mocae.report.ablation import draw_ablation
+from mocae.report.figures.ablation import draw_parts
 
 
 def summary(settings: dict[str, dict[str, list[float | None]]]) -> dict[str, Any]:
@@ -64,3 +65,10 @@ def test_a_score_that_is_missing_is_not_drawn(names: list[str]) -> None:
 
 def test_the_same_numbers_give_the_same_plot() -> None:
     assert draw_ablation(summary({"": SCORES})) == draw_ablation(summary({"": SCORES}))
+
+
+def test_the_parts_say_which_side_the_unchanged_system_is_on() -> None:
+    part = {"system": "arrow with X", "parent": "arrow", "changed": {}, "difference": {"value": -0.2, "n": 9}}
+    plate = draw_parts({"parts": [part]}, "s0")
+    assert "unchanged system better \u2192" in plate.panels[0].svg
+    assert "arrow minus arrow with X: -20.0" in plate.panels[0].svg

@@ -72,13 +72,14 @@ def _means(ax: Axes, setting: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def draw_parts(setting: Mapping[str, Any], key: str) -> Plate:
-    """Return parent minus variant for every part, with its interval; right of zero the part helps."""
+    """Return parent minus variant for every part, with its interval; right of zero the parent is better."""
     parts = [part for part in read_parts(setting) if part.difference.value is not None]
     if not parts:
         return Plate(absent="No system of this recipe is another one with a setting changed.")
-    rows = [(f"{part.system}", part.difference, part.by_seed, TONES[part.tone]) for part in parts]
+    rows = [(part.system, part.difference, part.by_seed, TONES[part.tone]) for part in parts]
     description = "Parent minus variant, in points. " + "; ".join(_spoken(part) for part in parts)
-    return Plate((draw_forest(rows, f"{key}-parts", description),))
+    unit = "\u2190 changed system better \u00b7 points \u00b7 unchanged system better \u2192"
+    return Plate((draw_forest(rows, f"{key}-parts", description, unit=unit),))
 
 
 def _spoken(part: PartReading) -> str:

@@ -11,13 +11,17 @@ from mocae.types import Estimate
 __all__ = ["TONES", "draw_forest"]
 
 TONES = {"good": AXIS_COLOURS[2], "bad": AXIS_COLOURS[1], "open": MUTED}
-"""Colours of a difference that helps, hurts, or is not shown either way."""
+"""Colours of a difference above zero, below zero, or not shown either way."""
 
 _ROW = 21
 
 
 def draw_forest(
-    rows: Sequence[tuple[str, Estimate, tuple[float | None, ...], str]], key: str, description: str
+    rows: Sequence[tuple[str, Estimate, tuple[float | None, ...], str]],
+    key: str,
+    description: str,
+    *,
+    unit: str = "points",
 ) -> Panel:
     """Return differences with their intervals about a line at zero, first row on top.
 
@@ -25,6 +29,7 @@ def draw_forest(
         rows: name, difference (with a value), its value for each seed where there are several, and a colour.
         key: see `mocae.report.figures.canvas.to_panel`.
         description: likewise.
+        unit: what stands below the axis.
     """
     ends = [end for _, e, seeds, _ in rows for end in (e.value, e.low, e.high, *seeds) if end is not None]
     low, high = min(-0.01, *ends), max(0.01, *ends)
@@ -48,6 +53,6 @@ def draw_forest(
         ax.locator_params(axis="x", nbins=7)
         ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.3g}".replace("-", "\u2212").replace("+0", "0"))
         ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
-        ax.set_xlabel("points")
+        ax.set_xlabel(unit)
         plain(ax)
         return to_panel(figure, key=key, description=description)
