@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mocae.report.ablation import draw_ablation
+from mocae.report.ablation import draw_ablation, headline
 from mocae.report.figures.ablation import draw_parts
 
 
@@ -72,3 +72,35 @@ def test_the_parts_say_which_side_the_unchanged_system_is_on() -> None:
     plate = draw_parts({"parts": [part]}, "s0")
     assert "unchanged system better \u2192" in plate.panels[0].svg
     assert "arrow minus arrow with X: -20.0" in plate.panels[0].svg
+
+
+def _contest(**means: float) -> dict[str, Any]:
+    """A summary of alignx against systems of joint training; every difference has an interval of one point."""
+
+    def minus(one: str, other: str) -> dict[str, float]:
+        value = means[one] - means[other]
+        return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 9}
+
+    plain = [name for name in means if name in ("alignx", "joint", "joint_outcomes")]
+    systems = ["alignx", "joint", "joint_outcomes", {"name": "alone", "policy": "joint_outcomes", "options": {}}]
+    setting = {
+        "systems": {name: {"mean_axis_score": {"mean": mean}} for name, mean in means.items()},
+        "differences": {rival: {name: minus(name, rival) for name in means if name != rival} for rival in plain},
+    }
+    return {"recipe": {"systems": systems}, "settings": {"": setting}}
+
+
+def test_the_headline_compares_with_the_best_of_joint_training() -> None:
+    assert headline(_contest(alignx=0.9, joint=0.5, joint_outcomes=0.7, alone=0.95)) == [
+        "The best of joint training is better than alignx (alone: \u22125.0 points [\u22126.0, \u22124.0]).",
+        "Alignx is better than joint (+40.0 points [+39.0, +41.0]).",
+        "Alignx is better than joint_outcomes (+20.0 points [+19.0, +21.0]).",
+    ]
+
+
+def test_the_headline_names_no_rival_twice() -> None:
+    told = headline(_contest(alignx=0.9, joint=0.5, joint_outcomes=0.7, alone=0.6))
+    assert [sentence.partition(" (")[0] for sentence in told] == [
+        "Alignx is better than joint",
+        "Alignx is better than joint_outcomes",
+    ]

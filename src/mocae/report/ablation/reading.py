@@ -24,6 +24,8 @@ __all__ = [
 
 ABLATION_SCHEMA = 2
 Tone = Literal["good", "bad", "open"]
+_PLAIN_RIVALS = ("joint", "joint_outcomes")
+_BEST_RIVAL = "the best of joint training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,24 +126,58 @@ def _word(value: Any) -> str:
 def headline(summary: Mapping[str, Any], subject: str = "alignx") -> list[str]:
     """Return the first paragraph: how `subject` stands against joint training, setting by setting.
 
-    Where joint training is as good, or better, it says so.
+    First against the best system of joint training, whatever its schedule; then against those with a plain name. Where
+    joint training is as good, or better, it says so.
     """
     settings: Mapping[str, Mapping[str, Any]] = summary["settings"]
-    rivals = [r for r in ("joint", "joint_outcomes") if any(r in s["systems"] for s in settings.values())]
-    if not rivals or not any(subject in s["systems"] for s in settings.values()):
+    jointly = _jointly_trained(summary)
+    rivals = [r for r in _PLAIN_RIVALS if any(r in s["systems"] for s in settings.values())]
+    if not (rivals or jointly) or not any(subject in s["systems"] for s in settings.values()):
         return _best(settings)
-    told = []
-    for rival in rivals:
-        by_tone: dict[Tone, list[str]] = {"bad": [], "open": [], "good": []}
-        sizes: dict[str, str] = {}
-        for name, setting in settings.items():
-            found = lookup(setting, "differences", rival, subject)
-            if found is not None:
-                difference = read_estimate(found)
-                by_tone[verdict(difference, subject, rival)[1]].append(name)
-                sizes[name] = format_estimate(difference, "difference")
-        told.append(_sentence(subject, rival, by_tone, sizes))
+    best = {name: _best_of(setting, jointly) for name, setting in settings.items()}
+    told = [_against(settings, subject, best, _BEST_RIVAL)] if set(best.values()) - {None, *rivals} else []
+    told += [_against(settings, subject, dict.fromkeys(settings, rival), rival) for rival in rivals]
     return [sentence for sentence in told if sentence]
+
+
+def _jointly_trained(summary: Mapping[str, Any]) -> list[str]:
+    """Return the systems of the recipe that are one adapter trained on all axes, under whatever name."""
+    systems = [s if isinstance(s, Mapping) else {"name": s, "policy": s} for s in summary["recipe"]["systems"]]
+    return [s["name"] for s in systems if s["policy"] in (*_PLAIN_RIVALS, "sequential")]
+
+
+def _best_of(setting: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    known = {name: mean for name in names if (mean := mean_of(setting, name)) is not None}
+    return max(known, key=lambda name: known[name], default=None)
+
+
+def _against(
+    settings: Mapping[str, Mapping[str, Any]], subject: str, rivals: Mapping[str, str | None], title: str
+) -> str:
+    """Return a sentence on `subject` against the rival of each setting; `title` stands for all of these."""
+    by_tone: dict[Tone, list[str]] = {"bad": [], "open": [], "good": []}
+    sizes: dict[str, str] = {}
+    for name, setting in settings.items():
+        rival = rivals[name]
+        found = None if rival is None else _difference(setting, subject, rival)
+        if found is not None and rival is not None:
+            by_tone[verdict(found, subject, rival)[1]].append(name)
+            size = format_estimate(found, "difference")
+            sizes[name] = size if rival == title else f"{rival}: {size}"
+    return _sentence(subject, title, by_tone, sizes)
+
+
+def _difference(setting: Mapping[str, Any], subject: str, rival: str) -> Estimate | None:
+    """Return subject minus rival, turned round where only the other direction was computed."""
+    found = lookup(setting, "differences", rival, subject)
+    if found is not None:
+        return read_estimate(found)
+    turned = lookup(setting, "differences", subject, rival)
+    if turned is None:
+        return None
+    e = read_estimate(turned)
+    value, low, high = (None if end is None else -end for end in (e.value, e.high, e.low))
+    return Estimate(value, low, high, n=e.n)
 
 
 def _sentence(subject: str, rival: str, by_tone: Mapping[Tone, Sequence[str]], sizes: Mapping[str, str]) -> str:
