@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from mocae.data import SOURCES, ReadResult, read_source
+from mocae.data.beavertails import read_beavertails
 from mocae.errors import ConfigError, DataError, PluginError
 from real_data import real_data
 
@@ -159,6 +161,21 @@ def test_bad_rows_stop_or_are_counted(tmp_path: Path, row: dict[str, Any], messa
     result = read_source("alpaca", path, axis="an axis", on_bad_row="skip")
     assert (len(result.examples), result.n_skipped, len(result.skipped)) == (1, 1, 1)
     assert result.skipped[0].startswith(f"{path}: item 2: ")
+
+
+def test_only_who_can_leave_bad_rows_out_is_told_so(tmp_path: Path) -> None:
+    path = _write(tmp_path, [{"prompt": "a"}])
+    with pytest.raises(DataError) as raised:
+        _read("beavertails", path)
+    with pytest.raises(DataError) as bare:
+        read_beavertails(path, axis="a")
+    assert re.fullmatch(r".*: item 1: unknown field '\w+'\. Known: 'prompt'\.", str(bare.value))
+    hint = "; on_bad_row: skip in this source leaves such rows out and counts them"
+    assert str(raised.value) == str(bare.value).rstrip(".") + hint
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text("no json\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows\.jsonl: line 1: not JSON .*; on_bad_row: skip"):
+        _read("alpaca", lines)
 
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:

@@ -144,6 +144,15 @@ def test_what_does_not_fit_is_named(write: Write, metric: str, row: dict[str, An
     assert "rows.jsonl" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["prob", "probs"])
+def test_a_missing_column_is_named_as_the_user_named_it(write: Write, name: str) -> None:
+    path = write([{"confidence": 0.5, "label": 1}])
+    with pytest.raises(DataError) as caught:
+        score_file("ece", path, columns={name: "confidnce"})
+    told = f"{path}: line 1: unknown column 'confidnce'. Known: 'confidence', 'label'. Did you mean 'confidence'?"
+    assert str(caught.value) == told
+
+
 def test_files_of_several_systems_are_refused(write: Write) -> None:
     path = write([{"preference": 1, "generator_2": "a"}, {"preference": 2, "generator_2": "b"}])
     with pytest.raises(DataError, match=r"2 systems \(a, b\).*--where generator_2=NAME"):

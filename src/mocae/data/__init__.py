@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mocae.data.options import checked_options
-from mocae.data.readers import read_rows
+from mocae.data.readers import BadRowError, read_rows
 from mocae.data.rows import OnBadRow, ReadResult
 from mocae.data.splits import check_disjoint, hash_fraction, select
+from mocae.errors import DataError
 from mocae.registry import Registry
 
 __all__ = [
@@ -90,4 +91,8 @@ def read_source(
     source = SOURCES.get(name)
     given = frozenset({"path", "axis", "on_bad_row"})
     checked = checked_options(source, options or {}, what=f"source {name!r}", given=given)
-    return source(path, axis=axis, on_bad_row=on_bad_row, **checked)
+    try:
+        return source(path, axis=axis, on_bad_row=on_bad_row, **checked)
+    except BadRowError as error:
+        told = str(error).rstrip(".")
+        raise DataError(f"{told}; on_bad_row: skip in this source leaves such rows out and counts them") from error

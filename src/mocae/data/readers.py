@@ -18,13 +18,18 @@ from typing import Any, NoReturn
 
 from mocae.errors import ConfigError, DataError
 
-__all__ = ["ENDINGS", "place", "read_rows"]
+__all__ = ["ENDINGS", "BadRowError", "place", "read_rows"]
 
 _COMPRESSION: dict[str, Callable[[Path], BufferedIOBase]] = {
     ".xz": lzma.LZMAFile,
     ".gz": gzip.GzipFile,
 }
 _DAMAGED = (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError)
+
+
+class BadRowError(DataError):
+    """One row cannot be used; the others may be."""
+
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -193,7 +198,7 @@ def _kind(value: Any) -> str:
 
 def _bad_row(message: str, skipped: list[str] | None) -> None:
     if skipped is None:
-        raise DataError(message)
+        raise BadRowError(message)
     skipped.append(message)
 
 

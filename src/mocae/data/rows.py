@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mocae.data.readers import place, read_rows
+from mocae.data.readers import BadRowError, place, read_rows
 from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.types import Example
 
@@ -162,7 +162,7 @@ def examples_from(
             example = convert(row)
         except DataError as error:
             if on_bad_row == "error":
-                raise DataError(f"{error}. on_bad_row: skip leaves such rows out and counts them") from error
+                raise BadRowError(str(error)) from error
             messages.append(str(error))
             continue
         if example is not None:

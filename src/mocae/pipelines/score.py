@@ -193,9 +193,10 @@ class _Probabilities:
 
 
 def _probabilities(table: ScoreTable) -> _Probabilities:
-    binary = table.has("prob")
-    if binary and table.has("probs"):
+    if table.has("prob") and table.has("probs"):
         raise DataError(f"{table.path}: has both 'prob' and 'probs'; keep one: a number, or a list with one a class")
+    # Where neither is there the error names the column that was asked for.
+    binary = not table.has("probs") and "probs" not in table.renamed
     probs: list[Any] = table.column("prob", number) if binary else table.column("probs", numbers)
     labels = table.column("label", label)
     kept = [i for i in range(len(probs)) if probs[i] is not None and labels[i] is not None]
