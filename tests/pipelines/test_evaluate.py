@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -366,6 +367,12 @@ def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(["compare", str(tmp_path / "strong"), str(tmp_path / "weak"), "--out", str(tmp_path / "page.html")])
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
+    same = compare(str(tmp_path / "weak"), str(tmp_path / "weak"))
+    assert (same.first, same.second) == ("weak (A)", "weak (B)")
+    assert same.notes == [f"A and B are the same: {tmp_path / 'weak'}; every difference is 0"]
+    shutil.copytree(tmp_path / "weak", tmp_path / "again" / "weak")
+    named = compare(str(tmp_path / "weak"), str(tmp_path / "again" / "weak"))
+    assert (named.first, named.second, named.notes) == (str(tmp_path / "weak"), str(tmp_path / "again" / "weak"), [])
     with pytest.raises(ArtifactError, match="no finished evaluation"):
         compare(str(tmp_path), str(tmp_path / "weak"))
     with pytest.raises(ConfigError, match=r"unknown system 'modle'.*Did you mean 'model'"):

@@ -68,7 +68,8 @@ def compare(first: str, second: str, *, seed: int = 0) -> Comparison:
         ArtifactError: a folder holds no finished evaluation, or no prompt is shared.
         ConfigError: a system has to be named, or is not there.
     """
-    (name_a, a, report_a), (name_b, b, report_b) = _load(first), _load(second)
+    one, other = _load(first), _load(second)
+    (name_a, name_b), a, b = _labels(one, other), one.samples, other.samples
     by_id = {s.answer.example.id: s for s in b}
     pairs = [(s, by_id[s.answer.example.id]) for s in a if s.answer.example.id in by_id]
     if not pairs:
@@ -87,8 +88,8 @@ def compare(first: str, second: str, *, seed: int = 0) -> Comparison:
         len(a) - len(pairs),
         len(b) - len(pairs),
         rows,
-        _notes(report_a, report_b),
-        {f"A, {name_a}": report_a.get("judges") or (), f"B, {name_b}": report_b.get("judges") or ()},
+        _notes(one, other),
+        {f"A, {name_a}": one.report.get("judges") or (), f"B, {name_b}": other.report.get("judges") or ()},
     )
 
 
@@ -136,12 +137,14 @@ def _judgements(axis: str, pairs: Sequence[tuple[Sample, Sample]], seed: int) ->
     return rows
 
 
-def _notes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+def _notes(one: _Side, other: _Side) -> list[str]:
     notes = []
-    suites = [_suite(report) for report in (first, second)]
+    if one.place == other.place:
+        notes.append(f"A and B are the same: {one.given}; every difference is 0")
+    suites = [_suite(side.report) for side in (one, other)]
     if suites[0] != suites[1]:
         notes.append(f"different suites ({suites[0]}, {suites[1]}): only shared prompts are compared")
-    judges = [sorted(judge["name"] for judge in report.get("judges") or ()) for report in (first, second)]
+    judges = [sorted(judge["name"] for judge in side.report.get("judges") or ()) for side in (one, other)]
     if judges[0] != judges[1]:
         notes.append("different judges: a difference may be theirs, not the systems'")
     return notes
@@ -152,7 +155,26 @@ def _suite(report: Mapping[str, Any]) -> str:
     return f"{suite.get('name')} {suite.get('version')}" if suite else str(report["recipe"]["name"])
 
 
-def _load(text: str) -> tuple[str, list[Sample], dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side: as it was given, its folder and system, what it is called, its answers and its report."""
+
+    given: str
+    place: tuple[Path, str]
+    label: str
+    samples: Sequence[Sample]
+    report: Mapping[str, Any]
+
+
+def _labels(one: _Side, other: _Side) -> tuple[str, str]:
+    """Return two names that differ: those of folders or systems, else what was given, else with their letters."""
+    for names in ((one.label, other.label), (one.given, other.given)):
+        if names[0] != names[1]:
+            return names
+    return f"{one.label} (A)", f"{other.label} (B)"
+
+
+def _load(text: str) -> _Side:
     folder, system = Path(text), None
     if not folder.is_dir() and ":" in text:
         place, _, system = text.partition(":")
@@ -171,5 +193,5 @@ def _load(text: str) -> tuple[str, list[Sample], dict[str, Any]]:
     chosen = system or names[0]
     if chosen not in names:
         raise ConfigError(f"{folder}: {unknown_name('system', chosen, names)}")
-    label = chosen if system else folder.name
-    return label, [s for s in samples if s.system == chosen], report
+    mine = [s for s in samples if s.system == chosen]
+    return _Side(text, (folder.resolve(), chosen), chosen if system else folder.name, mine, report)
