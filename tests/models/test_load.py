@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from mocae.errors import ConfigError, ModelMismatchError
@@ -31,6 +32,13 @@ def test_what_was_saved_is_loaded(folder: Path) -> None:
         assert torch.equal(model(ids).logits, tiny_llama(layers=1)(ids).logits)
     assert (model.training, tokenizer.padding_side, tokenizer.pad_token) == (False, "left", "<pad>")
     assert load_base(str(folder), dtype="bf16", device="cpu").model.dtype == torch.bfloat16
+
+
+def test_loading_draws_no_bar_of_the_library(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert transformers.utils.logging.is_progress_bar_enabled()
+    load_base(folder, dtype="fp32", device="cpu")
+    assert capfd.readouterr() == ("", "")
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_a_tokenizer_without_pad_pads_with_eos_and_nothing_is_resized(folder: Path) -> None:

@@ -79,8 +79,11 @@ def load_encoder(model: str) -> SentenceEncoder:
     """
     from transformers import AutoModel, AutoTokenizer
 
+    from mocae.models import without_library_bars
+
     try:
-        network: Any = AutoModel.from_pretrained(model, use_safetensors=True)
+        with without_library_bars():
+            network: Any = AutoModel.from_pretrained(model, use_safetensors=True)
         tokenizer: Any = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         told = " ".join(str(error).split())[:200]

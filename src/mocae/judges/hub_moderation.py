@@ -10,6 +10,7 @@ import torch
 
 from mocae.errors import ConfigError, ModelMismatchError
 from mocae.judges.base import JudgeQuality, unscored
+from mocae.models import without_library_bars
 from mocae.types import Answer, Verdict
 
 __all__ = ["ModerationJudge", "moderation_judge"]
@@ -157,9 +158,10 @@ def moderation_judge(
 
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            model, revision=revision, use_safetensors=True, output_loading_info=True
-        )
+        with without_library_bars():
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                model, revision=revision, use_safetensors=True, output_loading_info=True
+            )
         tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision)
     except (OSError, ValueError) as error:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_forward_name, mix_feed_forward
 from mocae.models.layers import context_length, decoder_layers, layer_index, linear_groups
-from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base
+from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base, without_library_bars
 from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS
 from mocae.models.resume import Beginning, can_resume, resumed
@@ -30,4 +30,5 @@ __all__ = [
     "reshard",
     "resumed",
     "shard",
+    "without_library_bars",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,7 +18,7 @@ from mocae.models.precision import pick_dtype
 from mocae.models.quantization import keep_unpacked, quantization_config
 from mocae.registry import Registry
 
-__all__ = ["BASE_MODELS", "LoadedBase", "base_fingerprint", "load_base"]
+__all__ = ["BASE_MODELS", "LoadedBase", "base_fingerprint", "load_base", "without_library_bars"]
 
 BASE_MODELS: Registry[Callable[[], Path]] = Registry(
     "base model",
@@ -73,9 +75,10 @@ def load_base(
             "device_map": {"": str(target)},
         }
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=chosen, use_safetensors=True, output_loading_info=True, **asked, **shared
-        )
+        with without_library_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=chosen, use_safetensors=True, output_loading_info=True, **asked, **shared
+            )
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **shared)
     except Exception as error:  # hub, safetensors, tokenizers and every configuration class raise their own
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -98,6 +101,18 @@ def load_base(
         keep_unpacked(model)
     model.eval()
     return LoadedBase(model, tokenizer)
+
+
+@contextmanager
+def without_library_bars() -> Iterator[None]:
+    """Return a context in which transformers draws no bar while it reads weights: progress is `mocae.progress`'s."""
+    before = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            transformers.utils.logging.enable_progress_bar()
 
 
 def base_fingerprint(model: nn.Module) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 import mocae
 from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load_recipe, validate
@@ -83,8 +81,7 @@ def run(
             f"--processes {processes}: the launcher started {size()} that work together; check its configuration "
             "(recipes/accelerate/ has some that work, and docs/scale.md says which settings start one in silence)"
         )
-    shown = progress and is_main()
-    with visible(shown), _library_bars(shown), store.locked():
+    with visible(progress and is_main()), store.locked():
         if size() > 1:
             say(f"{size()} processes share the work")
         report = _Run(loaded, store, chosen).report()
@@ -113,24 +110,11 @@ def train_expert(recipe: Recipe, *, axis: str, out: Path | str, progress: bool =
     if axis not in recipe.axis_names:
         raise ConfigError(f"--axis: {unknown_name('axis', axis, recipe.axis_names)}")
     store = Store(Path(out), frozen=(Path(out) / "manifest.json").is_file())
-    with visible(progress), _library_bars(progress), store.locked():
+    with visible(progress), store.locked():
         rows = read_rows_of(recipe)
         base = _Run(recipe, store, ()).load_base()
         with Contest(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as contest:
             return contest.expert(axis).folder
-
-
-@contextmanager
-def _library_bars(shown: bool) -> Iterator[None]:
-    """Return a context in which transformers shows its own bars (weights being loaded) only if `shown`."""
-    before = transformers.utils.logging.is_progress_bar_enabled()
-    if not shown:
-        transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if before:
-            transformers.utils.logging.enable_progress_bar()
 
 
 def _chosen(recipe: Recipe, names: Sequence[str] | None) -> list[SystemConfig]:
