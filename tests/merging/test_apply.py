@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mocae.bank import ExpertBank, LoraPair
 from mocae.errors import ModelMismatchError
-from mocae.merging import ComputedDelta, TaskVector, applied, merged_weights, task_arithmetic, ties
+from mocae.merging import ComputedDelta, TaskVector, applied, task_arithmetic, ties
 from tiny import random_ids, tiny_llama
 
 Vectors = dict[str, TaskVector]
@@ -86,24 +86,6 @@ def test_merges_nest(vectors: Vectors) -> None:
     _assert_unchanged(model, before)
 
 
-def test_merged_weights_come_one_at_a_time(vectors: Vectors) -> None:
-    model, a = tiny_llama(), vectors["a"]
-    computed: list[str] = []
-
-    def compute(module: str) -> Tensor:
-        computed.append(module)
-        return a.dense(module)
-
-    delta = ComputedDelta({module: a.shape(module) for module in a.modules}, compute)
-    before, weights = _snapshot(model), merged_weights(model, delta)
-    assert computed == []
-    for index, (name, weight) in enumerate(weights):
-        assert computed == list(a.modules[: index + 1])
-        torch.testing.assert_close(weight, before[f"{name}.weight"][1] + a.dense(name))
-    assert len(computed) == len(a.modules)
-    _assert_unchanged(model, before)
-
-
 def test_merges_that_do_not_fit_are_refused() -> None:
     model, q = tiny_llama(), "model.layers.0.self_attn.q_proj"
     cases = {
@@ -115,8 +97,6 @@ def test_merges_that_do_not_fit_are_refused() -> None:
     for told, delta in cases.items():
         with pytest.raises(ModelMismatchError, match=told), applied(model, delta):
             pass
-        with pytest.raises(ModelMismatchError, match=told):
-            merged_weights(model, delta)
     _assert_unchanged(model, before)
 
 

@@ -1,6 +1,6 @@
 """Merging: task vectors with exact algebra, merge methods over them, and putting the result into a model."""
 
-from mocae.merging.apply import applied, merged_weights
+from mocae.merging.apply import applied
 from mocae.merging.arithmetic import average, task_arithmetic
 from mocae.merging.base import MERGE_METHODS, ComputedDelta, Delta, MergeMethod, register_merge_method
 from mocae.merging.consensus import dare, dare_ties, sparse_consensus, ties
@@ -34,7 +34,6 @@ __all__ = [
     "linear_peft",
     "linear_peft_error",
     "lox",
-    "merged_weights",
     "register_merge_method",
     "relative_error",
     "slerp",

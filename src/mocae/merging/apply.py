@@ -1,4 +1,4 @@
-"""Putting a merge into a model: merged weights swapped in for a while, or read out one linear at a time."""
+"""Putting a merge into a model: merged weights swapped in for a while."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mocae.errors import ModelMismatchError
 from mocae.merging.base import Delta
 
-__all__ = ["applied", "merged_weights"]
+__all__ = ["applied"]
 
 
 @contextmanager
@@ -37,15 +37,6 @@ def applied(model: nn.Module, delta: Delta) -> Iterator[nn.Module]:
     finally:
         for module, weight in before.items():
             linears[module].weight = weight
-
-
-def merged_weights(model: nn.Module, delta: Delta) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name of a linear, its merged weight in its own dtype), one at a time; the model is left alone.
-
-    Raises:
-        ModelMismatchError: see `applied`; raised before the first weight.
-    """
-    return _merged(_checked(model, delta), delta)
 
 
 def _merged(linears: dict[str, nn.Linear], delta: Delta) -> Iterator[tuple[str, Tensor]]:

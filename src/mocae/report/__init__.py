@@ -1,6 +1,6 @@
 """Draws a finished run: `report.html` for readers and `README.md`, the model card, from `report.json`."""
 
-from mocae.report.card import card_text, write_card
+from mocae.report.card import card_text
 from mocae.report.comparison import comparison_page
 from mocae.report.findings import Finding, Findings, find
 from mocae.report.html import html_page
@@ -20,6 +20,5 @@ __all__ = [
     "format_estimate",
     "html_page",
     "systems_table",
-    "write_card",
     "write_report",
 ]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mocae.files import write_whole
 from mocae.report.findings import find
 from mocae.report.judges import judge_rows
 from mocae.report.schema import axis_names, check_report, sorted_systems
@@ -17,16 +15,7 @@ from mocae.report.tables import DASH, systems_table
 from mocae.report.templating import templates
 from mocae.report.vocabulary import describe_system
 
-__all__ = ["card_text", "write_card"]
-
-
-def write_card(report: Mapping[str, Any], folder: Path) -> Path:
-    """Return the path of the `README.md` written to `folder`.
-
-    Raises:
-        ArtifactError: the report cannot be drawn, or `folder` is not a folder.
-    """
-    return write_whole(Path(folder) / "README.md", card_text(report))
+__all__ = ["card_text"]
 
 
 def card_text(report: Mapping[str, Any]) -> str:
