@@ -89,15 +89,22 @@ def export_vllm(
     }
 
 
+_COMMAND = """#!/bin/sh
+# Start vLLM with the mixtures of the code book; words after it go to vLLM, as in: sh serve.sh --port 8000
+base={base}
+if [ -d "$base" ]; then base=$(CDPATH= cd -- "$base" && pwd) || exit; fi
+CDPATH= cd -- "$(dirname -- "$0")" || exit
+if [ -d base ]; then base=base; fi # the export brought its base model along
+exec vllm serve "$base" --enable-lora --max-loras {n} --max-lora-rank {rank} --lora-modules \\
+  {modules} "$@"
+"""
+
+
 def _write_command(bundle: Bundle, folder: Path, book: CodeBook, max_rank: int) -> None:
-    """Write the command that starts vLLM with these adapters."""
+    """Write the command that starts vLLM with these adapters, from whatever folder it is called."""
     modules = " \\\n  ".join(
         shlex.quote(json.dumps({"name": name, "path": f"adapters/{name}", "base_model_name": bundle.base_name}))
         for name in book.names
     )
-    text = (
-        "#!/bin/sh\n# Start vLLM with the mixtures of the code book; run it in this folder.\n"
-        f"exec vllm serve {shlex.quote(bundle.base_name)} --enable-lora --max-loras {len(book.names)} "
-        f'--max-lora-rank {max_rank} --lora-modules \\\n  {modules} "$@"\n'
-    )
+    text = _COMMAND.format(base=shlex.quote(bundle.base_name), n=len(book.names), rank=max_rank, modules=modules)
     (folder / "serve.sh").write_text(text, encoding="utf-8")
