@@ -60,6 +60,18 @@ def test_a_registered_name_is_a_folder(folder: Path, monkeypatch: pytest.MonkeyP
     assert "pocket" in BASE_MODELS
 
 
+def test_a_folder_of_a_registered_name_is_meant_only_by_its_path(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(BASE_MODELS._loaded, "lab", lambda: folder)
+    assert load_base("lab", dtype="fp32", device="cpu").model.config.num_hidden_layers == 1
+    for name in ("./lab", Path("lab")):
+        with pytest.raises(ConfigError, match="folder 'lab' is not a model"):
+            load_base(name)
+
+
 def test_folders_that_are_no_model_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ConfigError, match=r"is not a model: no config.json in it \(it holds: notes.txt\)"):

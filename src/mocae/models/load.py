@@ -52,7 +52,7 @@ def load_base(
     where it has none (so tell padding by the attention mask, not by the id). Embeddings are never resized.
 
     Args:
-        name_or_path: a folder wins over a registered name, a registered name over a Hub id.
+        name_or_path: a registered name wins over a folder ("./pocket" is the folder), a folder over a Hub id.
         revision: commit or tag on the Hub.
         dtype: "auto", "bf16", "fp32" or "fp16", see `mocae.models.pick_dtype`.
         device: where to put the model; None = CUDA if there is one, else CPU.
@@ -146,11 +146,11 @@ def base_fingerprint(model: nn.Module) -> str:
 
 def _resolve(name_or_path: str | Path) -> str:
     name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in BASE_MODELS:
+        return _checked_folder(BASE_MODELS.get(name)())
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked_folder(folder)
-    if isinstance(name_or_path, str) and name in BASE_MODELS:
-        return _checked_folder(BASE_MODELS.get(name)())
     if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise ConfigError(
             f"base model folder {name!r} does not exist; give a folder that does, or a Hub id (owner/name)"

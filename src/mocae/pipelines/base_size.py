@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -167,7 +166,7 @@ _WHAT_TO_GIVE = (
 
 def _place(model: str) -> str:
     """Return the folder of a registered base model, any other name as it is."""
-    if not Path(model).is_dir() and model in BASE_MODELS:
+    if model in BASE_MODELS:
         return str(BASE_MODELS.get(model)())
     return model
 
