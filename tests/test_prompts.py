@@ -100,6 +100,12 @@ def test_no_prompt_ends_with_a_space_and_empty_ones_are_refused(name: str) -> No
         FORMATS.get(name).format_prompt(" ", injection=None, tokenizer=tokenizer)
 
 
+@pytest.mark.parametrize("name", ["plain", "alpaca", "chat"])
+def test_half_of_a_character_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match=r"'\\udcff' at character 4, which is half of a character"):
+        FORMATS.get(name).format_prompt("Hi \udcff?", injection=None, tokenizer=_chat_tokenizer(CHATML))
+
+
 def test_an_unknown_format_names_the_nearest() -> None:
     with pytest.raises(PluginError, match=r"unknown prompt format 'plan'.* Did you mean 'plain'\?"):
         FORMATS.get("plan")

@@ -34,7 +34,7 @@ class PromptFormat(Protocol):
             tokenizer: tokenizer of the model, for formats that need one.
 
         Raises:
-            DataError: the prompt is empty.
+            DataError: the prompt is empty, or cannot be written as UTF-8.
             ConfigError: the format needs a tokenizer it did not get.
         """
 
@@ -56,7 +56,7 @@ class PlainFormat:
         Raises:
             DataError: the prompt is empty.
         """
-        return f"{_line(injection)}Q: {_not_empty(prompt)}\nA:"
+        return f"{_line(injection)}Q: {_text(prompt)}\nA:"
 
     def format_response(self, response: str) -> str:
         """Return the response after one space, which most tokenizers keep in the first word's token."""
@@ -83,7 +83,7 @@ class AlpacaFormat:
         """
         return (
             "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-            f"\n\n### Instruction:\n{_line(injection)}{_not_empty(prompt)}\n\n### Response:\n"
+            f"\n\n### Instruction:\n{_line(injection)}{_text(prompt)}\n\n### Response:\n"
         )
 
     def format_response(self, response: str) -> str:
@@ -107,7 +107,7 @@ class ChatFormat:
             DataError: the prompt is empty.
             ConfigError: no tokenizer, one without chat template, or a template that fails on a single user message.
         """
-        _not_empty(prompt)
+        _text(prompt)
         if getattr(tokenizer, "chat_template", None) is None:
             found = "no tokenizer" if tokenizer is None else f"{type(tokenizer).__name__} without chat template"
             raise ConfigError(f"prompt format 'chat': got {found}; expected a chat model's tokenizer, or use 'plain'")
@@ -151,9 +151,16 @@ def _line(injection: str | None) -> str:
     return f"{injection}\n" if injection else ""
 
 
-def _not_empty(prompt: str) -> str:
+def _text(prompt: str) -> str:
     if not prompt.strip():
         raise DataError(f"got an empty prompt, {prompt!r}; expected text to answer")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:  # a shell hands over bytes that are no UTF-8 in this way
+        raise DataError(
+            f"the prompt has {prompt[error.start]!r} at character {error.start + 1}, which is half of a character; "
+            "expected text that can be written as UTF-8"
+        ) from error
     return prompt
 
 
