@@ -145,6 +145,13 @@ def test_run_refuses_empty_names(command: Command, recipe_file: Path, fake_run: 
     assert err.startswith(f"error: --systems {systems!r}: an empty name.")
 
 
+@pytest.mark.parametrize("words", [("serve", "DIR"), ("ui", "DIR"), ("ablate", "RECIPE", "--out", "x")])
+def test_more_threads_than_processors_are_refused(command: Command, words: tuple[str, ...]) -> None:
+    code, _, err = command(*words, "--threads", "100000")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: --threads 100000: this machine has ")
+
+
 class FakeModel:
     """Answers with what it was asked."""
 

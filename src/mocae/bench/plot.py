@@ -10,10 +10,20 @@ from matplotlib.figure import Figure
 from mocae.bench.result import Benchmark
 from mocae.errors import ConfigError
 
-__all__ = ["draw"]
+__all__ = ["check_format", "draw"]
 
 _FORMATS = (".svg", ".png", ".pdf")
 _COLOURS = ("#35618f", "#d55e00", "#009e73", "#b8860b")
+
+
+def check_format(path: Path) -> None:
+    """Refuse a file whose ending is of no format that can be drawn.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError(f"--plot {str(path)!r}: cannot draw {path.suffix!r}. Accepted: {', '.join(_FORMATS)}")
 
 
 def draw(result: Benchmark, path: Path) -> Path:
@@ -22,8 +32,7 @@ def draw(result: Benchmark, path: Path) -> Path:
     Raises:
         ConfigError: the ending of the file is not known.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"--plot {str(path)!r}: cannot draw {path.suffix!r}. Accepted: {', '.join(_FORMATS)}")
+    check_format(path)
     systems = list(dict.fromkeys(row.system for row in result.rows))
     batches = sorted({row.batch for row in result.rows})
     height = 0.8 / len(batches)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import words
+from mocae.cli.options import fitting_threads, words
 
 __all__ = ["ablate"]
 
@@ -29,7 +29,12 @@ def ablate(
     ] = 1,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", metavar="N", help="Threads of a run; else all, or the cores shared out among jobs."),
+        typer.Option(
+            "--threads",
+            metavar="N",
+            callback=fitting_threads,
+            help="Threads of a run; else all, or the cores shared out among jobs.",
+        ),
     ] = None,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress on stderr.")] = True,
 ) -> None:

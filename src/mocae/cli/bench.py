@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mocae.cli.options import words
+from mocae.cli.options import fitting_threads, words
 from mocae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def bench(
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the medians over them are printed.")] = 5,
     dtype: Annotated[str, typer.Option("--dtype", help="bf16, fp32, fp16 or auto.")] = "bf16",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the processor; else all.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, callback=fitting_threads, help="Threads of the processor; else all."),
+    ] = None,
     clock: Annotated[
         str, typer.Option("--clock", help="wall, or cpu: processor time, for one thread on a busy machine.")
     ] = "wall",
@@ -56,6 +60,7 @@ def bench(
     from mocae.bench import load_shape, run_bench
     from mocae.progress import visible
 
+    _check_files(json_file, plot)
     shape, sizes, names = load_shape(config), _sizes(batches), words(systems, "--systems")
     shape = replace(
         shape, prompt_tokens=prompt_tokens or shape.prompt_tokens, new_tokens=new_tokens or shape.new_tokens
@@ -74,6 +79,17 @@ def bench(
         from mocae.bench.plot import draw
 
         draw(result, plot)
+
+
+def _check_files(json_file: Path | None, plot: Path | None) -> None:
+    """Refuse files that cannot be written once everything is measured."""
+    for flag, path in (("--json", json_file), ("--plot", plot)):
+        if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+            raise ConfigError(f"{flag} {str(path)!r}: cannot be written; give a file in a folder that is there")
+    if plot is not None:
+        from mocae.bench.plot import check_format
+
+        check_format(plot)
 
 
 def _sizes(text: str | None) -> list[int] | None:

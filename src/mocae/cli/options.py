@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from mocae.errors import ConfigError
 
-__all__ = ["AsJson", "RecipePath", "Settings", "factors", "words"]
+__all__ = ["AsJson", "Processes", "RecipePath", "Settings", "factors", "fitting_threads", "words"]
 
 RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of one that ships: `mocae ls recipes`.")
@@ -24,7 +25,24 @@ Settings = Annotated[
     ),
 ]
 
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, metavar="N", help="Refuse to run with another number of processes."),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def fitting_threads(count: int | None) -> int | None:
+    """Return what `--threads` was given.
+
+    Raises:
+        ConfigError: more threads than the machine has processors, which only makes it slower until it breaks.
+    """
+    processors = os.cpu_count() or 1
+    if count is not None and count > processors:
+        raise ConfigError(f"--threads {count}: this machine has {processors} processors; give at most that many")
+    return count
 
 
 def words(text: str | None, flag: str) -> list[str] | None:

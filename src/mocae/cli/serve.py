@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mocae.cli.options import fitting_threads
+
 __all__ = ["serve"]
 
 
@@ -52,7 +54,10 @@ def serve(
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="DIR", help="Where the base model lies now, if it moved.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the processor; else all.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, callback=fitting_threads, help="Threads of the processor; else all."),
+    ] = None,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="One line a request on stderr.")] = False,
 ) -> None:
     """Serve a finished run to any OpenAI client: every policy and every expert is a model name.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mocae.cli.options import fitting_threads
+
 __all__ = ["ui"]
 
 
@@ -19,7 +21,10 @@ def ui(
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="DIR", help="Where the base model lies now, if it moved.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the processor; else all.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, callback=fitting_threads, help="Threads of the processor; else all."),
+    ] = None,
 ) -> None:
     """Talk to a finished run in a browser, see which experts answer, and steer them.
 
