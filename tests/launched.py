@@ -1,4 +1,4 @@
-"""`mocae run` with the judge of the tests, for processes of their own; then the same with the base model sharded.
+"""`mocae` with the judge of the tests, for processes of their own; then the same with the base model sharded.
 
 Beside each folder a file `.facts.json` says what really ran: some settings of launchers fall back in silence.
 """

@@ -9,7 +9,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 from mocae.distributed import join
-from mocae.errors import ConfigError
+from mocae.errors import ArtifactError, ConfigError
+from mocae.pipelines.export import export
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "accelerate"
 LAUNCHES = {  # processes, machines, what accelerate makes of it
@@ -50,6 +51,15 @@ def test_what_would_split_the_model_in_training_only_is_refused(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=f"accelerate is configured for {name}.*set base.shard to true"):
         join(cpu=True)
+
+
+def test_what_cannot_be_shared_refuses_a_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="mocae export works in one process and a launcher started several"):
+        export(tmp_path, to="merged", out=tmp_path / "merged")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(ArtifactError, match="no finished run"):
+        export(tmp_path, to="merged", out=tmp_path / "merged")
 
 
 def test_stage_2_and_one_process_alone_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from mocae.errors import ConfigError
 
-__all__ = ["agreed", "is_main", "join", "rank", "size", "split_batch", "spread", "wait"]
+__all__ = ["agreed", "alone", "is_main", "join", "rank", "size", "split_batch", "spread", "wait"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,6 +46,16 @@ def join(*, cpu: bool) -> None:
         from accelerate import PartialState
 
         PartialState(cpu=cpu, timeout=_PATIENCE)
+
+
+def alone(command: str) -> None:
+    """Refuse several processes for a command that cannot share its work.
+
+    Raises:
+        ConfigError: a launcher started several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"{command} works in one process and a launcher started several; start it without one")
 
 
 def _group() -> Any:

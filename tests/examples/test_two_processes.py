@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mocae.config import Recipe, dump_recipe
 from mocae.pipelines.run import run
@@ -69,6 +73,34 @@ def test_a_sharded_base_is_held_in_halves(both: Path) -> None:
 
 def test_a_sharded_base_finds_what_a_whole_one_finds(example: Any, both: Path) -> None:
     assert example.differences(both / "one", both / "two-sharded") == []
+
+
+@pytest.fixture(scope="module")
+def expert(both: Path) -> str:
+    """What `mocae train-expert` in two processes prints; `expert` and `expert-sharded` are its folders."""
+    config = ROOT / "recipes" / "accelerate" / "two-cpus.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    words = ["train-expert", str(both / "recipe.yaml"), "--axis", "honesty", "--out", str(both / "expert")]
+    command = [*launcher, str(ROOT / "tests" / "launched.py"), *words, "--processes", "2", "--no-progress"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_an_expert_is_trained_by_two_processes_and_told_once(both: Path, expert: str) -> None:
+    told, sharded = facts(both, "expert"), facts(both, "expert-sharded")
+    assert (told["processes"], told["wrapped"], told["rows_at_once"]) == (2, "DistributedDataParallel", 2)
+    assert (sharded["processes"], sharded["sharded"]) == (2, True)
+    folders = [both / name / "experts" / "honesty" for name in ("expert", "expert-sharded")]
+    assert expert.splitlines() == [str(folder) for folder in folders]
+
+
+@pytest.mark.parametrize("name", ["expert", "expert-sharded"])
+def test_it_is_the_expert_of_one_process(both: Path, expert: str, name: str) -> None:
+    alone, shared = (
+        load_file(both / run / "experts" / "honesty" / "adapter_model.safetensors") for run in ("one", name)
+    )
+    assert alone.keys() == shared.keys()
+    for key, value in alone.items():
+        torch.testing.assert_close(shared[key], value, atol=1e-4, rtol=0)
 
 
 def test_a_difference_is_told(example: Any, both: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import AsJson, RecipePath, Settings
+from mocae.cli.options import AsJson, Processes, RecipePath, Settings
 from mocae.errors import ConfigError
 
 __all__ = ["build", "train_expert"]
@@ -36,6 +36,7 @@ def build(
     settings: Settings = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+    processes: Processes = None,
 ) -> None:
     """Make an artifact from LoRA adapters you have: no training, only features, judged answers and a router.
 
@@ -50,6 +51,7 @@ def build(
     """
     from mocae.cli.run_table import print_result
     from mocae.config import validate as check
+    from mocae.distributed import is_main
     from mocae.pipelines.build import build_recipe, parse_judge
     from mocae.pipelines.run import run as run_recipe
 
@@ -65,7 +67,9 @@ def build(
         settings=settings or (),
     )
     check(recipe, where="build")
-    result = run_recipe(recipe, out=out, progress=progress)
+    result = run_recipe(recipe, out=out, progress=progress, processes=processes)
+    if not is_main():
+        return
     if as_json:
         typer.echo(result.report_path.read_text(encoding="utf-8"))
     else:
@@ -78,20 +82,27 @@ def train_expert(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder; the adapter is experts/NAME in it.")],
     settings: Settings = None,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+    processes: Processes = None,
 ) -> None:
     """Train the expert of one axis of a recipe and print its folder, a plain PEFT adapter.
 
     `mocae run` of the same recipe into the same folder goes on with it, so experts can be trained one by one.
+    The expert of a finished run is not replaced by another.
 
     [bold]mocae train-expert pocket --axis honesty --out out/pocket[/bold]
+
+    Several processes or machines share it as they share a run, see `mocae run --help`.
     """
     from mocae.config import load_recipe
     from mocae.config import validate as check
+    from mocae.distributed import is_main
     from mocae.pipelines.run import train_expert as train
 
     loaded = load_recipe(recipe, settings or ())
     check(loaded, where=str(recipe))
-    typer.echo(train(loaded, axis=axis, out=out, progress=progress))
+    folder = train(loaded, axis=axis, out=out, progress=progress, processes=processes)
+    if is_main():
+        typer.echo(folder)
 
 
 def _experts(items: list[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mocae.cli.lifeline import end_with_parent
-from mocae.cli.options import AsJson, RecipePath, Settings, words
+from mocae.cli.options import AsJson, Processes, RecipePath, Settings, words
 
 __all__ = ["run"]
 
@@ -26,15 +26,7 @@ def run(
     ] = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            "--processes",
-            min=1,
-            metavar="N",
-            help="Refuse to run with another number of processes.",
-        ),
-    ] = None,
+    processes: Processes = None,
     lifeline: Annotated[
         bool, typer.Option("--lifeline", hidden=True, help="End when standard input ends, as the process behind it.")
     ] = False,

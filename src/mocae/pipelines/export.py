@@ -15,6 +15,7 @@ import mocae
 from mocae.bank import ExpertBank, load_peft
 from mocae.calibration import AlignXRouter
 from mocae.config import load_recipe
+from mocae.distributed import alone
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import Generation, answer_all, judge_answers
 from mocae.export import (
@@ -85,10 +86,11 @@ def export(
         progress: show progress on stderr.
 
     Raises:
-        ConfigError: an unknown format, options that do not fit, or `out` is there already.
+        ConfigError: an unknown format, options that do not fit, `out` is there already, or several processes.
         ArtifactError: the artifact is damaged, or `out` cannot be written.
         ModelMismatchError: the base model or an adapter has no place in the format.
     """
+    alone("mocae export")
     if to not in FORMATS_OUT:
         raise ConfigError(f"--to: {unknown_name('format', to, FORMATS_OUT)}")
     chosen = options or ExportOptions()

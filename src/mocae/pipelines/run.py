@@ -75,15 +75,7 @@ def run(
     chosen = _chosen(loaded, systems)
     require("sklearn", "matplotlib", for_what="a run ends with calibrators and a report")
     store = Store(Path(out), pool)
-    join(cpu=pick_device(loaded.base.device) == "cpu")
-    if processes is not None and processes != size():
-        raise ConfigError(
-            f"--processes {processes}: the launcher started {size()} that work together; check its configuration "
-            "(recipes/accelerate/ has some that work, and docs/scale.md says which settings start one in silence)"
-        )
-    with visible(progress and is_main()), store.locked():
-        if size() > 1:
-            say(f"{size()} processes share the work")
+    with _working(loaded, store, processes, progress):
         report = _Run(loaded, store, chosen).report()
         if is_main():
             store.clean()
@@ -91,7 +83,9 @@ def run(
     return RunResult(report, store.root / "report.json", store.root / "report.html")
 
 
-def train_expert(recipe: Recipe, *, axis: str, out: Path | str, progress: bool = True) -> Path:
+def train_expert(
+    recipe: Recipe, *, axis: str, out: Path | str, progress: bool = True, processes: int | None = None
+) -> Path:
     """Return the folder of one axis's expert, trained unless it is there; `run` into the same folder goes on with it.
 
     The expert of a finished run is not replaced by another: its router and report were made with it.
@@ -101,20 +95,41 @@ def train_expert(recipe: Recipe, *, axis: str, out: Path | str, progress: bool =
         axis: whose expert.
         out: folder of the artifact; made if need be.
         progress: show progress on stderr.
+        processes: as in `run`.
 
     Raises:
-        ConfigError: no such axis.
+        ConfigError: no such axis, or another number of processes.
         ArtifactError: the folder is a finished run with another expert.
         MocaeError: see `mocae.errors`.
     """
     if axis not in recipe.axis_names:
         raise ConfigError(f"--axis: {unknown_name('axis', axis, recipe.axis_names)}")
     store = Store(Path(out), frozen=(Path(out) / "manifest.json").is_file())
-    with visible(progress), store.locked():
+    with _working(recipe, store, processes, progress):
         rows = read_rows_of(recipe)
         base = _Run(recipe, store, ()).load_base()
         with Contest(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as contest:
             return contest.expert(axis).folder
+
+
+@contextmanager
+def _working(recipe: Recipe, store: Store, processes: int | None, progress: bool) -> Iterator[None]:
+    """Return a context in which the processes of the launch work together, and they alone write the folder.
+
+    Raises:
+        ConfigError: they are not as many as `processes`.
+        ArtifactError: see `Store.locked`.
+    """
+    join(cpu=pick_device(recipe.base.device) == "cpu")
+    if processes is not None and processes != size():
+        raise ConfigError(
+            f"--processes {processes}: the launcher started {size()} that work together; check its configuration "
+            "(recipes/accelerate/ has some that work, and docs/scale.md says which settings start one in silence)"
+        )
+    with visible(progress and is_main()), store.locked():
+        if size() > 1:
+            say(f"{size()} processes share the work")
+        yield
 
 
 def _chosen(recipe: Recipe, names: Sequence[str] | None) -> list[SystemConfig]:
