@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTTrainer
 
 from memory_for_tests import SIZES, measure
-from mocae.config import parse_recipe
+from mocae.config import load_recipe, parse_recipe
 from mocae.errors import ConfigError
 from mocae.experts import LoraSpec, Optimisation, finetune
 from mocae.models import LoadedBase
@@ -19,6 +21,7 @@ from mocae.pipelines.plan import plan
 from recipes_for_tests import small_recipe
 from tiny import tiny_tokenizer
 
+ROOT = Path(__file__).parents[2]
 SHAPE = {
     "model_type": "llama",
     "vocab_size": 50,
@@ -51,6 +54,20 @@ def test_parameters_are_those_of_the_model() -> None:
     assert base.n_matmul_above == base.n_matmul - layer
     assert base.cache_values == 2 * 3 * 1 * 4
     assert base.origin == "base.shape"
+
+
+def test_the_page_on_scale_says_what_its_command_prints() -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8").partition("## 70 B and many axes")[2]
+    command = re.search(r"mocae plan (\S+)((?: +--set \S+| +\\\n)+)", page)
+    assert command is not None
+    settings = [word for word in shlex.split(command[2]) if word not in ("--set", "\n")]
+    for where, more in (("q, v", []), ("all linears", ["experts.target_modules=all-linear"])):
+        told = plan(load_recipe(ROOT / command[1], [*settings, *more]))
+        bank = sum(expert.n_parameters for expert in told.experts)
+        memory = (told.training_memory_bytes, told.serving_memory_bytes, told.bytes_per_token)
+        cells = [f"K = 3, rank 64 on {where}", f"{told.experts[0].n_parameters / 1e6:.0f} M", f"{2 * bank / 1e9:.1f}"]
+        cells += [f"{size / 1e9:.0f}" for size in memory] + [f"{told.disk_bytes / 1e9:.1f}"]
+        assert f"| {' | '.join(cells)} |" in page
 
 
 def test_a_tied_head_counts_once_and_is_multiplied() -> None:
