@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import torch
 
 import mocae
 from mocae.bank import ExpertBank
-from mocae.config import load_recipe
-from mocae.errors import ConfigError, DataError, MocaeError
+from mocae.config import dump_recipe, load_recipe
+from mocae.errors import ArtifactError, ConfigError, DataError, MocaeError
 from mocae.evaluation import read_samples
 from mocae.models import load_base
 from mocae.pipelines.run import run
@@ -322,6 +323,35 @@ def test_two_axes_without_calibration_prompts(finished: Any, tmp_path: Path, wor
     # Outcomes need prompts; labels do not.
     with pytest.raises(DataError, match=r"no calibration prompts.*axes\.\*\.calibration"):
         run(recipe, out=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("held", "name", "axes"),
+    [("tiny", "other", AXES), ("build", "tiny", AXES), ("build", "build", AXES[:2]), ("tiny", "build", AXES)],
+)
+def test_the_finished_run_of_another_recipe_is_not_written_over(
+    finished: Any, copy: Path, work: Any, held: str, name: str, axes: tuple[str, ...]
+) -> None:
+    (copy / "recipe.yaml").write_text(dump_recipe(tiny_recipe(finished.base, name=held)), encoding="utf-8")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    mine = tiny_recipe(finished.base, axes=axes, name=name, systems=["base"])
+    with pytest.raises(ArtifactError, match=rf"holds another finished run, {held} \(.*; give another --out, or --over"):
+        run(mine, out=copy, progress=False)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert work.trained == work.asked == []
+
+
+def test_another_run_is_replaced_if_asked_and_nothing_of_it_stays(finished: Any, copy: Path, work: Any) -> None:
+    below = shutil.copytree(copy / "experts", copy / "below" / "experts")
+    (copy / "notes.txt").write_text("mine", encoding="utf-8")
+    mine = tiny_recipe(finished.base, axes=AXES[:2], name="other", systems=["base"])
+    run(mine, out=copy, progress=False, overwrite=True)
+    assert [path.name for path in sorted((copy / "experts").iterdir())] == sorted(AXES[:2])
+    assert len(work.trained) == 2
+    assert not (copy / "answers" / "joint").exists()
+    assert (copy / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert sorted(path.name for path in below.iterdir()) == sorted(AXES)
+    assert mocae.load(copy, device="cpu").experts == AXES[:2]
 
 
 def test_an_unknown_system_is_refused_before_anything_is_made(finished: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import AsJson, Processes, RecipePath, Settings
+from mocae.cli.options import AsJson, Overwrite, Processes, RecipePath, Settings
 from mocae.errors import ConfigError
 
 __all__ = ["build", "train_expert"]
@@ -37,6 +37,7 @@ def build(
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
     processes: Processes = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make an artifact from LoRA adapters you have: no training, only features, judged answers and a router.
 
@@ -67,7 +68,7 @@ def build(
         settings=settings or (),
     )
     check(recipe, where="build")
-    result = run_recipe(recipe, out=out, progress=progress, processes=processes)
+    result = run_recipe(recipe, out=out, progress=progress, processes=processes, overwrite=overwrite)
     if not is_main():
         return
     if as_json:

@@ -10,7 +10,7 @@ import typer
 
 from mocae.errors import ConfigError
 
-__all__ = ["AsJson", "Processes", "RecipePath", "Settings", "factors", "fitting_threads", "words"]
+__all__ = ["AsJson", "Overwrite", "Processes", "RecipePath", "Settings", "factors", "fitting_threads", "words"]
 
 RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of one that ships: `mocae ls recipes`.")
@@ -28,6 +28,10 @@ Settings = Annotated[
 Processes = Annotated[
     int | None,
     typer.Option("--processes", min=1, metavar="N", help="Refuse to run with another number of processes."),
+]
+
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the finished run of another recipe in the folder.")
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mocae.cli.lifeline import end_with_parent
-from mocae.cli.options import AsJson, Processes, RecipePath, Settings, words
+from mocae.cli.options import AsJson, Overwrite, Processes, RecipePath, Settings, words
 
 __all__ = ["run"]
 
@@ -27,11 +27,14 @@ def run(
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
     processes: Processes = None,
+    overwrite: Overwrite = False,
     lifeline: Annotated[
         bool, typer.Option("--lifeline", hidden=True, help="End when standard input ends, as the process behind it.")
     ] = False,
 ) -> None:
     """Run a recipe from data to report. A run that was stopped goes on where it was.
+
+    A recipe that was changed may run again in its folder: what the change does not touch is not made again.
 
     [bold]mocae run pocket --out out/pocket[/bold]
 
@@ -54,7 +57,13 @@ def run(
     check(loaded, where=str(recipe))
     pool = StagePool(stages) if stages is not None else None
     result = run_recipe(
-        loaded, out=out, systems=words(systems, "--systems"), progress=progress, processes=processes, pool=pool
+        loaded,
+        out=out,
+        systems=words(systems, "--systems"),
+        progress=progress,
+        processes=processes,
+        pool=pool,
+        overwrite=overwrite,
     )
     if not is_main():
         return

@@ -12,7 +12,10 @@ from mocae.config import Recipe, parse_recipe
 from mocae.data import read_rows
 from mocae.errors import ConfigError, DataError, unknown_name
 
-__all__ = ["build_recipe", "parse_judge"]
+__all__ = ["BUILD", "build_recipe", "parse_judge"]
+
+BUILD = "build"
+"""Name of every recipe of a build, so it does not tell one from another."""
 
 _FEWEST = 8
 """Calibration prompts an expert needs at least, so that some are left to test on."""
@@ -60,7 +63,7 @@ def build_recipe(
     _check_rows(file, experts)
     rows = {"source": "examples", "path": str(file)}
     values: dict[str, Any] = {
-        "name": "build",
+        "name": BUILD,
         "seed": seed,
         "base": {"model": base},
         "prompt_format": prompt_format,
@@ -79,7 +82,7 @@ def build_recipe(
         "systems": ["base", *(f"expert:{name}" for name in experts), "uniform", "alignx", "oracle"],
         "notes": ["experts were brought along, not trained by this run"],
     }
-    return parse_recipe(values, settings, where="build")
+    return parse_recipe(values, settings, where=BUILD)
 
 
 def parse_judge(text: str) -> dict[str, Any]:

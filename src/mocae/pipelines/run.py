@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import torch
 import mocae
 from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load_recipe, validate
 from mocae.distributed import is_main, join, size, wait
-from mocae.errors import ArtifactError, ConfigError, unknown_name
+from mocae.errors import ArtifactError, ConfigError, MocaeError, unknown_name
 from mocae.evaluation import sample_to_json
 from mocae.extras import require
 from mocae.files import write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
+from mocae.pipelines.build import BUILD
 from mocae.pipelines.collapse import overlap
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete
@@ -54,6 +56,7 @@ def run(
     progress: bool = True,
     processes: int | None = None,
     pool: StagePool | None = None,
+    overwrite: bool = False,
 ) -> RunResult:
     """Run a recipe into a folder and return its report. Stages that are finished there are not made again.
 
@@ -66,8 +69,11 @@ def run(
         processes: refuse to run unless this many processes share the work; None: any number. Some settings of
             launchers start fewer than they were told to, without a word.
         pool: stages to share with runs into other folders.
+        overwrite: where the folder is the finished run of another recipe, remove what that one made.
 
     Raises:
+        ArtifactError: the folder is the finished run of another recipe: one of another name, or, of two builds, one
+            with another base model or other experts.
         MocaeError: see `mocae.errors`; what is finished stays, and the same call goes on with it.
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
@@ -76,6 +82,8 @@ def run(
     require("sklearn", "matplotlib", for_what="a run ends with calibrators and a report")
     store = Store(Path(out), pool)
     with _working(loaded, store, processes, progress):
+        if other := _other_recipe(loaded, store.root):
+            _make_room(store, other, overwrite=overwrite)
         report = _Run(loaded, store, chosen).report()
         if is_main():
             store.clean()
@@ -110,6 +118,32 @@ def train_expert(
         base = _Run(recipe, store, ()).load_base()
         with Contest(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as contest:
             return contest.expert(axis).folder
+
+
+def _other_recipe(recipe: Recipe, root: Path) -> str | None:
+    """Return whose finished run `root` holds; None where it is this recipe's, changed or not, or there is none."""
+    if not (root / "manifest.json").is_file():
+        return None
+    try:
+        held = load_recipe(root / "recipe.yaml")
+    except MocaeError:  # a damaged run is repaired, not refused
+        return None
+    if held.name == recipe.name and recipe.name != BUILD:
+        return None
+    if (held.name, held.base.model, held.axis_names) == (recipe.name, recipe.base.model, recipe.axis_names):
+        return None
+    return f"{held.name} ({held.base.model}; {', '.join(held.axis_names)})"
+
+
+def _make_room(store: Store, other: str, *, overwrite: bool) -> None:
+    if not overwrite:
+        raise ArtifactError(
+            f"{store.root}: holds another finished run, {other}; give another --out, or --overwrite to replace it"
+        )
+    wait()  # until every process has seen what is there
+    if is_main():
+        store.clear()
+    wait()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,16 @@ class Store:
             shutil.rmtree(self.root / name, ignore_errors=True)
         for leftover in self.root.glob(".*.partial"):
             leftover.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove every stage, so that the folder is no finished run; other files stay, and runs in folders below."""
+        for name in ("manifest.json", "outcomes.jsonl", ".dtype.json"):  # in this order: a kill may leave half
+            (self.root / name).unlink(missing_ok=True)
+        self.clean()
+        for record in list(self.root.rglob(_RECORD)):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                if parse_json(record.read_bytes())["stage"] == record.parent.relative_to(self.root).as_posix():
+                    shutil.rmtree(record.parent)
 
     def _seal(self, folder: Path, name: str, key: str, took: Took) -> None:
         files = {}
