@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from mocae.cli.app import app
 from mocae.errors import ArtifactError
 from mocae.report import card_text
+
+
+def test_the_command_to_reproduce_is_one(report: dict[str, Any], page: str) -> None:
+    for text in (card_text(report), page):
+        told = re.search(r"^(?:<pre><code>)?mocae (run [^<\n]*)", text, flags=re.MULTILINE)
+        assert told
+        command, *words = told[1].split()
+        get_command(app).commands[command].make_context(command, words)  # type: ignore[attr-defined]
 
 
 def test_the_front_matter_is_what_hubs_read(report: dict[str, Any]) -> None:
