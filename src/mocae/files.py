@@ -10,7 +10,7 @@ from typing import Any
 
 from mocae.errors import ArtifactError
 
-__all__ = ["parse_json", "write_whole"]
+__all__ = ["make_readable", "parse_json", "write_whole"]
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -23,6 +23,16 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def make_readable(folder: Path) -> None:
+    """Give every file below a folder made just now the mode the umask allows, which is that of the folder.
+
+    safetensors writes through a temporary file, and what it leaves only its owner may read.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(folder.stat().st_mode & 0o666)
 
 
 def write_whole(path: Path, text: str) -> Path:

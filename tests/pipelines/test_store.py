@@ -56,6 +56,21 @@ def visible(store: Store) -> set[str]:
     return {path.name for path in store.root.iterdir() if not path.name.startswith(".")}
 
 
+def test_files_that_a_library_kept_to_their_owner_are_readable_as_the_umask_says(store: Store) -> None:
+    def make(folder: Path) -> None:
+        (folder / "own.bin").touch(mode=0o600)
+
+    before = os.umask(0o027)
+    try:
+        folder = store.stage("experts/kind", {}, make).folder
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        "own.bin": 0o640,
+        "stage.json": 0o640,
+    }
+
+
 def test_a_finished_stage_is_not_made_again(store: Store) -> None:
     finished(store)
     assert not made_again(store)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from mocae.distributed import agreed, is_main, wait
 from mocae.errors import ArtifactError
-from mocae.files import parse_json, write_whole
+from mocae.files import make_readable, parse_json, write_whole
 from mocae.pipelines.pool import StagePool, link_tree
 
 __all__ = ["Stage", "Store", "Took", "folder_name", "is_whole", "key_of", "refuse_changed"]
@@ -243,6 +243,7 @@ class Store:
                     shutil.rmtree(record.parent)
 
     def _seal(self, folder: Path, name: str, key: str, took: Took) -> None:
+        make_readable(folder)
         files = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             with path.open("rb+") as file:
