@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from export_for_tests import WEIGHTS, logits
+from export_for_tests import WEIGHTS, bundle_on, logits
 from mocae.bank import ExpertBank, load_peft
 from mocae.errors import ConfigError, ModelMismatchError
-from mocae.export import Bundle, export_lorax, export_merged, export_peft, merged_adapters
+from mocae.export import (
+    Bundle,
+    export_gguf,
+    export_lorax,
+    export_merged,
+    export_peft,
+    export_vllm,
+    merged_adapters,
+    whole_folder,
+    write_manifest,
+)
+from mocae.export.card import export_card
+from mocae.models import load_base
 from tiny import random_ids, tiny_adapter, with_peft
 
 IDS = random_ids(2, 7)
@@ -101,3 +117,44 @@ def test_a_tied_head_cannot_be_merged(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ModelMismatchError, match="tied to another module"):
         export_merged(tied, tmp_path / "out", weights={"head": 1.0})
+
+
+HALF = {"one": 0.5}
+WRITERS: dict[str, Callable[[Bundle, Path], dict[str, Any]]] = {
+    "peft": lambda bundle, folder: export_peft(bundle, folder, weights=HALF),
+    "merged": lambda bundle, folder: export_merged(bundle, folder, weights=HALF),
+    "vllm": lambda bundle, folder: export_vllm(bundle, folder, alpha=torch.eye(3), n_mixtures=2),
+    "lorax": export_lorax,
+    "gguf": export_gguf,
+}
+
+
+@pytest.fixture(scope="module")
+def pocket(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Experts on the embedded base model, which other libraries do not know by its name."""
+    root, base = tmp_path_factory.mktemp("pocket"), load_base("pocket", dtype="fp32", device="cpu")
+    adapters = {
+        name: tiny_adapter(base.model, root / name, seed=seed, targets=("v_proj",))
+        for seed, name in enumerate(("one", "two", "three"))
+    }
+    return bundle_on(base, Path("pocket"), adapters)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT reads what is deprecated
+@pytest.mark.parametrize("to", WRITERS)
+def test_an_export_of_the_embedded_base_loads_as_its_card_says(to: str, pocket: Bundle, tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as folder:
+        manifest = write_manifest(folder, pocket, to=to, details=WRITERS[to](pocket, folder))
+    card = export_card(manifest)
+    assert "base_model: pocket" not in card
+    code = re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    if code:
+        names: dict[str, Any] = {}
+        exec(code[1].replace("path/to/this/folder", str(tmp_path / "out")), names)
+        assert names["tokenizer"]("abc").input_ids == pocket.base.tokenizer("abc").input_ids
+        with_expert = logits(names["model"].float(), IDS)
+        assert (with_expert - logits(pocket.base.model, IDS)).abs().max() > 1e-3
+    assert bool(code) is (to in ("peft", "merged"))
+    for config in (tmp_path / "out").rglob("adapter_config.json"):
+        named = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        assert AutoConfig.from_pretrained(tmp_path / "out" / named).model_type == "llama"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from mocae.errors import ArtifactError, ConfigError
-from mocae.export import Bundle, export_peft, pull, push, read_export, write_manifest
+from mocae.export import Bundle, export_peft, pull, push, read_export, whole_folder, write_manifest
 from mocae.export.card import export_card
 
 
@@ -126,3 +127,14 @@ def test_the_hubs_own_client_takes_the_commit(exported: Path, monkeypatch: pytes
     push(exported, "ada/one")
     assert sent == [("Publish with mocae", sorted(sent[0][1], key=lambda name: name != "export.json"))]
     assert "adapter_model.safetensors" in sent[0][1]
+
+
+def test_an_export_can_be_read_by_others(bundle: Bundle, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with whole_folder(tmp_path / "out") as folder:
+            export_peft(bundle, folder, weights={"all": 1.0})
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {"adapter_config.json": 0o644, "adapter_model.safetensors": 0o644}

@@ -1,6 +1,6 @@
 """Artifacts in the forms that other software reads, one file a format."""
 
-from mocae.export.bundle import Bundle, read_export, whole_folder, write_manifest
+from mocae.export.bundle import Bundle, mixture_vector, read_export, whole_folder, write_manifest
 from mocae.export.chooser import Chooser, load_chooser
 from mocae.export.gguf import export_gguf
 from mocae.export.hub import pull, push
@@ -20,6 +20,7 @@ __all__ = [
     "fit_code_book",
     "load_chooser",
     "merged_adapters",
+    "mixture_vector",
     "pull",
     "push",
     "read_export",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +16,15 @@ from torch import Tensor
 from mocae.bank import LoraWeights
 from mocae.calibration import AlignXRouter
 from mocae.errors import ArtifactError, ConfigError
-from mocae.files import parse_json
-from mocae.models import LoadedBase
+from mocae.files import make_readable, parse_json
+from mocae.models import BASE_MODELS, LoadedBase
 from mocae.policies import weights_vector
 
-__all__ = ["MANIFEST", "Bundle", "read_export", "whole_folder", "write_manifest"]
+__all__ = ["BASE_COPY", "MANIFEST", "Bundle", "mixture_vector", "read_export", "whole_folder", "write_manifest"]
 
 MANIFEST = "export.json"
+BASE_COPY = "base"
+"""Folder of an export with a copy of a base model that no other library knows by its name."""
 _SCHEMA = 1
 
 
@@ -54,16 +56,9 @@ class Bundle:
         """Return weights given by name as a vector, shape (K,).
 
         Raises:
-            ConfigError: none are given although the format `to` needs them, all are 0, or a name is no expert.
+            ConfigError: see `mixture_vector`.
         """
-        names = list(self.experts)
-        if not weights:
-            example = ",".join(f"{name}={1 / len(names):.2g}" for name in names)
-            raise ConfigError(f"--to {to} needs --weights, one number an expert, as in --weights {example}")
-        vector = weights_vector(weights, names)
-        if not vector.any():
-            raise ConfigError(f"--weights {dict(weights)}: all are 0, which is the base model; give another")
-        return vector
+        return mixture_vector(weights, list(self.experts), to=to)
 
     def require_router(self, *, to: str) -> AlignXRouter:
         """Return the router.
@@ -77,11 +72,36 @@ class Bundle:
             )
         return self.router
 
+    def place_base(self, folder: Path) -> str:
+        """Return what other libraries load the base model by: a name they know, or `base`, copied into the export.
+
+        Only this package knows the names in `BASE_MODELS` ("pocket").
+        """
+        if Path(self.base_name).is_dir() or self.base_name not in BASE_MODELS:
+            return self.base_name
+        shutil.copytree(BASE_MODELS.get(self.base_name)(), folder / BASE_COPY, dirs_exist_ok=True)
+        return BASE_COPY
+
     def save_router(self, folder: Path) -> None:
         """Write the router to `folder`/router, for the gateway; nothing where there is none."""
         if self.router is not None:
             (folder / "router").mkdir()
             self.router.save(folder / "router")
+
+
+def mixture_vector(weights: Mapping[str, float] | None, experts: Sequence[str], *, to: str) -> Tensor:
+    """Return weights given by name as a vector, shape (K,).
+
+    Raises:
+        ConfigError: none are given although the format `to` needs them, all are 0, or a name is no expert.
+    """
+    if not weights:
+        example = ",".join(f"{name}={1 / len(experts):.2g}" for name in experts)
+        raise ConfigError(f"--to {to} needs --weights, one number an expert, as in --weights {example}")
+    vector = weights_vector(weights, experts)
+    if not vector.any():
+        raise ConfigError(f"--weights {dict(weights)}: all are 0, which is the base model; give another")
+    return vector
 
 
 @contextmanager
@@ -99,6 +119,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
+        make_readable(partial)
         if out.exists():
             out.rmdir()
         partial.rename(out)
@@ -120,6 +141,7 @@ def write_manifest(folder: Path, bundle: Bundle, *, to: str, details: Mapping[st
             "revision": bundle.revision,
             "fingerprint": bundle.fingerprint,
             "dtype": str(bundle.base.model.dtype).removeprefix("torch."),
+            "copy": BASE_COPY if (folder / BASE_COPY).is_dir() else None,
         },
         "prompt_format": bundle.prompt_format,
         "experts": list(bundle.experts),

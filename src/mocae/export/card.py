@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
+
+from mocae.models import BASE_MODELS
 
 __all__ = ["export_card"]
 
@@ -14,9 +17,12 @@ _LIBRARY = {"peft": "peft", "merged": "transformers", "gguf": "gguf", "vllm": "v
 _USE = {
     "peft": """```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "path/to/this/folder")
+folder = "path/to/this/folder"
+base = {base}
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+tokenizer = AutoTokenizer.from_pretrained(base)
 ```""",
     "merged": """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -25,7 +31,7 @@ model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```""",
     "gguf": """```bash
-llama-server -m base.gguf {lora} --lora-init-without-apply --port 8080
+llama-server -m base.gguf {lora} --lora-init-without-apply --port 8000
 ```
 
 Each request carries the weight of every adapter; `scales.json` has some, in the order of the command above:
@@ -34,24 +40,25 @@ Each request carries the weight of every adapter; `scales.json` has some, in the
 {{"prompt": "...", "lora": [{{"id": 0, "scale": 0.7}}]}}
 ```
 
-`mocae gateway . --backend http://127.0.0.1:8080/v1` adds the router's exact weights to every request.""",
+`mocae gateway . --backend http://127.0.0.1:8000/v1` adds the router's exact weights to every request.""",
     "vllm": """```bash
 sh serve.sh --port 8000
 mocae gateway . --backend http://127.0.0.1:8000/v1
 ```
 
 `code_book.json` has the weights of every mixture; the gateway picks the nearest one for each prompt.""",
-    "lorax": """Put the folders in `adapters/` where the server finds them, and send `requests/<mixture>.json`.
-Weights are the square roots of the mixture's, and an expert with negative weight is its `-minus` adapter: every
-expert has ranks of its own, so LoRAX's `linear` strategy is exact here.""",
+    "lorax": """Start the server with the base model {base}, put the folders in `adapters/` where it finds them, and
+send `requests/<mixture>.json`. Weights are the square roots of the mixture's, and an expert with negative weight is its
+`-minus` adapter: every expert has ranks of its own, so LoRAX's `linear` strategy is exact here.""",
 }
 
 
 def export_card(manifest: Mapping[str, Any]) -> str:
     """Return the README of an export, front matter first."""
-    base, to = manifest["base"]["model"], manifest["format"]
+    base, to, copy = manifest["base"]["model"], manifest["format"], manifest["base"].get("copy")
+    named = json.dumps(base) if copy is None else f'f"{{folder}}/{copy}"' if to == "peft" else f"`{copy}/`"
     front = {
-        "base_model": base,
+        **({} if copy or base in BASE_MODELS else {"base_model": base}),  # the Hub knows no name of ours
         "library_name": _LIBRARY[to],
         "pipeline_tag": "text-generation",
         "tags": ["mocae", "lora" if to != "merged" else "merge", "mixture-of-experts", "alignment"],
@@ -68,7 +75,7 @@ def export_card(manifest: Mapping[str, Any]) -> str:
         "",
         "## Use",
         "",
-        _USE[to].format(base=base, lora=lora),
+        _USE[to].format(base=named, lora=lora),
         "",
         f"Prompts are written in the format `{manifest['prompt_format']}` of mocae.",
         "",

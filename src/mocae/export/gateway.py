@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from mocae.errors import ConfigError, DataError, MocaeError
 from mocae.export.chooser import Chooser
 
-__all__ = ["MODEL_NAME", "create_gateway"]
+__all__ = ["MODEL_NAME", "backend_address", "create_gateway"]
 
 MODEL_NAME = "mocae"
 _HOP_BY_HOP = frozenset(
@@ -31,6 +31,17 @@ _MOST_BYTES = 8 * 2**20
 
 class _BadRequest(Exception):
     """What the client sent cannot be passed on."""
+
+
+def backend_address(backend: str) -> str:
+    """Return the address of a backend without a slash at its end.
+
+    Raises:
+        ConfigError: it is no http address.
+    """
+    if not backend.startswith(("http://", "https://")):
+        raise ConfigError(f"--backend {backend!r}: not an address; give one as http://127.0.0.1:8000/v1")
+    return backend.rstrip("/")
 
 
 def create_gateway(
@@ -47,9 +58,7 @@ def create_gateway(
     Raises:
         ConfigError: `backend` is no http address.
     """
-    if not backend.startswith(("http://", "https://")):
-        raise ConfigError(f"--backend {backend!r}: not an address; give one as http://127.0.0.1:8000/v1")
-    address = backend.rstrip("/")
+    address = backend_address(backend)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -36,10 +36,11 @@ def export_lorax(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] |
     extra = bundle.vector(weights, to="lorax") if weights else None
     ranks = {name: max(pair.r for pair in expert.layers.values()) for name, expert in bundle.experts.items()}
     total, start = sum(ranks.values()), 0
+    base_name = bundle.place_base(folder)
     for name, expert in bundle.experts.items():
         own = padded(expert, r=total, start=start)
-        save_peft(own, folder / "adapters" / name, base_model_name=bundle.base_name)
-        save_peft(_mirrored(own), folder / "adapters" / f"{name}{MINUS}", base_model_name=bundle.base_name)
+        save_peft(own, folder / "adapters" / name, base_model_name=base_name)
+        save_peft(_mirrored(own), folder / "adapters" / f"{name}{MINUS}", base_model_name=base_name)
         start += ranks[name]
     names = list(bundle.experts)
     mixtures = {name: {name: 1.0} for name in names}

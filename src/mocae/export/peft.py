@@ -35,7 +35,7 @@ def export_peft(
     error = 0.0
     if rank is not None:
         adapter, error = truncate(adapter, rank)
-    save_peft(adapter, folder, base_model_name=bundle.base_name)
+    save_peft(adapter, folder, base_model_name=bundle.place_base(folder))
     return {
         "weights": dict(zip(bundle.experts, alpha.tolist(), strict=True)),
         "rank": max(pair.r for pair in adapter.layers.values()),

@@ -63,13 +63,14 @@ def export_vllm(
     """
     bundle.require_router(to="vllm")
     book = fit_code_book(tuple(bundle.experts), alpha, n_mixtures=n_mixtures, seed=seed)
+    base_name = bundle.place_base(folder)
     errors, ranks = [], []
     for name, weights in zip(book.names, book.mixtures, strict=True):
         adapter, error = combine(bundle.experts, weights, name=name), 0.0
         if rank is not None:
             adapter, error = truncate(adapter, rank)
         r = max(pair.r for pair in adapter.layers.values())
-        save_peft(padded(adapter, r=r), folder / "adapters" / name, base_model_name=bundle.base_name)
+        save_peft(padded(adapter, r=r), folder / "adapters" / name, base_model_name=base_name)
         errors.append(error)
         ranks.append(r)
     largest = next((allowed for allowed in _RANKS if allowed >= max(ranks)), None)
@@ -79,7 +80,7 @@ def export_vllm(
         )
     book.save(folder / "code_book.json")
     bundle.save_router(folder)
-    _write_command(bundle, folder, book, largest)
+    _write_command(base_name, folder, book, largest)
     return {
         "mixtures": [dict(zip(book.experts, row.tolist(), strict=True)) for row in book.mixtures],
         "rank": max(ranks),
@@ -100,11 +101,11 @@ exec vllm serve "$base" --enable-lora --max-loras {n} --max-lora-rank {rank} --l
 """
 
 
-def _write_command(bundle: Bundle, folder: Path, book: CodeBook, max_rank: int) -> None:
+def _write_command(base_name: str, folder: Path, book: CodeBook, max_rank: int) -> None:
     """Write the command that starts vLLM with these adapters, from whatever folder it is called."""
     modules = " \\\n  ".join(
-        shlex.quote(json.dumps({"name": name, "path": f"adapters/{name}", "base_model_name": bundle.base_name}))
+        shlex.quote(json.dumps({"name": name, "path": f"adapters/{name}", "base_model_name": base_name}))
         for name in book.names
     )
-    text = _COMMAND.format(base=shlex.quote(bundle.base_name), n=len(book.names), rank=max_rank, modules=modules)
+    text = _COMMAND.format(base=shlex.quote(base_name), n=len(book.names), rank=max_rank, modules=modules)
     (folder / "serve.sh").write_text(text, encoding="utf-8")
