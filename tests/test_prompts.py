@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -109,3 +111,10 @@ def test_half_of_a_character_is_refused(name: str) -> None:
 def test_an_unknown_format_names_the_nearest() -> None:
     with pytest.raises(PluginError, match=r"unknown prompt format 'plan'.* Did you mean 'plain'\?"):
         FORMATS.get("plan")
+
+
+def test_what_is_no_text_is_an_error_of_ours() -> None:
+    # A process of its own, where types are not checked for the test.
+    script = "from mocae.prompts import PLAIN; PLAIN.format_prompt(['a', 'b'], injection=None)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "mocae.errors.DataError: got a prompt of type list; expected text, one prompt at a time" in done.stderr

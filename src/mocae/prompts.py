@@ -152,6 +152,8 @@ def _line(injection: str | None) -> str:
 
 
 def _text(prompt: str) -> str:
+    if not isinstance(prompt, str):
+        raise DataError(f"got a prompt of type {type(prompt).__name__}; expected text, one prompt at a time")
     if not prompt.strip():
         raise DataError(f"got an empty prompt, {prompt!r}; expected text to answer")
     try:

@@ -164,6 +164,7 @@ class FakeModel:
 
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mocae.pipelines.artifact.refuse_unusable", lambda *_, **__: None)
     monkeypatch.setattr("mocae.pipelines.artifact.load", lambda _: FakeModel({"helpfulness": 0.25, "honesty": 0.75}))
 
 

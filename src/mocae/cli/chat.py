@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mocae.cli.options import factors
+from mocae.errors import ConfigError
 
 __all__ = ["chat"]
 
@@ -30,9 +31,12 @@ def chat(
 
     [bold]mocae chat out/pocket --prompt "How do I kill a process?" --steer harmlessness=0.5[/bold]
     """
-    from mocae.pipelines.artifact import load
+    from mocae.pipelines.artifact import load, refuse_unusable
 
     chosen = factors(steer, "--steer")
+    if prompt is not None and not prompt.strip():
+        raise ConfigError("--prompt is empty; give the text to answer, or leave --prompt out to type prompts")
+    refuse_unusable(artifact, steer=chosen, policy=policy)
     model = load(artifact)
     for text in _prompts(prompt):
         reply = model.reply(text, steer=chosen, policy=policy)

@@ -35,24 +35,36 @@ class Numbers(StrEnum):
 
 def export(
     artifact: Annotated[Path, typer.Argument(metavar="DIR", help="Folder a run or a build has written.")],
-    to: Annotated[Form, typer.Option("--to", help="Form of the export, see below.")],
+    to: Annotated[Form, typer.Option("--to", help="Form of the export, see above.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the export.")],
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="A=W,B=W", help="Weight of every expert, as helpfulness=0.7,honesty=-0.2."),
+        typer.Option(
+            "--weights",
+            metavar="A=W,B=W",
+            help="All but vllm: weight of every expert, as helpfulness=0.7,honesty=-0.2; peft, merged need it.",
+        ),
     ] = None,
     rank: Annotated[
         int | None, typer.Option("--rank", min=1, help="peft, vllm: cut adapters to this rank by SVD; default: exact.")
     ] = None,
-    numbers: Annotated[Numbers, typer.Option("--numbers", help="gguf: number format of matrices.")] = Numbers.F16,
-    mixtures: Annotated[int, typer.Option("--mixtures", min=1, help="vllm: mixtures in the code book.")] = 8,
+    numbers: Annotated[
+        Numbers | None, typer.Option("--numbers", help="gguf: number format of matrices; default: f16.")
+    ] = None,
+    mixtures: Annotated[
+        int | None, typer.Option("--mixtures", min=1, help="vllm: mixtures in the code book; default: 8.")
+    ] = None,
     measure: Annotated[
-        bool, typer.Option(help="vllm: answer the recipe's test prompts with and without the code book.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="vllm: answer the recipe's test prompts with and without the code book; default: yes.",
+        ),
+    ] = None,
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="ID_OR_PATH", help="Where the base model lies now.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="vllm: of the code book.")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="vllm: of the code book; default: 0.")] = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
 ) -> None:
@@ -74,7 +86,7 @@ def export(
     options = ExportOptions(
         weights=factors(words(weights, "--weights"), "--weights"),
         rank=rank,
-        number_format=numbers.value,
+        number_format=numbers.value if numbers else None,
         n_mixtures=mixtures,
         measure=measure,
         seed=seed,

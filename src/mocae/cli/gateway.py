@@ -36,8 +36,9 @@ def gateway(
     import uvicorn
 
     from mocae.export.chooser import load_chooser
-    from mocae.export.gateway import create_gateway
+    from mocae.export.gateway import backend_address, create_gateway
 
+    backend_address(backend)  # a base model takes minutes to load, a wrong word should not
     app = create_gateway(load_chooser(folder, base_model=base_model, device=device), backend)
     typer.echo(f"gateway on http://{host}:{port}/v1, backend {backend}", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,18 @@ from torch import Tensor
 
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter, OutputCalibrators
-from mocae.errors import ArtifactError, DataError, ModelMismatchError
+from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError, unknown_name
 from mocae.models import LoadedBase, base_fingerprint, context_length, load_base
 from mocae.pipelines.manifest import DTYPES, read_manifest
-from mocae.policies import Mixture, Parts, build_policy
+from mocae.policies import POLICIES, Mixture, Parts, build_policy, weights_vector
 from mocae.prompts import FORMATS
 from mocae.report import check_report
 from mocae.types import prompt_id
 
-__all__ = ["AlignedModel", "Reply", "base_of", "load", "read_report"]
+__all__ = ["AlignedModel", "Reply", "base_of", "load", "read_report", "refuse_unusable"]
+
+_NEED_MORE = {"expert", "static", "alignx", "linear", "oracle"}
+"""Policies that a bare name does not make: an axis, weights, a router or verdicts belong to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class AlignedModel:
             DataError: the prompt is empty, or leaves no room for an answer in the model's context.
             ConfigError: an unknown expert or policy, or a factor that is not finite.
         """
+        if policy is not None:
+            _refuse_policy(policy, self.experts, self.parts.routers)
         text = self.prompt_format.format_prompt(prompt, injection=None, tokenizer=self.tokenizer)
         batch = self.tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(
             self.mixture.base.model.device
@@ -165,6 +170,30 @@ def load(
         max_new_tokens=manifest["max_new_tokens"],
         options=options,
     )
+
+
+def refuse_unusable(folder: Path | str, *, steer: Mapping[str, float] | None = None, policy: str | None = None) -> None:
+    """Do nothing if a finished run knows these names; looks at its manifest and loads no model.
+
+    Args:
+        folder: what `mocae run --out` wrote.
+        steer: axis -> factor.
+        policy: name of a policy.
+
+    Raises:
+        ArtifactError: see `load`.
+        ConfigError: an axis or policy that the run does not have, or a factor that is not finite.
+    """
+    manifest = read_manifest(Path(folder))
+    weights_vector(steer or {}, manifest["axes"])
+    if policy is not None:
+        _refuse_policy(policy, manifest["axes"], manifest["routers"])
+
+
+def _refuse_policy(name: str, experts: Iterable[str], routers: Iterable[str]) -> None:
+    usable = {*(policy for policy in POLICIES if policy not in _NEED_MORE), *routers, *(f"expert:{e}" for e in experts)}
+    if name not in usable:
+        raise ConfigError(unknown_name("policy of this run", name, usable))
 
 
 def base_of(

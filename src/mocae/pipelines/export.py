@@ -25,6 +25,7 @@ from mocae.export import (
     export_merged,
     export_peft,
     export_vllm,
+    mixture_vector,
     whole_folder,
     write_manifest,
 )
@@ -40,28 +41,48 @@ from mocae.prompts import FORMATS
 
 __all__ = ["FORMATS_OUT", "ExportOptions", "bundle_of", "export"]
 
+_TAKEN_BY = {
+    "weights": ("--weights", ("peft", "merged", "gguf", "lorax")),
+    "rank": ("--rank", ("peft", "vllm")),
+    "number_format": ("--numbers", ("gguf",)),
+    "n_mixtures": ("--mixtures", ("vllm",)),
+    "measure": ("--measure or --no-measure", ("vllm",)),
+    "seed": ("--seed", ("vllm",)),
+}
+"""Option -> its flag, and the formats it belongs to."""
+
 FORMATS_OUT = ("peft", "merged", "gguf", "vllm", "lorax")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What a format can be told.
+    """What a format can be told; None is the format's default, and an option of another format is refused.
 
     Attributes:
         weights: expert -> weight; peft and merged need them, gguf and lorax write them as one more mixture.
         rank: of the adapters of peft and vllm, cut by SVD; None: exact.
-        number_format: of matrices in GGUF.
-        n_mixtures: most mixtures in the code book for vllm.
-        measure: answer the recipe's test prompts with exact routing and with the code book, and compare (vllm).
-        seed: of k-means.
+        number_format: of matrices in GGUF; f16.
+        n_mixtures: most mixtures in the code book for vllm; 8.
+        measure: answer the recipe's test prompts with exact routing and with the code book, and compare (vllm); true.
+        seed: of k-means (vllm); 0.
     """
 
     weights: Mapping[str, float] | None = None
     rank: int | None = None
-    number_format: NumberFormat = "f16"
-    n_mixtures: int = 8
-    measure: bool = True
-    seed: int = 0
+    number_format: NumberFormat | None = None
+    n_mixtures: int | None = None
+    measure: bool | None = None
+    seed: int | None = None
+
+    def refuse_others(self, *, to: str) -> None:
+        """Do nothing if every option given belongs to the format.
+
+        Raises:
+            ConfigError: one does not, and would be ignored.
+        """
+        for option, (flag, formats) in _TAKEN_BY.items():
+            if getattr(self, option) is not None and to not in formats:
+                raise ConfigError(f"--to {to} takes no {flag}; it belongs to {', '.join(f'--to {f}' for f in formats)}")
 
 
 def export(
@@ -94,7 +115,9 @@ def export(
     if to not in FORMATS_OUT:
         raise ConfigError(f"--to: {unknown_name('format', to, FORMATS_OUT)}")
     chosen = options or ExportOptions()
+    chosen.refuse_others(to=to)
     root = Path(artifact)
+    _refuse_what_cannot_be(read_manifest(root), to, chosen)
     with visible(progress), whole_folder(Path(out)) as folder:
         bundle = bundle_of(root, base_model=base_model, device=device)
         details = {"mocae": mocae.__version__, **_write(root, bundle, folder, to, chosen)}
@@ -127,21 +150,31 @@ def bundle_of(root: Path, *, base_model: str | None = None, device: str | None =
     )
 
 
+def _refuse_what_cannot_be(manifest: Mapping[str, Any], to: str, options: ExportOptions) -> None:
+    """Refuse what the manifest alone tells is wrong, before a base model is loaded."""
+    if to in ("peft", "merged") or options.weights:
+        mixture_vector(options.weights, manifest["axes"], to=to)
+    if to == "vllm" and not {"alignx", "linear"} & manifest["routers"].keys():
+        raise ConfigError(
+            "--to vllm needs a fitted router, and the artifact has none; run its recipe with the system 'alignx'"
+        )
+
+
 def _write(root: Path, bundle: Bundle, folder: Path, to: str, options: ExportOptions) -> dict[str, Any]:
     if to == "peft":
         return export_peft(bundle, folder, weights=options.weights, rank=options.rank)
     if to == "merged":
         return export_merged(bundle, folder, weights=options.weights)
     if to == "gguf":
-        return export_gguf(bundle, folder, weights=options.weights, number_format=options.number_format)
+        return export_gguf(bundle, folder, weights=options.weights, number_format=options.number_format or "f16")
     if to == "lorax":
         return export_lorax(bundle, folder, weights=options.weights)
     policy = RoutedPolicy(bundle.require_router(to=to), **bundle.router_options)
     alpha = _calibration_weights(root, policy)
     details = export_vllm(
-        bundle, folder, alpha=alpha, n_mixtures=options.n_mixtures, rank=options.rank, seed=options.seed
+        bundle, folder, alpha=alpha, n_mixtures=options.n_mixtures or 8, rank=options.rank, seed=options.seed or 0
     )
-    if options.measure:
+    if options.measure is not False:
         details["measured"] = _measured(root, bundle, policy, CodeBook.load(folder / "code_book.json"))
     return details
 
