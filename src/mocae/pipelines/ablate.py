@@ -101,7 +101,6 @@ def ablate(
         for (name, seed), one in planned.items():
             found.setdefault(name, {})[seed] = _read(one.folder)
         boot = Bootstrap(first.report.resamples, first.report.confidence, first.seed)
-        parts = parts_of(first)
         summary = {
             "schema": ABLATION_SCHEMA,
             "recipe": first.model_dump(mode="json"),
@@ -110,7 +109,12 @@ def ablate(
             "settings": {
                 setting.name: {
                     "values": dict(setting.values),
-                    **_summarise(found[setting.name], first.axis_names, parts, boot),
+                    **_summarise(
+                        found[setting.name],
+                        first.axis_names,
+                        parts_of(planned[setting.name, first.seed].recipe),
+                        boot,
+                    ),
                 }
                 for setting in settings
             },

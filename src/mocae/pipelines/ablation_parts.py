@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mocae.config import Recipe, SystemConfig
+from mocae.config import ROUTED_SYSTEMS, TRAINED_SYSTEMS, Recipe, SystemConfig, rival_options
+from mocae.config.base import Config
+from mocae.pipelines.routing import routing_of
 
 __all__ = ["Part", "parts_of"]
 
@@ -18,7 +20,7 @@ class Part:
     Attributes:
         system: the variant.
         parent: the first system of the recipe with the same policy and no options of its own; else the first.
-        changed: dotted option -> (value of the parent, value of the variant); None where the parent does not say.
+        changed: dotted option -> (value of the parent, value of the variant), defaults included.
     """
 
     system: str
@@ -32,25 +34,35 @@ def parts_of(recipe: Recipe) -> list[Part]:
     for system in recipe.systems:
         by_policy.setdefault(system.policy, []).append(system)
     parents = {policy: next((s for s in same if not s.options), same[0]) for policy, same in by_policy.items()}
-    defaults = {
-        "routing": recipe.routing.model_dump(mode="json"),
-        "order": list(recipe.comparison.order or recipe.axis_names),
-    }
     return [
-        Part(system.name, parents[system.policy].name, _changed(parents[system.policy], system, defaults))
+        Part(system.name, parents[system.policy].name, _changed(recipe, parents[system.policy], system))
         for system in recipe.systems
         if system is not parents[system.policy]
     ]
 
 
-def _changed(parent: SystemConfig, variant: SystemConfig, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    before, after = dict(_flat(parent.options)), dict(_flat(variant.options))
-    known = dict(_flat(defaults))
+def _changed(recipe: Recipe, parent: SystemConfig, variant: SystemConfig) -> dict[str, tuple[Any, Any]]:
+    before, after = (dict(_flat(_settled(recipe, system))) for system in (parent, variant))
     return {
-        key: (before.get(key, known.get(key)), after.get(key, known.get(key)))
+        key: (before.get(key), after.get(key))
         for key in dict.fromkeys([*before, *after])
-        if before.get(key, known.get(key)) != after.get(key, known.get(key))
+        if before.get(key) != after.get(key)
     }
+
+
+def _settled(recipe: Recipe, system: SystemConfig) -> dict[str, Any]:
+    """Return all options a system runs with: its own, and the recipe's or the method's defaults for the others."""
+    if system.policy.partition(":")[0] in TRAINED_SYSTEMS:
+        options = rival_options(system, recipe.axis_names, where=f"systems.{system.name}")
+        found = options.model_dump(mode="json") if isinstance(options, Config) else dict(options)
+        if "order" in found:
+            found["order"] = list(found["order"] or recipe.comparison.order or recipe.axis_names)
+        return found
+    routing, found = routing_of(recipe, system)
+    if system.policy in ROUTED_SYSTEMS:  # top_k and threshold are among the options of the policy
+        found |= {"routing": routing.model_dump(mode="json", exclude={"top_k", "threshold"})}
+        found = {"per_token": False, **found}
+    return found
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -120,7 +120,7 @@ def read_parts(setting: Mapping[str, Any]) -> list[PartReading]:
 def _word(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return "not set" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def headline(summary: Mapping[str, Any], subject: str = "alignx") -> list[str]:
