@@ -23,6 +23,8 @@ def plan(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False)
     from mocae.pipelines.plan import plan as make_plan
 
     made = make_plan(load_recipe(recipe, settings or ()))
+    for note in made.notes:
+        typer.echo(f"note: {note}", err=True)
     if as_json:
         typer.echo(json.dumps(made.to_dict(), indent=2))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ class BaseSize:
         blocks: (out, in) of every linear in the feed-forward blocks from `from_layer` up; empty where a layer has no
             single block.
         n_blocks: parameters of those blocks.
+        unused: keys of `base.shape` that the model's own config contradicts.
     """
 
     origin: str
@@ -53,6 +55,7 @@ class BaseSize:
     adapted: tuple[tuple[int, int], ...]
     blocks: tuple[tuple[int, int], ...]
     n_blocks: int
+    unused: tuple[str, ...] = ()
 
     def lora_parameters(self, r: int, *, blocks: bool = False) -> int:
         """Return the parameters of one adapter of rank `r`, on the recipe's linears or on feed-forward blocks."""
@@ -86,6 +89,7 @@ def measure_base(base: BaseConfig, experts: ExpertsConfig) -> BaseSize:
     blocks = _blocks(model, from_layer)
     return BaseSize(
         origin=origin,
+        unused=_unused(base.shape, config) if origin == "config" else (),
         n_parameters=sum(sizes.values()),
         n_matmul=n_matmul,
         n_matmul_above=n_matmul - below,
@@ -99,6 +103,11 @@ def measure_base(base: BaseConfig, experts: ExpertsConfig) -> BaseSize:
         blocks=tuple((m.out_features, m.in_features) for b in blocks for m in b.modules() if isinstance(m, nn.Linear)),
         n_blocks=sum(p.numel() for block in blocks for p in block.parameters()),
     )
+
+
+def _unused(shape: Mapping[str, Any] | None, config: PretrainedConfig) -> tuple[str, ...]:
+    """Return the keys of `base.shape` that the model's own config contradicts."""
+    return tuple(key for key, value in (shape or {}).items() if getattr(config, key, value) != value)
 
 
 def _blocks(model: PreTrainedModel, from_layer: int) -> list[nn.Module]:

@@ -82,6 +82,7 @@ class Plan:
     serving_memory_bytes: int
     disk_bytes: int
     bytes_per_token: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -123,7 +124,17 @@ def plan(recipe: Recipe) -> Plan:
         training_memory_bytes=_training_memory(recipe, base, largest, device),
         serving_memory_bytes=_serving_memory(recipe, base, bank),
         disk_bytes=4 * _kept(trained, len(recipe.axes)) + _router_bytes(recipe, base),
+        notes=_notes(recipe, base),
         bytes_per_token=(base.n_matmul + bank + base.cache_values * _context(recipe)) * base.dtype_bytes,
+    )
+
+
+def _notes(recipe: Recipe, base: BaseSize) -> tuple[str, ...]:
+    if not base.unused:
+        return ()
+    keys = ", ".join(f"base.shape.{key}" for key in base.unused)
+    return (
+        f"{keys}: not used; the config of {recipe.base.model!r} is here and says otherwise (base.model=null uses it)",
     )
 
 
