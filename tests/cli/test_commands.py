@@ -12,6 +12,7 @@ import pytest
 import mocae.pipelines.artifact
 import mocae.pipelines.run
 from mocae.cli.ls import Kind
+from mocae.errors import unknown_name
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -72,8 +73,34 @@ def test_ls_axes_lists_those_of_a_recipe(command: Command, recipe_file: Path) ->
     assert json.loads(command("ls", "axes", str(recipe_file), "--json")[1]) == {"helpfulness": "", "honesty": ""}
     code, _, err = command("ls", "axes")
     assert code == 2
-    assert "name the recipe with `mocae ls axes RECIPE`" in err
+    assert "name it, as in `mocae ls axes pocket`" in err
     assert command("ls", "judges", str(recipe_file))[0] == 2
+    assert command("ls", "axis") == (2, "", f"error: {unknown_name('kind', 'axis', map(str, Kind))}\n")
+
+
+def test_merges_are_told_in_words_not_in_docstrings(command: Command) -> None:
+    told = json.loads(command("ls", "merges", "--json")[1])
+    assert told["task-arithmetic"] == "the sum of weight * task vector, exact: ranks add up [arXiv:2212.04089]"
+    assert [text for text in told.values() if text.startswith("Return")] == []
+
+
+def test_export_refuses_another_form(command: Command) -> None:
+    code, _, err = command("export", "out", "--to", "ggfu", "--out", "x")
+    assert (code, err.endswith("Did you mean 'gguf'?\n")) == (2, True)
+
+
+def test_plan_says_which_shapes_it_does_not_use(command: Command, recipe_file: Path) -> None:
+    words = (
+        "--set",
+        "base.model=pocket",
+        "--set",
+        "base.shape.hidden_size=4096",
+        "--set",
+        "base.shape.vocab_size=1536",
+    )
+    code, _, err = command("plan", str(recipe_file), *words)
+    assert code == 0
+    assert err.startswith("note: base.shape.hidden_size: not used; the config of 'pocket' is here and says otherwise")
 
 
 REPORT = {

@@ -75,6 +75,11 @@ def test_place_names_what_is_counted(name: str, words: str) -> None:
     assert place(Path(name), 7) == words
 
 
+def test_a_file_that_is_not_there_is_no_matter_of_its_ending(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nofile: no such file; expected a data file ending in \.json"):
+        list(read_rows(tmp_path / "nofile"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -51,6 +51,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 the run failed, 2 wrong usage (a flag, a recipe, a name that is not known).",
     help="""A bank of low-rank experts and a policy for their weights.
 
     A first run, a few minutes on two cores, no download:

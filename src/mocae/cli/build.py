@@ -20,7 +20,7 @@ def build(
         typer.Option("--expert", metavar="NAME=ID_OR_PATH", help="A PEFT LoRA adapter. Once for each expert."),
     ],
     calibration: Annotated[
-        Path, typer.Option("--calibration", metavar="FILE", help="Prompts with axis, probe and facts, see below.")
+        Path, typer.Option("--calibration", metavar="FILE", help="Prompts with axis, probe and facts, see above.")
     ],
     judge: Annotated[
         list[str],

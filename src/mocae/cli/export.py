@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mocae.cli.options import AsJson, factors, words
+from mocae.cli.options import AsJson, factors, one_of, words
 
 __all__ = ["Form", "Numbers", "export"]
 
@@ -35,7 +35,12 @@ class Numbers(StrEnum):
 
 def export(
     artifact: Annotated[Path, typer.Argument(metavar="DIR", help="Folder a run or a build has written.")],
-    to: Annotated[Form, typer.Option("--to", help="Form of the export, see above.")],
+    to: Annotated[
+        Form,
+        typer.Option(
+            "--to", metavar="FORM", parser=one_of(Form, "form"), help=f"One of: {', '.join(Form)}; see above."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the export.")],
     weights: Annotated[
         str | None,
@@ -49,7 +54,13 @@ def export(
         int | None, typer.Option("--rank", min=1, help="peft, vllm: cut adapters to this rank by SVD; default: exact.")
     ] = None,
     numbers: Annotated[
-        Numbers | None, typer.Option("--numbers", help="gguf: number format of matrices; default: f16.")
+        Numbers | None,
+        typer.Option(
+            "--numbers",
+            metavar="FORMAT",
+            parser=one_of(Numbers, "number format"),
+            help=f"gguf: number format of matrices, one of {', '.join(Numbers)}; default: f16.",
+        ),
     ] = None,
     mixtures: Annotated[
         int | None, typer.Option("--mixtures", min=1, help="vllm: mixtures in the code book; default: 8.")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import AsJson
+from mocae.cli.options import AsJson, one_of
 from mocae.errors import ConfigError
 
 __all__ = ["Kind", "ls"]
@@ -32,7 +32,9 @@ class Kind(StrEnum):
 
 
 def ls(
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help=f"One of: {', '.join(Kind)}.")],
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", parser=one_of(Kind, "kind"), help=f"One of: {', '.join(Kind)}.")
+    ],
     recipe: Annotated[
         Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose axes are listed; only for axes.")
     ] = None,
@@ -44,11 +46,10 @@ def ls(
 
     [bold]mocae ls axes pocket[/bold]
     """
-    if (kind is Kind.AXES) is (recipe is None):
-        raise ConfigError(
-            f"ls {kind}: axes are not registered but written in a recipe; "
-            "name the recipe with `mocae ls axes RECIPE`, and no recipe with the other kinds"
-        )
+    if kind is Kind.AXES and recipe is None:
+        raise ConfigError("ls axes: whose? Axes are written in a recipe; name it, as in `mocae ls axes pocket`")
+    if kind is not Kind.AXES and recipe is not None:
+        raise ConfigError(f"ls {kind}: takes no recipe, these are the same for all; got {str(recipe)!r}")
     found = _axes(recipe) if recipe else _registered(kind)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -79,7 +80,8 @@ def _registered(kind: Kind) -> dict[str, str]:
             from mocae.merging import MERGE_METHODS
 
             return {
-                name: f"{text} [{MERGE_METHODS.get(name).reference}]" for name, text in MERGE_METHODS.describe().items()
+                name: f"{text.removeprefix('Return ').removesuffix('.')} [{MERGE_METHODS.get(name).reference}]"
+                for name, text in MERGE_METHODS.describe().items()
             }
         case Kind.METRICS:
             from mocae.metrics.catalogue import METRICS

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from mocae.errors import ConfigError
+from mocae.errors import ConfigError, unknown_name
 
-__all__ = ["AsJson", "Overwrite", "Processes", "RecipePath", "Settings", "factors", "fitting_threads", "words"]
+__all__ = [
+    "AsJson",
+    "Overwrite",
+    "Processes",
+    "RecipePath",
+    "Settings",
+    "factors",
+    "fitting_threads",
+    "one_of",
+    "words",
+]
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of one that ships: `mocae ls recipes`.")
@@ -47,6 +61,21 @@ def fitting_threads(count: int | None) -> int | None:
     if count is not None and count > processors:
         raise ConfigError(f"--threads {count}: this machine has {processors} processors; give at most that many")
     return count
+
+
+def one_of(choices: type[Choice], what: str) -> Callable[[str], Choice]:
+    """Return the parser of an argument that takes one of these words.
+
+    It raises ConfigError for another word, with the nearest one.
+    """
+
+    def parse(word: str) -> Choice:
+        try:
+            return choices(word)
+        except ValueError:
+            raise ConfigError(unknown_name(what, word, map(str, choices))) from None
+
+    return parse
 
 
 def words(text: str | None, flag: str) -> list[str] | None:

@@ -51,10 +51,10 @@ def read_rows(path: Path, *, skipped: list[str] | None = None) -> Rows:
             top, or a row that cannot be read.
         ConfigError: Parquet without pyarrow installed.
     """
-    reader = _FORMATS[_ending(path)]
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {found}; expected a data file ending in {ENDINGS}")
+    reader = _FORMATS[_ending(path)]
     try:
         yield from reader(path, skipped)
     except _DAMAGED as error:
