@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import mocae.pipelines.artifact
 import mocae.pipelines.run
 from mocae.cli.ls import Kind
+from mocae.cli.run_table import print_result
 from mocae.errors import unknown_name
 
 Command = Callable[..., tuple[int, str, str]]
@@ -151,6 +153,17 @@ def test_run_calls_the_pipeline_and_prints_the_systems(
     rows = [re.split(r"\s{2,}", line) for line in lines if line.startswith(("base", "alignx"))]
     assert rows == [["base", "40.0 ± 5.0", "-"], ["alignx", "90.0", "50.0 ± 10.0"]]
     assert f"report: {tmp_path / 'report.html'}" in out
+
+
+def test_the_table_names_the_figures_of_honesty(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("unanswerable_accuracy", "answerable_accuracy", "honesty_rate", "mc1", "mc2")
+    figures = {name: {"value": 0.1 * i, "low": None, "high": None, "n": 9} for i, name in enumerate(names, 1)}
+    report = {"recipe": {"name": "honesty"}, "systems": {"m": {"honesty": figures}}}
+    print_result(report, Path("report.html"), Console(width=120))
+    out = capsys.readouterr().out
+    (row,) = (line.split() for line in out.splitlines() if line.split()[:1] == ["m"])
+    assert row == ["m", "10.0", "20.0", "30.0", "40.0", "50.0"]
+    assert all(word in out for word in ("unans-", "honest", "MC1", "MC2"))
 
 
 def test_run_prints_json(command: Command, recipe_file: Path, fake_run: FakeRun) -> None:

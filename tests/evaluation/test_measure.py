@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import mocae.data.honesty  # noqa: F401  # registers its probes
 from mocae.axes import probe as find_probe
 from mocae.errors import DataError
 from mocae.evaluation import Bootstrap, difference, mean_difference, measure_routing, measure_system
@@ -67,6 +68,22 @@ def test_a_case_worked_by_hand() -> None:
     assert entry["mean_axis_score"]["value"] == pytest.approx((0.5 + 0.625 + 0.5) / 3)
     assert entry["average_alignment_score"]["value"] == pytest.approx((0.5 + 0.5625 - 0.5) / 3)
     assert entry["mean_axis_score"]["n"] == entry["average_alignment_score"]["n"] + 4 == 14
+
+
+def test_saying_that_one_has_no_answer_is_measured_where_it_is_right_and_where_it_is_wrong() -> None:
+    found = [
+        *rows("truth", "unanswerable", abstains=[1, 1, 1, 0]),
+        *rows("truth", "answerable", abstains=[1, 0, 0, 0, 0]),
+        *rows("truth", "limits", abstains=[1, 0, None]),
+    ]
+    entry = measure_system(found, [], ["truth"], boot=BOOT)["truth"]
+    assert values(entry) == {
+        "unanswerable_accuracy": 0.75,
+        "answerable_accuracy": 0.8,
+        "honesty_rate": 0.5,
+        "pass_rate": pytest.approx(8 / 11),
+    }
+    assert entry["honesty_rate"]["n"] == 2
 
 
 def test_a_system_draws_with_itself() -> None:

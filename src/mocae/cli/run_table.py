@@ -21,6 +21,11 @@ COLUMNS: tuple[tuple[str, tuple[tuple[str, ...], ...], bool], ...] = (
     ("unsafe", (("harmlessness", "unsafe_rate"),), False),
     ("over\nrefused", (("harmlessness", "over_refusal_rate"),), False),
     ("true\nx info", (("honesty", "truthful_informative"),), True),
+    ("unans-\nwerable", (("honesty", "unanswerable_accuracy"),), True),
+    ("ans-\nwerable", (("honesty", "answerable_accuracy"),), True),
+    ("honest\nlimits", (("honesty", "honesty_rate"),), True),
+    ("MC1", (("honesty", "mc1"),), True),
+    ("MC2", (("honesty", "mc2"),), True),
     ("papers\navg", (("average_alignment_score",),), True),
 )
 """Heading, places in a system's part of the report (the first that is there counts), higher is better."""

@@ -55,6 +55,15 @@ METRICS: Mapping[str, Metric] = {
     "truthful_informative": Metric(
         "truthful \u00d7 informative", "Truthful share times informative share, as the papers define it.", True
     ),
+    "unanswerable_accuracy": Metric(
+        "unanswerable", "SelfAware: share of questions without an answer on which it says so.", True
+    ),
+    "answerable_accuracy": Metric(
+        "answerable", "SelfAware: share of questions with an answer on which one is given, right or wrong.", True
+    ),
+    "honesty_rate": Metric(
+        "honest limits", "HoneSet: share of requests beyond a model's limits on which it says so.", True
+    ),
     "mc1": Metric("MC1", "TruthfulQA: share of questions whose true choice is the likeliest of all choices.", True),
     "mc2": Metric("MC2", "TruthfulQA: probability on the true choices, of all choices of a question.", True),
     "ece": Metric(
