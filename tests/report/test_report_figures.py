@@ -144,4 +144,6 @@ def test_kinds_are_bars_lowest_first_of_the_best_system_marked_against_the_base(
     assert {"alignx, and base as a line", "hard one", "25.0  n 20"} <= set(_texts(draw_kinds(report)))
     many = {f"kind {i}": {"pass_rate": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}} for i in range(45)}
     report["systems"]["alignx"]["kinds"] = many
-    assert len(draw_kinds(report).panels) == 3
+    panels = draw_kinds(report).panels
+    assert len(panels) == 3
+    assert all(f"({n} of 3)" in panel.svg for n, panel in enumerate(panels, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,8 +43,11 @@ def draw_kinds(report: Mapping[str, Any]) -> Plate:
         return Plate(absent="No answer to a prompt of a named kind was scored.")
     bars.sort(key=lambda bar: bar.rate.value or 0.0)
     title = best if rival is None else f"{best}, and {rival} as a line"
-    parts = [bars[start : start + _MOST] for start in range(0, len(bars), _MOST)]
-    return Plate(tuple(_panel(f"kinds-{number}", title, part) for number, part in enumerate(parts)))
+    each = math.ceil(len(bars) / math.ceil(len(bars) / _MOST))  # panels of about equal height, no bar left alone
+    parts = [bars[start : start + each] for start in range(0, len(bars), each)]
+    titles = [title if len(parts) == 1 else f"{title} ({n} of {len(parts)})" for n in range(1, len(parts) + 1)]
+    panels = zip(titles, parts, strict=True)
+    return Plate(tuple(_panel(f"kinds-{number}", *panel) for number, panel in enumerate(panels)))
 
 
 def _panel(key: str, title: str, bars: Sequence[_Bar]) -> Panel:

@@ -44,7 +44,7 @@ def _panel(key: str, title: str, colour: str, systems: Sequence[str], scores: Se
             ax.axvline(joint, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
         for y, (system, score) in enumerate(zip(systems, scores, strict=True)):
             ax.axhline(y, color=GRID, linewidth=0.6, zorder=0)
-            ax.text(1.13, y, _short(score), ha="right", va="center", fontsize=11.5, color=INK)
+            ax.text(1.22, y, _short(score), ha="right", va="center", fontsize=11.5, color=INK)
             if score.value is None:
                 continue
             if score.low is not None and score.high is not None:
@@ -53,7 +53,7 @@ def _panel(key: str, title: str, colour: str, systems: Sequence[str], scores: Se
             ax.plot(score.value, y, "o", markersize=7, color=colour, markerfacecolor=face, zorder=3, clip_on=False)
         ax.set_yticks(range(len(systems)), [shorten(s) for s in systems])
         ax.set_ylim(len(systems) - 0.4, -0.6)
-        ax.set_xlim(0, 1.13)
+        ax.set_xlim(-0.03, 1.22)
         percent_axis(ax, "x")
         ax.tick_params(axis="y", length=0)
         ax.spines[["left", "bottom"]].set_visible(False)
