@@ -17,14 +17,14 @@ def test_a_lead_whose_interval_excludes_zero_is_called_ahead(report: dict[str, A
         "On the mean of the three axes, alignx scores highest: 94.0 % [92.0, 96.0]. "
         "It is 9.0 points [7.0, 11.0] ahead of joint tuning."
     )
-    assert _titled(report, "Best router").tone == "good"
+    assert _titled(report, "alignx against").tone == "good"
 
 
 def test_a_lead_whose_interval_holds_zero_is_no_lead(report: dict[str, Any]) -> None:
     report["comparisons"]["differences"]["alignx"] = difference(0.01, 0.02)
     assert "It cannot be told apart from joint tuning" in find(report).headline
     assert "ahead" not in find(report).headline
-    assert _titled(report, "Best router").tone == "open"
+    assert _titled(report, "alignx against").tone == "open"
 
 
 def test_joint_tuning_in_front_is_said_and_the_router_is_called_behind(report: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ def test_joint_tuning_in_front_is_said_and_the_router_is_called_behind(report: d
     assert find(report).headline.endswith(
         "joint scores highest: 96.0 % [94.0, 98.0]. No other system came out ahead of it."
     )
-    router = _titled(report, "Best router")
+    router = _titled(report, "alignx against")
     assert router.tone == "bad"
     assert "It is 5.0 points [3.0, 7.0] behind joint tuning." in router.text
 
@@ -88,4 +88,16 @@ def test_nothing_measured_ranks_nothing(report: dict[str, Any]) -> None:
 
 def test_a_single_system_is_compared_with_nothing(report: dict[str, Any]) -> None:
     report["systems"] = {"base": report["systems"]["base"]}
-    assert find(report).headline.endswith("It is the only system measured, so nothing is compared.")
+    assert find(report).headline == "On the mean of the three axes, base scores 40.0 % [38.0, 42.0]."
+
+
+def test_the_router_is_plain_alignx_not_its_luckiest_variant(report: dict[str, Any]) -> None:
+    report["systems"]["alignx top-1"] = {**report["systems"]["alignx"], "mean_axis_score": estimate(0.97)}
+    report["routing"]["alignx top-1"] = {**report["routing"]["alignx"], "ece": estimate(0.01)}
+    report["comparisons"]["differences"]["alignx top-1"] = difference(0.2, 0.02)
+    assert _titled(report, "alignx against").number == "+9.0 points"
+    assert _titled(report, "Calibration").number == "10.0 %"
+    for section in (report["systems"], report["routing"]):
+        section["another"] = section.pop("alignx")
+    told = _titled(report, "alignx top-1 against").text
+    assert "chosen on the prompts it is scored on" in told

@@ -140,3 +140,13 @@ def test_another_version_is_refused(report: dict[str, Any]) -> None:
     report["schema"] = 3
     with pytest.raises(ArtifactError, match="schema: got 3"):
         html_page(report)
+
+
+def test_the_page_of_one_system_tells_nothing_of_experts_and_routers(report: dict[str, Any]) -> None:
+    report["systems"] = {"base": report["systems"]["base"]}
+    alone = html_page(report)
+    assert not [name for name in ("collapse", "routing", "calibration", "cost") if f'id="{name}"' in alone]
+    assert "Not drawn" not in alone
+    assert 'id="refusal"' in alone
+    del report["systems"]["base"]["harmlessness"]
+    assert 'id="refusal"' not in html_page(report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from mocae.types import Estimate
 __all__ = ["Finding", "Findings", "find"]
 
 Tone = Literal["good", "bad", "open", "plain"]
+_OWN = "alignx"
+_FLATTERED = "It was chosen on the prompts it is scored on, which flatters it a little."
 _COUNT_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -68,6 +70,8 @@ def _headline(report: Mapping[str, Any], ranked: list[str]) -> str:
     if not ranked:
         return "No system has a mean over the axes, so this run ranks nothing."
     best = ranked[0]
+    if len(report["systems"]) == 1:
+        return f"On {_axes_in_words(report)}, {best} scores {format_estimate(_mean(report, best))}."
     opening = f"On {_axes_in_words(report)}, {best} scores highest: {format_estimate(_mean(report, best))}."
     if len(ranked) == 1:
         return f"{opening} It is the only system measured, so nothing is compared."
@@ -118,13 +122,22 @@ def _second(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
     return Finding("Runner-up", ranked[1], text, "plain")
 
 
+def _router(report: Mapping[str, Any], ranked: Sequence[str]) -> str | None:
+    """Return plain alignx where it was measured, else the best routed system.
+
+    A recipe may hold many variants of one router: the best of them on the test prompts is the luckiest as well.
+    """
+    routed = [s for s in ranked if s in (report.get("routing") or {})]
+    return _OWN if _OWN in routed else next(iter(routed), None)
+
+
 def _mixture(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
-    """Return how the best routed mixture stands against the system of comparison (joint tuning)."""
+    """Return how the recipe's router stands against the system of comparison (joint tuning)."""
     against = lookup(report, "comparisons", "against")
-    routed = [s for s in ranked if s in (report.get("routing") or {}) and s != against]
-    if not routed or against is None:
+    best = _router(report, [s for s in ranked if s != against])
+    if best is None or against is None:
         return None
-    best, difference = routed[0], _difference(report, routed[0])
+    difference = _difference(report, best)
     if difference.value is None:
         return None
     tone: Tone = "open"
@@ -132,20 +145,19 @@ def _mixture(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
         tone = "good"
     elif difference.high is not None and difference.high < 0:
         tone = "bad"
-    text = f"{best} is the best router in this run. "
-    if best != ranked[0]:
-        text += _against(report, best)
+    if best == _OWN:
+        text = _against(report, best)
     else:
-        text += (
-            f"It is the winner among {len(ranked)} systems on the prompts it is scored on, which flatters it a little."
-        )
+        text = f"{best} is the best router in this run. {_against(report, best)} {_FLATTERED}"
     number = format_estimate(Estimate(difference.value), "difference")
-    return Finding(f"Best router against {_in_words(against)}", number, text, tone)
+    return Finding(f"{best} against {_in_words(against)}", number, text, tone)
 
 
 def _calibration(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
-    """Return how far the weights of the best router with a measured ECE are from being probabilities."""
-    for system in ranked:
+    """Return how far the weights of the recipe's router are from being probabilities."""
+    measured = [s for s in ranked if read_estimate(lookup(report, "routing", s, "ece")).value is not None]
+    system = _router(report, measured)
+    if system is not None:
         ece = read_estimate(lookup(report, "routing", system, "ece"))
         if ece.value is not None:
             text = (

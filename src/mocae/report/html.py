@@ -54,6 +54,7 @@ def html_page(report: Mapping[str, Any]) -> str:
         .get_template("report.html.j2")
         .render(
             recipe=report["recipe"],
+            alone=len(report["systems"]) == 1,  # then there is nothing about experts and routers to tell
             axes=[
                 (a, lookup(dict(spec), "injection"), _axis_css(a, axes))
                 for a, spec in zip(axes, report["recipe"]["axes"], strict=True)
