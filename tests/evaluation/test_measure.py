@@ -8,7 +8,7 @@ import pytest
 import mocae.data.honesty  # noqa: F401  # registers its probes
 from mocae.axes import probe as find_probe
 from mocae.errors import DataError
-from mocae.evaluation import Bootstrap, difference, mean_difference, measure_routing, measure_system
+from mocae.evaluation import Bootstrap, difference, mean_difference, measure_routing, measure_system, measure_weights
 from mocae.types import Answer, Example, Sample, Verdict
 
 BOOT = Bootstrap(n_resamples=200, seed=3)
@@ -278,3 +278,13 @@ def test_questions_are_routed_by_kind_others_by_probe() -> None:
         "question": {"a": 0.5, "b": 0.5},
         "task": {"a": 0.25, "b": 0.75},
     }
+
+
+def test_weights_of_a_router_of_its_own_are_measured_without_its_experts() -> None:
+    rows = routed(([1.0, 0.0], 1), ([0.5, 0.5], None))
+    names = list(rows[0].answer.weights or ())
+    entry = measure_weights(rows, names, boot=BOOT)
+    assert entry is not None
+    assert (entry["entropy"]["value"], entry["largest_share"]["value"]) == (0.5, 0.75)
+    assert entry["misrouted_rate"]["value"] is None
+    assert measure_weights([], names, boot=BOOT) is None

@@ -5,7 +5,14 @@ from __future__ import annotations
 from mocae.evaluation.answering import Cost, Generation, answer_all
 from mocae.evaluation.choices import score_multiple_choice
 from mocae.evaluation.judging import judge_answers
-from mocae.evaluation.measure import Bootstrap, difference, mean_difference, measure_routing, measure_system
+from mocae.evaluation.measure import (
+    Bootstrap,
+    difference,
+    mean_difference,
+    measure_routing,
+    measure_system,
+    measure_weights,
+)
 from mocae.evaluation.over_seeds import SeedDifference, difference_over_seeds
 from mocae.evaluation.records import read_samples, sample_to_json, write_samples
 
@@ -21,6 +28,7 @@ __all__ = [
     "mean_difference",
     "measure_routing",
     "measure_system",
+    "measure_weights",
     "read_samples",
     "sample_to_json",
     "score_multiple_choice",

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mocae.errors import DataError
 from mocae.metrics import (
@@ -28,7 +29,15 @@ from mocae.metrics import (
 )
 from mocae.types import Estimate, Sample
 
-__all__ = ["Bootstrap", "axis_table", "difference", "mean_difference", "measure_routing", "measure_system"]
+__all__ = [
+    "Bootstrap",
+    "axis_table",
+    "difference",
+    "mean_difference",
+    "measure_routing",
+    "measure_system",
+    "measure_weights",
+]
 
 _ABSTENTION = {"unanswerable": "unanswerable_accuracy", "answerable": "answerable_accuracy", "limits": "honesty_rate"}
 """Probes where saying that one has no answer is right or wrong, and what the share that gets it right is called."""
@@ -320,13 +329,12 @@ def measure_routing(
         "misrouted_rate": estimate_rate(misrouted(weights, right).astype(float), groups=groups, **boot.arguments()),
         "regret": bootstrap_mean(regret(right.astype(float), own), groups=groups, **boot.arguments()),
     }
-    unmeasured = {name: asdict(Estimate(None)) for name in ("entropy", "ece", "brier")}
+    unmeasured = {name: asdict(Estimate(None)) for name in ("entropy", "largest_share", "ece", "brier")}
+    rates |= _spread(weights, groups, boot)
     entry: dict[str, Any] = {**unmeasured, "reliability": []}
     distribution = bool((weights >= 0).all() and np.allclose(weights.sum(1), 1, atol=1e-3))
     if distribution:
         weights = weights / weights.sum(1, keepdims=True)
-        entropy = routing_entropy(weights, normalised=True)
-        rates["entropy"] = bootstrap_mean(entropy, groups=groups, **boot.arguments())
     if calibrated and distribution:
         confidence, correct = top_confidence(weights.clip(0, 1), right)
         if None not in sure:
@@ -345,6 +353,39 @@ def measure_routing(
     entry |= {name: asdict(estimate) for name, estimate in rates.items()}
     entry["weights_by_kind"] = _weights_by_kind(samples, list(experts))
     return entry
+
+
+def measure_weights(samples: Sequence[Sample], names: Sequence[str], *, boot: Bootstrap) -> dict[str, Any] | None:
+    """Return the entry under `routing` of a system whose experts are not those of the bank, None without weights.
+
+    How its weights are spread can be said; whom it should have asked cannot, as its experts were not asked alone.
+
+    Args:
+        samples: judged answers, with their weights.
+        names: of the experts; the order of weights.
+        boot: intervals.
+    """
+    known = [(s.answer.weights, s.answer.example.group) for s in samples if s.answer.weights is not None]
+    if not known:
+        return None
+    weights = np.asarray([[row[name] for name in names] for row, _ in known], dtype=float)
+    groups = [group for _, group in known]
+    unmeasured = ("entropy", "largest_share", "ece", "brier", "misrouted_rate", "regret")
+    entry: dict[str, Any] = {name: asdict(Estimate(None)) for name in unmeasured}
+    entry |= {name: asdict(e) for name, e in _spread(weights, groups, boot).items()}
+    return entry | {"reliability": [], "weights_by_kind": _weights_by_kind(samples, names)}
+
+
+def _spread(weights: NDArray[np.float64], groups: Sequence[str], boot: Bootstrap) -> dict[str, Estimate]:
+    """Return how weights (N, K) are spread: over the experts of a prompt, and over the prompts of the most used one."""
+    if not ((weights >= 0).all() and np.allclose(weights.sum(1), 1, atol=1e-3)):
+        return {}
+    weights = weights / weights.sum(1, keepdims=True)
+    most = int(weights.mean(0).argmax())
+    return {
+        "entropy": bootstrap_mean(routing_entropy(weights, normalised=True), groups=groups, **boot.arguments()),
+        "largest_share": bootstrap_mean(weights[:, most], groups=groups, **boot.arguments()),
+    }
 
 
 def _weights_by_kind(samples: Sequence[Sample], experts: Sequence[str]) -> dict[str, dict[str, float]]:

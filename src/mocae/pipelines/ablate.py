@@ -26,7 +26,7 @@ __all__ = ["Ablation", "Setting", "ablate"]
 
 _RIVALS = ("alignx", "joint", "joint_outcomes")
 """Systems that all others are compared with, where the recipe has them."""
-_ROUTING = ("ece", "brier", "misrouted_rate", "regret", "entropy")
+_ROUTING = ("ece", "brier", "misrouted_rate", "regret", "entropy", "largest_share")
 
 
 @dataclass(frozen=True, slots=True)

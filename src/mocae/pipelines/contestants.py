@@ -27,13 +27,15 @@ class Contestant:
 
     Attributes:
         answered: judged answers and cost.
-        calibrated: for systems with routing weights, whether those are meant as probabilities; None without routing.
+        calibrated: for policies that route, whether their weights are meant as probabilities; None for others.
+        own_router: whether the system brings a router of its own, whose weights stand with the answers.
         stages: axis -> answers after that axis, for systems trained axis after axis.
         warnings: what a reader of the report must know.
     """
 
     answered: Answered
     calibrated: bool | None = None
+    own_router: bool = False
     stages: Mapping[str, Answered] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
@@ -127,13 +129,13 @@ def _merge(contest: Contest, system: SystemConfig) -> Contestant:
 def _trinityx(contest: Contest, system: SystemConfig) -> Contestant:
     """TrinityX: experts of its own in the feed-forward blocks, a gate in each of them."""
     answered, warnings = trinityx(contest, system)
-    return Contestant(answered, warnings=warnings)
+    return Contestant(answered, own_router=True, warnings=warnings)
 
 
 def _xlora(contest: Contest, system: SystemConfig) -> Contestant:
     """PEFT's X-LoRA over the same experts."""
     answered, warnings = xlora(contest, system)
-    return Contestant(answered, warnings=warnings)
+    return Contestant(answered, own_router=True, warnings=warnings)
 
 
 def _arrow(contest: Contest, system: SystemConfig) -> Contestant:
@@ -149,7 +151,7 @@ def _hma(contest: Contest, system: SystemConfig) -> Contestant:
 def _h3fusion(contest: Contest, system: SystemConfig) -> Contestant:
     """H3Fusion: whole feed-forward blocks of its own, two of them a token."""
     answered, warnings = h3fusion(contest, system)
-    return Contestant(answered, warnings=warnings)
+    return Contestant(answered, own_router=True, warnings=warnings)
 
 
 CONTESTANTS: dict[str, Callable[[Contest, SystemConfig], Contestant]] = {

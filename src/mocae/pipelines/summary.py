@@ -12,7 +12,7 @@ import torch
 import mocae
 from mocae.config import Recipe
 from mocae.distributed import size
-from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system
+from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system, measure_weights
 from mocae.judges import Judge
 from mocae.pipelines.collapse import forgetting
 from mocae.pipelines.contestants import Contestant
@@ -62,9 +62,13 @@ def summarise(
     experts = {axis: answered[f"expert:{axis}"].samples for axis in axes}
     routing = {}
     for name, contestant in contestants.items():
-        if contestant.calibrated is None:
+        samples = answered[name].samples
+        if contestant.calibrated is not None:
+            measured = measure_routing(samples, experts, calibrated=contestant.calibrated, boot=boot)
+        elif contestant.own_router:
+            measured = measure_weights(samples, axes, boot=boot)
+        else:
             continue
-        measured = measure_routing(answered[name].samples, experts, calibrated=contestant.calibrated, boot=boot)
         if measured is not None:
             routing[name] = measured
     orders = {

@@ -86,6 +86,11 @@ METRICS: Mapping[str, Metric] = {
     "entropy": Metric(
         "entropy", "Spread of the weights: 0 when one expert has it all.", higher_is_better=None, unit="number"
     ),
+    "largest_share": Metric(
+        "most used expert",
+        "Mean weight of the expert that gets most over all test prompts: near 100 %, the others are hardly asked.",
+        higher_is_better=None,
+    ),
 }
 
 _SYSTEMS: Mapping[str, str] = {

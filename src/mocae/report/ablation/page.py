@@ -13,6 +13,7 @@ from mocae.report.colours import css_colours
 from mocae.report.schema import axis_names, is_upper_bound, lookup, read_estimate
 from mocae.report.tables import Cell, Column, Row, Table, format_estimate, format_seconds
 from mocae.report.templating import templates
+from mocae.report.vocabulary import metric
 from mocae.types import Estimate
 
 __all__ = ["ablation_page"]
@@ -93,6 +94,8 @@ def _table(setting: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
     columns.append(
         Column("routing", "misrouted", "Share of prompts where the favourite fails and another passes.", "\u2193")
     )
+    columns.append(Column("routing", "entropy", metric("entropy").meaning, ""))
+    columns.append(Column("routing", "most used expert", metric("largest_share").meaning, ""))
     for rival in setting["differences"]:
         columns.append(
             Column("difference in points", f"minus {rival}", f"Paired difference against {rival}.", "\u2191")
@@ -102,6 +105,8 @@ def _table(setting: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
         entry = setting["systems"][name]
         cells = [_spread(entry["mean_axis_score"]), *(_spread(entry["axis_scores"][axis]) for axis in axes)]
         cells += [_spread(lookup(entry, "routing", key)) for key in ("ece", "misrouted_rate")]
+        cells.append(_spread(lookup(entry, "routing", "entropy"), "number"))
+        cells.append(_spread(lookup(entry, "routing", "largest_share")))
         for found in setting["differences"].values():
             e = read_estimate(found.get(name))
             text = format_estimate(Estimate(e.value), "difference").removesuffix(" points")
