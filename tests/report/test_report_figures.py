@@ -20,7 +20,7 @@ from mocae.report.figures import (
 )
 from mocae.report.figures.canvas import canvas, shorten, to_panel
 from mocae.report.figures.labels import place_labels
-from report_for_tests import make_report
+from report_for_tests import estimate, make_report
 
 DRAW = [draw_systems, draw_kinds, draw_forgetting, draw_refusal, draw_reliability, draw_routing, draw_cost]
 
@@ -147,3 +147,22 @@ def test_kinds_are_bars_lowest_first_of_the_best_system_marked_against_the_base(
     panels = draw_kinds(report).panels
     assert len(panels) == 3
     assert all(f"({n} of 3)" in panel.svg for n, panel in enumerate(panels, 1))
+
+
+def test_speed_is_said_to_be_measured_once_and_memory_is_not_drawn(report: dict[str, Any]) -> None:
+    (panel,) = draw_cost(report).panels
+    assert "measured once" in panel.svg
+
+
+def test_with_many_systems_only_the_main_ones_and_the_front_are_named(report: dict[str, Any]) -> None:
+    systems = report["systems"]
+    for number in range(30):
+        rates = {"unsafe_rate": estimate(0.5), "over_refusal_rate": estimate(0.5 + number / 100)}
+        systems[f"variant {number}"] = {**systems["joint"], "harmlessness": rates}
+    rates = {"unsafe_rate": estimate(0.01), "over_refusal_rate": estimate(0.0)}
+    systems["in front"] = {**systems["joint"], "harmlessness": rates}
+    names = set(_texts(draw_refusal(report)))
+    assert {"base", "joint", "alignx", "oracle"} <= names
+    assert not [name for name in names if name.startswith("variant")]
+    del systems["oracle"]
+    assert "in front" in _texts(draw_refusal(report))

@@ -10,6 +10,7 @@ from mocae.errors import ArtifactError
 from mocae.types import Estimate
 
 __all__ = [
+    "MAIN_SYSTEMS",
     "SCHEMA",
     "axis_names",
     "check_report",
@@ -21,6 +22,9 @@ __all__ = [
 ]
 
 SCHEMA = 1
+
+MAIN_SYSTEMS = ("alignx", "joint", "joint_outcomes", "trinityx", "linear", "sequential", "uniform", "base")
+"""Those that are shown first where a recipe has more systems than fit; variants of them come after."""
 
 # Optional sections and the kind of JSON value each must be when it is there and not null.
 _SECTIONS: dict[str, type] = {

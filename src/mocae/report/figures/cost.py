@@ -1,4 +1,4 @@
-"""What a system costs to run: its speed and its memory as multiples of the base model's."""
+"""What answering took: the speed of each system as a multiple of the base model's, measured once."""
 
 from __future__ import annotations
 
@@ -11,25 +11,20 @@ from mocae.report.schema import lookup, read_estimate, sorted_systems
 
 __all__ = ["draw_cost"]
 
-_WANTED = (
-    ("tokens_per_second", "speed (longer is faster)"),
-    ("peak_memory_bytes", "peak memory (shorter is smaller)"),
-)
-
 
 def draw_cost(report: Mapping[str, Any]) -> Plate:
-    """Return a panel for speed and one for peak memory, each as a multiple of the base model's."""
+    """Return a panel of speeds as multiples of the base model's.
+
+    Peak memory is not drawn: it is the high-water mark of the process, so it tells the order of the run.
+    """
     systems = sorted_systems(report)
-    panels = []
-    for key, title in _WANTED:
-        values = {s: read_estimate(lookup(report["systems"][s], "cost", key)).value for s in systems}
-        reference = values.get("base")
-        ratios = {s: v / reference for s, v in values.items() if v is not None and reference}
-        if len(ratios) > 1:
-            panels.append(_panel(f"cost-{key}", title, list(ratios), list(ratios.values())))
-    if not panels:
-        return Plate(absent="Speed and memory were not measured for the base model and at least one other system.")
-    return Plate(tuple(panels))
+    values = {s: read_estimate(lookup(report["systems"][s], "cost", "tokens_per_second")).value for s in systems}
+    reference = values.get("base")
+    ratios = {s: v / reference for s, v in values.items() if v is not None and reference}
+    if len(ratios) < 2:
+        return Plate(absent="Speed was not measured for the base model and at least one other system.")
+    title = "speed in this run, measured once (longer is faster)"
+    return Plate((_panel("cost-speed", title, list(ratios), list(ratios.values())),))
 
 
 def _panel(key: str, title: str, systems: Sequence[str], ratios: Sequence[float]) -> Panel:

@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 from mocae.report.colours import GRID, INK, MUTED, PAPER, axis_colour
 from mocae.report.figures.canvas import Panel, Plate, canvas, percent_axis, shorten, to_panel
 from mocae.report.figures.labels import place_labels
-from mocae.report.schema import axis_names, is_upper_bound, lookup, read_estimate, sorted_systems
+from mocae.report.schema import MAIN_SYSTEMS, axis_names, is_upper_bound, lookup, read_estimate, sorted_systems
 from mocae.types import Estimate
 
 __all__ = ["draw_refusal"]
+
+
+_MOST_NAMED = 14
+"""With more points than this, names cover each other."""
 
 
 class _Point(NamedTuple):
@@ -62,8 +66,22 @@ def _panel(key: str, points: Sequence[_Point], colour: str) -> Panel:
         return to_panel(figure, key=key, description=f"Unsafe rate against over-refusal. {spoken}")
 
 
+def _named(points: Sequence[_Point]) -> list[_Point]:
+    """Return the points that get a name: all if they are few, else the main systems and those that none beats.
+
+    Of points in one place the first, which has the best mean, gets it.
+    """
+    if len(points) <= _MOST_NAMED:
+        return list(points)
+    main = [p for p in points if p.system in MAIN_SYSTEMS or is_upper_bound(p.system)]
+    front = [p for p in points if not any(o.x <= p.x and o.y <= p.y and (o.x, o.y) != (p.x, p.y) for o in points)]
+    places = {(p.x, p.y): p for p in reversed([*main, *front])}
+    return [p for p in points if p in places.values()]
+
+
 def _label(figure: Any, ax: Any, points: Sequence[_Point]) -> None:
-    """Write each system's name near its point, with a thin line where it had to move away."""
+    """Write names near their points, with a thin line where one had to move away."""
+    points = _named(points)
     figure.draw_without_rendering()  # the layout must be settled before points have a place in pixels
     figure.set_layout_engine("none")
     names = [shorten(point.system) for point in points]
