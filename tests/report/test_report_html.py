@@ -150,3 +150,20 @@ def test_the_page_of_one_system_tells_nothing_of_experts_and_routers(report: dic
     assert 'id="refusal"' in alone
     del report["systems"]["base"]["harmlessness"]
     assert 'id="refusal"' not in html_page(report)
+
+
+def test_answers_of_many_systems_are_folded_down_to_the_main_ones(report: dict[str, Any]) -> None:
+    answer = {"text": "four", "weights": None, "acceptable": True}
+    answers = {f"variant {n}": answer for n in range(20)} | {"alignx": answer, "base": answer}
+    report["examples"][0]["answers"] = answers
+    shown, fold, folded = html_page(report).partition("<summary>20 more systems</summary>")
+    assert fold
+    shown = shown[shown.index('class="example"') :]
+    assert ("alignx" in shown, "base" in shown, "variant" in shown) == (True, True, False)
+    assert "variant 19" in folded
+    report["examples"][0]["answers"] = dict(list(answers.items())[:5])
+    assert "more systems" not in html_page(report)
+
+
+def test_the_page_says_that_its_speeds_are_no_benchmark(page: str) -> None:
+    assert "<code>mocae bench</code> measures" in page

@@ -13,7 +13,15 @@ from mocae.errors import ConfigError
 from mocae.report.colours import THEME, axis_colour, css_colours
 from mocae.report.findings import find
 from mocae.report.judges import judge_rows
-from mocae.report.schema import axis_names, check_report, is_upper_bound, lookup, read_estimate, sorted_systems
+from mocae.report.schema import (
+    MAIN_SYSTEMS,
+    axis_names,
+    check_report,
+    is_upper_bound,
+    lookup,
+    read_estimate,
+    sorted_systems,
+)
 from mocae.report.tables import (
     DASH,
     MINUS,
@@ -29,6 +37,10 @@ from mocae.report.templating import templates
 from mocae.report.vocabulary import METRICS, describe_system
 
 __all__ = ["html_page"]
+
+
+_MOST_ANSWERS = 12
+"""More answers to one prompt than this are folded down to those of the main systems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +154,18 @@ def _example(example: Mapping[str, Any], axes: list[str]) -> dict[str, Any]:
         }
         for system, answer in (example.get("answers") or {}).items()
     ]
+    n_open = len(answers)
+    if n_open > _MOST_ANSWERS:
+        main = [a for a in answers if a["system"] in MAIN_SYSTEMS or a["upper_bound"]] or answers[:_MOST_ANSWERS]
+        answers, n_open = [*main, *(a for a in answers if a not in main)], len(main)
     axis = str(example.get("axis") or "")
     return {
         "prompt": str(example["prompt"]),
         "axis": axis,
         "probe": str(example.get("probe") or ""),
         "colour": _axis_css(axis, axes),
-        "answers": answers,
+        "answers": answers[:n_open],
+        "folded": answers[n_open:],
     }
 
 

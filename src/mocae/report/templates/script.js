@@ -26,3 +26,17 @@ if (filter) {
     }
   });
 }
+// A wide table says that it goes on to the right.
+const watch = new ResizeObserver((found) => {
+  for (const { target } of found) {
+    const over = target.scrollWidth > target.clientWidth + 1;
+    if (over && !target.nextElementSibling?.classList.contains("more")) {
+      const hint = document.createElement("p");
+      hint.className = "more";
+      hint.textContent = "More columns to the right: scroll \u2192";
+      target.after(hint);
+    }
+    target.classList.toggle("overflows", over);
+  }
+});
+document.querySelectorAll(".scroll").forEach((table) => watch.observe(table));
