@@ -7,6 +7,7 @@ import pytest
 
 from mocae.report.ablation import draw_ablation, headline
 from mocae.report.figures.ablation import draw_parts
+from mocae.report.figures.sweep import _half_width
 
 
 def summary(settings: dict[str, dict[str, list[float | None]]]) -> dict[str, Any]:
@@ -104,3 +105,16 @@ def test_the_headline_names_no_rival_twice() -> None:
         "Alignx is better than joint",
         "Alignx is better than joint_outcomes",
     ]
+
+
+def test_swept_keys_are_in_words_and_grey_lines_are_named() -> None:
+    scores = {"alignx": SCORES["alignx"], **{f"variant {n}": SCORES["sum"] for n in range(9)}}
+    settings = {f"routing.outcome.max_prompts={n}": scores for n in (8, 16)}
+    found = texts(draw_ablation(summary(settings)))
+    assert "max prompts (routing.outcome.max_prompts)" in found
+    assert "grey lines: variant 7, variant 8" in found
+
+
+def test_bars_of_a_sweep_are_t_intervals_over_the_seeds() -> None:
+    assert _half_width({"std": 0.1, "values": [0.8, 0.9, 1.0]}) == pytest.approx(4.3027 * 0.1 / 3**0.5, abs=1e-4)
+    assert _half_width({"std": None, "values": [0.8]}) == 0.0

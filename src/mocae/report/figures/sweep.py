@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
+from scipy.stats import t
 
 from mocae.report.ablation.reading import mean_of
 from mocae.report.colours import AXIS_COLOURS, GRID, INK, MUTED
@@ -88,7 +91,7 @@ def _systems(panel: SweepPanel) -> tuple[list[str], list[str]]:
 
 
 def draw_lines(ax: Axes, panel: SweepPanel) -> None:
-    """Draw the score of every system over the swept values: line of means, standard deviation, a dot for each seed."""
+    """Draw the score of every system over the swept values: line of means, interval over seeds, a dot for each seed."""
     named, others = _systems(panel)
     x = panel.x
     width = (max(x) - min(x)) or 1.0
@@ -101,7 +104,7 @@ def draw_lines(ax: Axes, panel: SweepPanel) -> None:
         means = [_nan(spread["mean"]) for spread in spreads]
         shift = (number - (len(named) - 1) / 2) * 0.006 * width
         places = [value + shift for value in x]
-        errors = [spread["std"] or 0.0 for spread in spreads]
+        errors = [_half_width(spread) for spread in spreads]
         ax.errorbar(places, means, yerr=errors, color=colour, linewidth=1.8, marker="o", markersize=5, elinewidth=1.2)
         for place, spread in zip(places, spreads, strict=True):
             known = [value for value in spread["values"] if value is not None]
@@ -111,10 +114,19 @@ def draw_lines(ax: Axes, panel: SweepPanel) -> None:
     top = max((end for end in (*(mean for mean, _, _ in ends), 0.0) if end == end), default=1.0)
     ax.set(ylim=(0, max(1.02, top)), xlim=(min(x) - 0.04 * width, max(x) + 0.5 * width))
     _name_lines(ax, ends, max(x) + 0.05 * width)
+    if others:
+        told = textwrap.fill(f"grey lines: {', '.join(others)}", 90)
+        ax.text(0, 0.01, told, transform=ax.transAxes, fontsize=9.5, color=MUTED, va="bottom")
     _swept_axis(ax, panel)
     percent_axis(ax, "y")
     ax.tick_params(axis="y", labelcolor=MUTED, labelsize=11)
     ax.set_ylabel("mean over the axes")
+
+
+def _half_width(spread: Mapping[str, Any]) -> float:
+    """Return half of the 95 % t-interval of a mean over seeds, 0 where one seed says nothing of it."""
+    n = len(spread["values"])
+    return 0.0 if spread["std"] is None or n < 2 else float(t.ppf(0.975, n - 1)) * spread["std"] / math.sqrt(n)
 
 
 def _name_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], x: float) -> None:
@@ -160,13 +172,23 @@ def _differences(panel: SweepPanel, rival: str, subject: str) -> list[Any]:
 
 def _swept_axis(ax: Axes, panel: SweepPanel) -> None:
     ax.set_xticks(panel.x, [shorten(value, 16) for value in panel.values])
-    ax.set_xlabel(panel.key)
+    ax.set_xlabel(_in_words(panel.key))
     if panel.title:
         ax.set_title(shorten(panel.title, 60))
     ax.tick_params(length=0)
     ax.grid(axis="y", color=GRID)
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)
+
+
+def _in_words(key: str) -> str:
+    """Return what a swept key is about, with the key.
+
+    >>> _in_words("routing.outcome.max_prompts")
+    'max prompts (routing.outcome.max_prompts)'
+    """
+    last = key.rpartition(".")[2].replace("_", " ")
+    return key if last == key else f"{last} ({key})"
 
 
 def _nan(value: float | None) -> float:
