@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import schemathesis
 import torch
 import uvicorn
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from schemathesis.checks import not_a_server_error
 from starlette.types import ASGIApp
 
 from mocae.bank import ExpertBank
@@ -140,3 +144,30 @@ def idle(client: httpx.Client, within_s: float = 5.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def ask_everything(url: str, n: int) -> set[str]:
+    """Ask `n` requests made from its schema for every operation of a server and return its paths.
+
+    Raises:
+        AssertionError: one of them was answered with a status of 500 or more.
+    """
+    asked: set[str] = set()
+    for found in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
+        operation = found.ok()
+
+        @hypothesis_settings(
+            max_examples=n,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def check(case: schemathesis.Case) -> None:
+            case.call_and_validate(checks=[not_a_server_error])
+
+        check()
+        asked.add(operation.path)
+    return asked
