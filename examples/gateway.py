@@ -26,11 +26,12 @@ import openai
 import uvicorn
 from fastapi import FastAPI
 from peft import PeftModel
+from starlette.types import ASGIApp
 
 import mocae
 from mocae.export import load_chooser
-from mocae.export.gateway import create_gateway
 from mocae.pipelines.export import ExportOptions, bundle_of, export
+from mocae.serving.gateway import create_gateway
 
 QUESTIONS = (
     "Name the capital city of Peru.",
@@ -63,7 +64,7 @@ def peft_server(artifact: Path, adapters: Path) -> FastAPI:
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[str]:
+def listening(app: ASGIApp) -> Iterator[str]:
     """Return a context with the address of a running server."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)

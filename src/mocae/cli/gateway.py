@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,24 @@ def gateway(
     backend: Annotated[
         str, typer.Option("--backend", metavar="URL", help="Server with the adapters, as http://127.0.0.1:8000/v1.")
     ],
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8080,
+    host: Annotated[str, typer.Option("--host", help="Address; other than loopback needs API keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    api_keys: Annotated[
+        Path | None,
+        typer.Option("--api-keys", metavar="FILE", help="Keys clients must send, one a line; also MOCAE_API_KEYS=a,b."),
+    ] = None,
+    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let other machines in without keys.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Another name of this server.")
+    ] = None,
+    queue_size: Annotated[
+        int, typer.Option("--queue-size", min=1, help="Requests that may wait for the router; then 429.")
+    ] = 256,
+    max_body: Annotated[int, typer.Option("--max-body", metavar="BYTES", min=1024, help="Largest request.")] = 8 << 20,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", min=0.1, help="Longest silence of the backend.")
+    ] = 600,
+    grace: Annotated[float, typer.Option("--grace", metavar="S", min=0, help="Time to finish when stopped.")] = 20,
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="ID_OR_PATH", help="Where the base model lies now.")
     ] = None,
@@ -32,13 +49,26 @@ def gateway(
     [bold]mocae export out/pocket --to vllm --out out/vllm[/bold]
 
     [bold]sh out/vllm/serve.sh --port 8000 & mocae gateway out/vllm --backend http://127.0.0.1:8000/v1[/bold]
+
+    A client's `Authorization` goes to the backend, unless the gateway has keys of its own. A key for the backend is
+    read from MOCAE_BACKEND_KEY.
     """
-    import uvicorn
-
     from mocae.export.chooser import load_chooser
-    from mocae.export.gateway import backend_address, create_gateway
+    from mocae.serving.gateway import backend_address, create_gateway
+    from mocae.serving.guard import Access
+    from mocae.serving.listening import hosts_of, listen, open_socket, read_keys, refuse_open
 
-    backend_address(backend)  # a base model takes minutes to load, a wrong word should not
-    app = create_gateway(load_chooser(folder, base_model=base_model, device=device), backend)
-    typer.echo(f"gateway on http://{host}:{port}/v1, backend {backend}", err=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    address, keys = backend_address(backend), read_keys(api_keys)
+    refuse_open(host, keys, without_keys=no_keys)
+    with open_socket(host, port) as opened:
+        app = create_gateway(
+            load_chooser(folder, base_model=base_model, device=device),
+            address,
+            access=Access(keys, hosts_of(host, keys, allow_host or ()), body_bytes=max_body),
+            backend_key=os.environ.get("MOCAE_BACKEND_KEY") or None,
+            queue_size=queue_size,
+            timeout_s=timeout,
+        )
+        where = f"[{host}]" if ":" in host else host
+        typer.echo(f"http://{where}:{opened.getsockname()[1]}/v1  backend: {address}")
+        listen(app, opened, grace_s=grace)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from mocae.calibration import AlignXRouter
-from mocae.errors import ArtifactError, ConfigError, ModelMismatchError
+from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError
 from mocae.experts import pooled_states
 from mocae.export.bundle import read_export
-from mocae.models import LoadedBase, base_fingerprint, decoder_layers, load_base
+from mocae.models import LoadedBase, base_fingerprint, context_length, decoder_layers, load_base
 from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, shape_weights, weights_vector
 from mocae.prompts import FORMATS, PromptFormat
 
@@ -85,7 +85,7 @@ class Chooser:
             weights: expert -> weight in place of routing.
 
         Raises:
-            DataError: the prompt is empty.
+            DataError: the prompt is empty, or longer than the base model can read.
             ConfigError: both steer and weights, an unknown expert, or a number that is not finite or negative.
         """
         if steer and weights is not None:
@@ -108,6 +108,7 @@ class Chooser:
         if reading is None:
             return self.policy.route(PromptBatch([""]))
         with self._lock:
+            self._refuse_long(text)
             pooled = pooled_states(
                 self.base.model,
                 tokenizer,
@@ -117,6 +118,11 @@ class Chooser:
                 label="",
             )
             return self.policy.route(PromptBatch([""], pooled))
+
+    def _refuse_long(self, text: str) -> None:
+        n, context = len(self.base.tokenizer(text).input_ids), context_length(self.base.model)
+        if n > context:
+            raise DataError(f"the prompt has {n} tokens; the model's context is {context} tokens, so send less")
 
     def _factors(self, steer: Mapping[str, float] | None) -> torch.Tensor | None:
         if not steer:

@@ -231,7 +231,6 @@ def build_app(served: Served, settings: Settings | None = None) -> ASGIApp:
         """Tell Prometheus about latency, queue, tokens and routing."""
         return Response(server.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    _without_422(app)
     paths = [route.path for route in app.routes if hasattr(route, "path")]
     return _Measured(Guard(app, settings.access), server.metrics, paths)
 
@@ -250,20 +249,6 @@ def _refuse_unknown_tokens(prompts: Sequence[Sequence[int]], vocabulary: int) ->
         if unknown is not None:
             message = f"prompt: token {unknown} does not exist; the model has {vocabulary}"
             raise ApiError(400, message, param="prompt", code="invalid_value")
-
-
-def _without_422(app: FastAPI) -> None:
-    """Take FastAPI's own validation error out of the schema: it is answered as 400 in the one shape."""
-    original = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        schema = original()
-        for path in schema["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)
-        return schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 class _Measured:

@@ -1,0 +1,291 @@
+"""The gateway: an OpenAI-compatible address that routes each request and passes it on. HTTP only.
+
+A request goes to the backend with the mixture's name as its `model` (vLLM) or the weights as its `lora` (llama.cpp).
+`steer` and `weights` are taken out of the body; fields that are not known here are the backend's and stay. What is
+sent on is written anew from what was understood, so that the backend reads what was checked. Streams are passed
+through as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+from fastapi import Body, FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp
+
+from mocae.errors import ConfigError, PluginError, unknown_name
+from mocae.export.chooser import Choice, Chooser
+from mocae.serving.errors import Overloaded
+from mocae.serving.failure import ApiError, error_body, install
+from mocae.serving.guard import Access, Guard
+from mocae.serving.schemas import MAX_TEXTS
+
+__all__ = ["MODEL_NAME", "backend_address", "create_gateway"]
+
+logger = logging.getLogger(__name__)
+
+MODEL_NAME = "mocae"
+_CONNECTION = {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length"}
+"""Headers about one connection, not about what is said on it."""
+_NOT_PASSED_ON = frozenset(
+    _CONNECTION | {b"host", b"expect", b"proxy-authorization", b"content-type", b"content-encoding"}
+)
+_NOT_PASSED_BACK = frozenset(_CONNECTION | {b"proxy-authenticate", b"date", b"server"})
+
+
+class _Asked(BaseModel):
+    """What the gateway reads of a request; all other fields are for the backend."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    model: str | None = Field(
+        default=None, max_length=256, description="'mocae' or null: routed; or a mixture, which is asked as it is."
+    )
+    steer: dict[str, Annotated[float, Field(ge=0, le=1e6)]] | None = Field(
+        default=None, max_length=256, description="Axis -> factor on its routing weight, before normalising."
+    )
+    weights: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] | None = Field(
+        default=None, max_length=256, description="Expert -> weight in place of routing; negative allowed."
+    )
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    role: str
+    content: str | Annotated[list[dict[str, Any]], Field(max_length=MAX_TEXTS)] | None = None
+
+    def text(self) -> str:
+        """Return what it says; parts that are no text cannot be read."""
+        if isinstance(self.content, list):
+            return "\n".join(str(part.get("text", "")) for part in self.content if part.get("type") == "text")
+        return self.content or ""
+
+
+class _AskedChat(_Asked):
+    messages: list[_Message] = Field(min_length=1, max_length=1024, description="Routed by the last of the user.")
+
+    def prompt(self) -> str:
+        """Return the text to route by."""
+        text = next((message.text() for message in reversed(self.messages) if message.role == "user"), "")
+        if not text.strip():
+            message = "messages: no text in the last one of the user, so there is nothing to route by"
+            raise ApiError(400, message, param="messages", code="invalid_value")
+        return text
+
+
+class _AskedCompletion(_Asked):
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)] = Field(
+        description="One text; several need several requests, each with its own mixture."
+    )
+
+    def text(self) -> str:
+        """Return the text to route by."""
+        text = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+        if not text.strip():
+            raise ApiError(
+                400, "prompt is empty, so there is nothing to route by", param="prompt", code="invalid_value"
+            )
+        return text
+
+
+def backend_address(given: str) -> str:
+    """Return the address of a backend without a slash at its end.
+
+    Raises:
+        ConfigError: it is no http address.
+    """
+    try:
+        parts = urlsplit(given)
+        is_address = parts.scheme in ("http", "https") and bool(httpx.URL(given).host) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        is_address = False
+    if not is_address:
+        raise ConfigError(f"--backend {given!r}: not an address; give one as http://127.0.0.1:8000/v1")
+    return given.rstrip("/")
+
+
+class _Backend:
+    """The server that holds the experts.
+
+    Args:
+        address: up to and with `/v1`.
+        key: sent in place of the client's.
+        keep_key: whether the client's is for the backend.
+    """
+
+    def __init__(self, address: str, key: str | None, *, keep_key: bool) -> None:
+        self.address = address
+        self._headers = [(b"content-type", b"application/json")]
+        if key is not None:
+            self._headers.append((b"authorization", f"Bearer {_printable(key)}".encode()))
+        self._dropped = _NOT_PASSED_ON if keep_key and key is None else _NOT_PASSED_ON | {b"authorization"}
+        self.client: httpx.AsyncClient | None = None
+
+    async def answer(self, request: Request, path: str, content: bytes, told: Mapping[str, str]) -> Response:
+        """Send a body to the backend and return its answer, streamed if it is a stream, with `told` as headers."""
+        assert self.client is not None
+        url = f"{self.address}/{path}"
+        headers = [pair for pair in request.headers.raw if pair[0].lower() not in self._dropped] + self._headers
+        try:
+            found = await self.client.send(
+                self.client.build_request("POST", url, content=content, headers=headers), stream=True
+            )
+            if found.headers.get("content-type", "").startswith("text/event-stream"):
+                response: Response = StreamingResponse(_events(found), found.status_code)
+            else:
+                response = Response(await _whole(found), found.status_code)
+        except httpx.HTTPError as error:
+            raise _silent(url, error) from error
+        response.raw_headers += [pair for pair in found.headers.raw if pair[0].lower() not in _NOT_PASSED_BACK]
+        response.raw_headers += [(name.encode(), value.encode()) for name, value in told.items()]
+        return response
+
+
+def _printable(key: str) -> str:
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError("MOCAE_BACKEND_KEY: not a key; accepted: plain characters")
+    return key
+
+
+def create_gateway(
+    chooser: Chooser,
+    backend: str,
+    *,
+    access: Access | None = None,
+    backend_key: str | None = None,
+    queue_size: int = 256,
+    transport: httpx.AsyncBaseTransport | None = None,
+    timeout_s: float = 600.0,
+) -> ASGIApp:
+    """Return the gateway as an ASGI application.
+
+    Args:
+        chooser: routes prompts.
+        backend: address of the server that holds the experts, up to and with `/v1`.
+        access: who may ask for what. With keys, a client's key is for the gateway and is not passed on.
+        backend_key: API key of the backend; None: the client's own `Authorization` is passed on, if there are no keys.
+        queue_size: requests that may wait for the router; the next one is refused.
+        transport: in place of the network, for tests.
+        timeout_s: longest silence of the backend.
+
+    Raises:
+        ConfigError: `backend` is no http address, or the key no key.
+    """
+    access = access or Access()
+    behind = _Backend(backend_address(backend), backend_key, keep_key=not access.keys)
+    n_waiting = 0
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(timeout_s, connect=10.0)) as client:
+            behind.client = client
+            yield
+
+    app = FastAPI(
+        title="mocae gateway",
+        description="Chooses the mixture of experts for each request and passes it on.",
+        lifespan=lifespan,
+        docs_url=None,  # the pages load their scripts from elsewhere
+        redoc_url=None,
+    )
+    install(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Tell that requests are answered; needs no key."""
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """List the names to ask for: the router, then the mixtures."""
+        names = (MODEL_NAME, *chooser.mixtures)
+        return {"object": "list", "data": [{"id": n, "object": "model", "owned_by": "mocae"} for n in names]}
+
+    @app.post("/v1/chat/completions")
+    async def chat(asked: Annotated[_AskedChat, Body()], request: Request) -> Response:
+        """Route a conversation by its last message of the user and pass it on."""
+        return await answer(request, "chat/completions", asked, asked.prompt(), is_chat=True)
+
+    @app.post("/v1/completions")
+    async def completions(asked: Annotated[_AskedCompletion, Body()], request: Request) -> Response:
+        """Route a text and pass it on."""
+        return await answer(request, "completions", asked, asked.text(), is_chat=False)
+
+    async def answer(request: Request, path: str, asked: _Asked, prompt: str, *, is_chat: bool) -> Response:
+        body = {name: value for name, value in (await request.json()).items() if name not in ("steer", "weights")}
+        content = _encoded(body)
+        if asked.model in chooser.mixtures:
+            if asked.steer or asked.weights is not None:
+                message = f"{asked.model!r} has weights of its own; steer and weights are for model {MODEL_NAME!r}"
+                raise ApiError(400, message, param="weights" if asked.steer is None else "steer", code="invalid_value")
+            return await behind.answer(request, path, content, {})
+        if asked.model not in (None, MODEL_NAME):
+            raise PluginError(unknown_name("model", str(asked.model), (MODEL_NAME, *chooser.mixtures)))
+        choice = await choose(prompt, asked, is_chat=is_chat)
+        told = {"x-mocae-weights": json.dumps(choice.weights), "x-mocae-mixture": choice.name}
+        return await behind.answer(request, path, _encoded(body | choice.fields), told)
+
+    async def choose(prompt: str, asked: _Asked, *, is_chat: bool) -> Choice:
+        nonlocal n_waiting
+        if n_waiting >= queue_size:
+            raise Overloaded(f"{n_waiting} requests wait for the router; try again later", retry_after_s=1.0)
+        n_waiting += 1
+        try:
+            return await asyncio.to_thread(
+                chooser.choose, prompt, is_chat=is_chat, steer=asked.steer, weights=asked.weights
+            )
+        finally:
+            n_waiting -= 1
+
+    return Guard(app, access)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON.
+
+    Raises:
+        ApiError: it holds what JSON in UTF-8 cannot.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        message = "half of a surrogate pair in the body, which is no text"
+        raise ApiError(400, message, code="invalid_value") from error
+    except (ValueError, RecursionError) as error:
+        message = "a number in the body that is not finite, or values nested too deeply"
+        raise ApiError(400, message, code="invalid_value") from error
+
+
+async def _whole(found: httpx.Response) -> bytes:
+    """Return the bytes of an answer as they came, compressed if they were."""
+    try:
+        return b"".join([chunk async for chunk in found.aiter_raw()])
+    finally:
+        await found.aclose()
+
+
+async def _events(found: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield a stream as it comes; where it breaks off, the error is its last event."""
+    try:
+        async for chunk in found.aiter_raw():
+            yield chunk
+    except httpx.HTTPError as error:
+        yield f"\n\ndata: {error_body(_silent(str(found.url), error))}\n\n".encode()
+    finally:
+        await found.aclose()
+
+
+def _silent(url: str, error: httpx.HTTPError) -> ApiError:
+    message = f"the backend {url} does not answer ({type(error).__name__}: {error})"
+    logger.warning("%s", message)
+    return ApiError(502, message, kind="api_error", code="bad_gateway")
