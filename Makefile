@@ -5,7 +5,7 @@ RUNS ?= 200000
 
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-serving load-test test-faults fuzz check format clean
+.PHONY: help quickstart test test-serving test-all load-test test-faults fuzz check format clean browser
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,8 +16,11 @@ quickstart: .venv/.installed ## Install, then train, compare and report the pock
 test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no real data
 	.venv/bin/python -m pytest -q
 
-test-serving: .venv/.installed-dev tests/serving/js/node_modules ## Run the tests of server and chat page, slow ones too: clients, load, browser
-	.venv/bin/python -m pytest -q -m "not gpu and not network" tests/serving tests/ui
+test-serving: .venv/.installed-dev tests/serving/js/node_modules browser ## Run the tests of server and chat page, slow ones too: clients, load, browser
+	.venv/bin/python -m pytest -q -rs -m "not gpu and not network" tests/serving tests/ui
+
+test-all: .venv/.installed-dev tests/serving/js/node_modules browser ## Run every test that needs no network and no GPU; long
+	.venv/bin/python -m pytest -q -rs -m "not gpu and not network"
 
 load-test: .venv/.installed-dev ## Serve OUT to 32 clients; tell throughput, latency and memory
 	.venv/bin/python tests/serving/load.py $(OUT)
@@ -44,9 +47,16 @@ clean: ## Remove runs and caches (not .venv, not out/)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The JavaScript client, where there is npm; its test is skipped without it.
+# What the tests of server and page need besides Python. A missing tool is told; its tests are not passed over.
 tests/serving/js/node_modules: tests/serving/js/package-lock.json
-	command -v npm >/dev/null || exit 0; npm ci --prefix tests/serving/js --ignore-scripts --no-audit --no-fund --silent
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js and npm, or run make test"; exit 1; }
+	npm ci --prefix tests/serving/js --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+browser: .venv/.installed-dev
+	@for name in chromium chromium-browser google-chrome; do ! command -v $$name >/dev/null || exit 0; done; \
+	    .venv/bin/playwright install chromium || \
+	    { echo "Chromium is missing and could not be fetched: install it, or run make test"; exit 1; }
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

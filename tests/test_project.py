@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import mocae
@@ -71,3 +74,18 @@ def test_the_citation_is_of_this_version() -> None:
         "arXiv:2602.07381",
         "arXiv:2509.08486",
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("test-serving", "npm is missing"), ("test-all", "npm is missing"), ("browser", "Chromium is missing")],
+)
+def test_a_tool_that_is_missing_is_an_error_of_make(target: str, message: str, tmp_path: Path) -> None:
+    make = shutil.which("make")
+    assert make is not None
+    (tmp_path / "tests/serving/js").mkdir(parents=True)
+    (tmp_path / "tests/serving/js/package-lock.json").touch()
+    words = [make, "-C", str(tmp_path), "-f", str(ROOT / "Makefile"), "-o", ".venv/.installed-dev", target]
+    done = subprocess.run(words, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stdout
