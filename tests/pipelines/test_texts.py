@@ -10,11 +10,15 @@ import pytest
 import torch
 
 import mocae
-from mocae.config import parse_recipe
+from mocae.config import Recipe, parse_recipe
 from mocae.errors import DataError
 from mocae.evaluation import read_samples
+from mocae.models import load_base
 from mocae.pipelines.artifact import AlignedModel
-from mocae.pipelines.run import run
+from mocae.pipelines.rows import read_rows_of, without_long
+from mocae.pipelines.run import run, train_expert
+from mocae.pipelines.targets import model_target
+from mocae.progress import visible
 from run_for_tests import AXES, tiny_recipe
 
 SPLITS = ("train", "calibration", "test")
@@ -71,6 +75,44 @@ def test_a_prompt_without_room_in_the_context_is_refused(model: AlignedModel) ->
     with pytest.raises(DataError, match=r"the prompt has 606 tokens, the model's context is 256; give a shorter one"):
         model.reply("x" * 600)
     assert model.reply("x" * 240)
+
+
+def _with_a_long_prompt(finished: Any, folder: Path, split: str, **settings: Any) -> Recipe:
+    """Return a recipe whose prompts of a split come from a file with one, in line 2, that the context cannot hold."""
+    rows = [{"prompt": p, "axis": "honesty", "probe": "question", "facts": {}} for p in ("Who?", "Why? " * 60, "How?")]
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = tiny_recipe(finished.base, systems=["base"])
+    axes: list[Any] = [axis.model_dump(mode="json") for axis in recipe.axes]
+    axes[2][split] = [{"source": "examples", "path": str(path), **settings}]
+    return parse_recipe(recipe.model_dump(mode="json") | {"axes": axes})
+
+
+@pytest.mark.parametrize("split", ["calibration", "test"])
+def test_a_prompt_longer_than_the_context_is_a_bad_row(
+    finished: Any, tmp_path: Path, work: Any, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    recipe = _with_a_long_prompt(finished, tmp_path, split)
+    told = rf"axes\.honesty\.{split}: .*rows\.jsonl:2: the prompt has 3\d\d tokens .* context is 256; 1 of 3 prompts"
+    with pytest.raises(DataError, match=told):
+        run(recipe, out=tmp_path / "out", progress=False)
+    with pytest.raises(DataError, match=told):
+        train_expert(recipe, axis="helpfulness", out=tmp_path / "out", progress=False)
+    assert work.trained == []
+    recipe = _with_a_long_prompt(finished, tmp_path, split, on_bad_row="skip")
+    base = load_base(finished.base, dtype="fp32", device="cpu")
+    with visible(True):
+        rows = without_long(read_rows_of(recipe), recipe, base)
+    assert "1 prompts longer than the base model's context of 256 tokens are left out" in capsys.readouterr().err
+    assert rows.n_skipped == 1
+    assert [row.prompt for row in getattr(rows, split)["honesty"]] == ["Who?", "How?"]
+
+
+def test_an_evaluation_does_not_answer_what_the_context_cannot_hold(finished: Any, tmp_path: Path) -> None:
+    rows = read_rows_of(_with_a_long_prompt(finished, tmp_path, "test")).test["honesty"]
+    target = model_target(str(finished.base), prompt_format="plain", device="cpu")
+    answers = [a for batch in target.answers(rows, finished.recipe.generation, seed=0) for a in batch]
+    assert sorted(answer.example.prompt for answer in answers) == ["How?", "Who?"]
 
 
 def test_a_run_takes_any_text_from_its_files_to_its_page(finished: Any, tmp_path: Path) -> None:

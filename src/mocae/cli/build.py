@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,14 @@ import typer
 from mocae.cli.options import AsJson, Overwrite, Processes, RecipePath, Settings
 from mocae.errors import ConfigError
 
-__all__ = ["build", "train_expert"]
+__all__ = ["OnBadRow", "build", "train_expert"]
+
+
+class OnBadRow(StrEnum):
+    """What a row that is damaged or too long does."""
+
+    ERROR = "error"
+    SKIP = "skip"
 
 
 def build(
@@ -33,6 +41,9 @@ def build(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
     held_out: Annotated[float, typer.Option("--held-out", help="Share of the prompts the result is tested on.")] = 0.25,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything that is drawn.")] = 0,
+    on_bad_row: Annotated[
+        OnBadRow, typer.Option("--on-bad-row", help="What a row that is damaged or too long does.")
+    ] = OnBadRow.ERROR,
     settings: Settings = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
@@ -65,6 +76,7 @@ def build(
         max_new_tokens=max_new_tokens,
         held_out=held_out,
         seed=seed,
+        on_bad_row=on_bad_row.value,
         settings=settings or (),
     )
     check(recipe, where="build")

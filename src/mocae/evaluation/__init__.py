@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mocae.evaluation.answering import Cost, Generation, answer_all
+from mocae.evaluation.answering import Cost, Generation, answer_all, too_long
 from mocae.evaluation.choices import score_multiple_choice
 from mocae.evaluation.judging import judge_answers
 from mocae.evaluation.measure import (
@@ -32,5 +32,6 @@ __all__ = [
     "read_samples",
     "sample_to_json",
     "score_multiple_choice",
+    "too_long",
     "write_samples",
 ]

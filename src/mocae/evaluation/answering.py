@@ -13,13 +13,17 @@ import torch
 
 from mocae.distributed import spread
 from mocae.errors import DataError
-from mocae.models import is_sharded
+from mocae.models import LoadedBase, context_length, is_sharded
 from mocae.policies import Generator, Mixture
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
 from mocae.types import Answer, Example
 
-__all__ = ["Cost", "Generation", "answer_all"]
+__all__ = ["Cost", "Generation", "answer_all", "too_long"]
+
+
+_SPECIAL = 8
+"""More tokens than a tokenizer adds around a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,21 @@ class Cost:
     seconds: float
     n_tokens: int
     peak_memory_bytes: int | None
+
+
+def too_long(
+    base: LoadedBase, examples: Sequence[Example], *, prompt_format: PromptFormat, injection: str | None = None
+) -> dict[str, int]:
+    """Return prompt id -> tokens of the prompts that leave no room for an answer in the model's context."""
+    limit = context_length(base.model)
+    found = {}
+    for example in examples:
+        text = prompt_format.format_prompt(example.prompt, injection=injection, tokenizer=base.tokenizer)
+        if len(text.encode()) + _SPECIAL >= limit:  # no tokenizer makes more tokens than bytes
+            n_tokens = len(base.tokenizer(text)["input_ids"])
+            if n_tokens >= limit:
+                found[example.id] = n_tokens
+    return found
 
 
 def answer_all(

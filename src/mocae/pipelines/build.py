@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.config import Recipe, parse_recipe
-from mocae.data import read_rows
+from mocae.data import OnBadRow, read_rows
 from mocae.errors import ConfigError, DataError, unknown_name
 
 __all__ = ["BUILD", "build_recipe", "parse_judge"]
@@ -31,6 +31,7 @@ def build_recipe(
     max_new_tokens: int = 64,
     held_out: float = 0.25,
     seed: int = 0,
+    on_bad_row: OnBadRow = "error",
     settings: Sequence[str] = (),
 ) -> Recipe:
     """Return the recipe of a build: a run whose experts are adapters brought along.
@@ -47,6 +48,7 @@ def build_recipe(
         max_new_tokens: longest answer.
         held_out: share of the prompts to test on, in (0, 1).
         seed: of everything that is drawn.
+        on_bad_row: what a row of the file that cannot be read, or is too long, does: stop, or be counted and left out.
         settings: as after `--set`.
 
     Raises:
@@ -60,8 +62,8 @@ def build_recipe(
     if not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out}: give a share above 0 and under 1, as in 0.25")
     file = calibration.expanduser().resolve()
-    _check_rows(file, experts)
-    rows = {"source": "examples", "path": str(file)}
+    _check_rows(file, experts, on_bad_row)
+    rows = {"source": "examples", "path": str(file), "on_bad_row": on_bad_row}
     values: dict[str, Any] = {
         "name": BUILD,
         "seed": seed,
@@ -104,12 +106,12 @@ def parse_judge(text: str) -> dict[str, Any]:
     return {"judge": name, "options": parsed}
 
 
-def _check_rows(path: Path, experts: Mapping[str, str]) -> None:
+def _check_rows(path: Path, experts: Mapping[str, str], on_bad_row: OnBadRow) -> None:
     """Refuse rows of an axis nobody is expert in, which the source would leave out in silence, and experts without."""
     if not path.is_file():
         raise DataError(f"--calibration {path}: no such file; give rows with prompt, axis, probe and facts")
     found: Counter[str] = Counter()
-    for number, row in read_rows(path):
+    for number, row in read_rows(path, skipped=[] if on_bad_row == "skip" else None):
         axis = str(row.get("axis"))
         if axis not in experts:
             raise DataError(f"{path}: row {number}: field 'axis': {unknown_name('expert', axis, experts)}")

@@ -19,7 +19,7 @@ from mocae.models import LoadedBase, base_fingerprint, pick_device, shard
 from mocae.pipelines.fitting import Features, Fitter
 from mocae.pipelines.judges import Judges
 from mocae.pipelines.routing import routing_of
-from mocae.pipelines.rows import Rows
+from mocae.pipelines.rows import Rows, long_prompts
 from mocae.pipelines.store import Stage, Store
 from mocae.pipelines.systems import Answered, Examiner
 from mocae.pipelines.training import Trainer, first_expert_layer
@@ -139,17 +139,21 @@ class Contest:
     def _fitter(self) -> Fitter:
         return Fitter(self.recipe, self.base, self.bank(), self.store, self.layer, self.generation)
 
-    @property
+    @cached_property
     def probes(self) -> dict[str, Sequence[Example]]:
         """The prompts that describe each expert: its training rows, or for one brought along its calibration rows.
 
         Raises:
-            DataError: an axis has neither.
+            DataError: an axis has neither, or none that fits the model's context.
         """
-        probes = {axis: self.rows.train[axis] or self.rows.calibration.get(axis, ()) for axis in self.recipe.axis_names}
-        for axis, rows in probes.items():
-            if not rows:
-                raise DataError(f"axes.{axis}: neither train nor calibration rows, so nothing describes its expert")
+        probes: dict[str, Sequence[Example]] = {}
+        for axis in self.recipe.axis_names:
+            rows = self.rows.train[axis] or self.rows.calibration.get(axis, ())
+            long = long_prompts(self.recipe, self.base, rows)
+            probes[axis] = [row for row in rows if row.id not in long]
+            if not probes[axis]:
+                none = "no prompt that fits the model's context" if rows else "neither train nor calibration rows"
+                raise DataError(f"axes.{axis}: {none}, so nothing describes its expert")
         return probes
 
     @cached_property

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mocae.axes import probe
 from mocae.config import Recipe, SourceConfig
 from mocae.data import SOURCES, check_disjoint, read_source, select
 from mocae.errors import DataError
+from mocae.evaluation import too_long
+from mocae.models import LoadedBase, context_length
+from mocae.progress import say
+from mocae.prompts import FORMATS
 from mocae.types import Example
 
-__all__ = ["Rows", "read_rows_of"]
+__all__ = ["Rows", "long_prompts", "read_rows_of", "without_long"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,43 @@ def read_rows_of(recipe: Recipe) -> Rows:
     for split in ("calibration", "test"):
         _refuse_shared(split, rows.all_of(split))
     return rows
+
+
+def long_prompts(recipe: Recipe, base: LoadedBase, rows: Sequence[Example]) -> dict[str, int]:
+    """Return id -> tokens of the prompts that, behind the longest injected prompt, fill the base model's context."""
+    injection = max((axis.injection for axis in recipe.axes), key=len)
+    return too_long(base, rows, prompt_format=FORMATS.get(recipe.prompt_format), injection=injection)
+
+
+def without_long(rows: Rows, recipe: Recipe, base: LoadedBase) -> Rows:
+    """Return the rows without calibration and test prompts that leave no room for an answer in the model's context.
+
+    They are bad rows: what `on_bad_row` of their sources says is done. Training rows are cut where they are trained on.
+
+    Raises:
+        DataError: there is one, and a source of its axis does not say "skip"; or an axis has no other.
+    """
+    context, n_skipped = context_length(base.model), 0
+    kept: dict[str, dict[str, Sequence[Example]]] = {}
+    for split in ("calibration", "test"):
+        kept[split] = {}
+        for axis, found in getattr(rows, split).items():
+            long = long_prompts(recipe, base, found)
+            config = next(a for a in recipe.axes if a.name == axis)
+            if long and any(source.on_bad_row != "skip" for source in getattr(config, split)):
+                row = next(row for row in found if row.id in long)
+                raise DataError(
+                    f"axes.{axis}.{split}: {row.source or row.id}: the prompt has {long[row.id]} tokens with what "
+                    f"stands around it, the base model's context is {context}; {len(long)} of {len(found)} prompts are "
+                    "too long. Shorten or remove them; on_bad_row: skip leaves them out and counts them"
+                )
+            kept[split][axis] = [row for row in found if row.id not in long]
+            if found and not kept[split][axis]:
+                raise DataError(f"axes.{axis}.{split}: no prompt fits the base model's context of {context} tokens")
+            n_skipped += len(found) - len(kept[split][axis])
+    if n_skipped:
+        say(f"{n_skipped} prompts longer than the base model's context of {context} tokens are left out")
+    return replace(rows, **kept, n_skipped=rows.n_skipped + n_skipped)
 
 
 def _refuse_shared(split: str, rows: Sequence[Example]) -> None:

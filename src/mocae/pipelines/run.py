@@ -27,7 +27,7 @@ from mocae.pipelines.judges import Judges, make_judges
 from mocae.pipelines.manifest import parts_of
 from mocae.pipelines.pool import StagePool
 from mocae.pipelines.routing import routing_of
-from mocae.pipelines.rows import Rows, read_rows_of
+from mocae.pipelines.rows import Rows, read_rows_of, without_long
 from mocae.pipelines.seen import write_seen
 from mocae.pipelines.store import Store, folder_name
 from mocae.pipelines.summary import SCHEMA, environment, summarise
@@ -116,6 +116,7 @@ def train_expert(
     with _working(recipe, store, processes, progress):
         rows = read_rows_of(recipe)
         base = _Run(recipe, store, ()).load_base()
+        rows = without_long(rows, recipe, base)
         with Contest(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as contest:
             return contest.expert(axis).folder
 
@@ -209,6 +210,7 @@ class _Run:
         rows = read_rows_of(self.recipe)
         judges = make_judges(self.recipe, rows)
         base = self.load_base()
+        rows = without_long(rows, self.recipe, base)
         contestants: dict[str, Contestant] = {}
         with Contest(self.recipe, base=base, rows=rows, judges=judges, store=self.store) as contest:
             for system in _in_turn(self.systems):

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from mocae.config import GenerationConfig
 from mocae.judges.endpoint import Endpoint, EndpointClient
 from mocae.pipelines.seen import Seen, read_seen
+from mocae.progress import say
 from mocae.types import Answer, Example, Verdict
 
 __all__ = ["EndpointTarget", "ModelTarget", "Target", "artifact_target", "model_target"]
@@ -79,7 +80,7 @@ class ModelTarget:
         self, examples: Sequence[Example], generation: GenerationConfig, *, seed: int
     ) -> Iterator[list[Answer]]:
         """Yield one batch after the other, prompts of like length together."""
-        from mocae.evaluation import Generation, answer_all
+        from mocae.evaluation import Generation, answer_all, too_long
 
         settings = Generation(
             max_new_tokens=generation.max_new_tokens,
@@ -89,7 +90,10 @@ class ModelTarget:
             top_p=generation.top_p,
             seed=seed,
         )
-        rows = sorted(examples, key=lambda e: (len(e.prompt), e.id))
+        long = too_long(self.model.base, examples, prompt_format=self._format)
+        if long:
+            say(f"{self.label}: {len(long)} prompts are longer than its context and get no answer")
+        rows = sorted((e for e in examples if e.id not in long), key=lambda e: (len(e.prompt), e.id))
         for start in range(0, len(rows), generation.batch_size):
             some = rows[start : start + generation.batch_size]
             label = f"answers {start + len(some)} of {len(rows)}"
