@@ -56,10 +56,10 @@ def test_what_would_split_the_model_in_training_only_is_refused(
 def test_what_cannot_be_shared_refuses_a_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="mocae export works in one process and a launcher started several"):
-        export(tmp_path, to="merged", out=tmp_path / "merged")
+        export(tmp_path / "run", to="merged", out=tmp_path / "merged")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(ArtifactError, match="no finished run"):
-        export(tmp_path, to="merged", out=tmp_path / "merged")
+        export(tmp_path / "run", to="merged", out=tmp_path / "merged")
 
 
 def test_stage_2_and_one_process_alone_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:

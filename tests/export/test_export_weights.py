@@ -28,6 +28,7 @@ from mocae.export import (
 )
 from mocae.export.card import export_card
 from mocae.models import load_base
+from mocae.pipelines.export import export
 from tiny import random_ids, tiny_adapter, with_peft
 
 IDS = random_ids(2, 7)
@@ -106,6 +107,23 @@ def test_weights_are_needed_and_must_name_experts(write: object, bundle: Bundle,
         write(bundle, tmp_path, weights={"rsLora": 1.0})  # type: ignore[operator]
     with pytest.raises(ConfigError, match="all are 0, which is the base model"):
         write(bundle, tmp_path, weights={"all": 0.0})  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="beyond 1000 an expert drowns the base model"):
+        write(bundle, tmp_path, weights={"all": -1e38})  # type: ignore[operator]
+
+
+def test_an_export_into_the_artifact_is_refused(tmp_path: Path) -> None:
+    for out in (tmp_path, tmp_path / "experts" / "x", tmp_path / "new" / ".." / "peft"):
+        with pytest.raises(ConfigError, match="lies inside the artifact"):
+            export(tmp_path, to="merged", out=out)
+
+
+def test_a_model_that_is_not_finite_is_not_written(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.base.model.half()
+    for pair in bundle.experts["all"].layers.values():
+        pair.B.mul_(1e6)
+    with pytest.raises(ConfigError, match=r"is not finite in torch.float16; give smaller ones"):
+        export_merged(bundle, tmp_path, weights={"all": 1000.0})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tied_head_cannot_be_merged(bundle: Bundle, tmp_path: Path) -> None:

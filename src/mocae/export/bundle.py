@@ -26,6 +26,8 @@ MANIFEST = "export.json"
 BASE_COPY = "base"
 """Folder of an export with a copy of a base model that no other library knows by its name."""
 _SCHEMA = 1
+_MOST = 1000
+"""Weights above it are slips of the hand; no number format would hold what comes out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,12 +95,15 @@ def mixture_vector(weights: Mapping[str, float] | None, experts: Sequence[str], 
     """Return weights given by name as a vector, shape (K,).
 
     Raises:
-        ConfigError: none are given although the format `to` needs them, all are 0, or a name is no expert.
+        ConfigError: none are given although the format `to` needs them, all are 0, one is absurdly large, or a name is
+            no expert.
     """
     if not weights:
         example = ",".join(f"{name}={1 / len(experts):.2g}" for name in experts)
         raise ConfigError(f"--to {to} needs --weights, one number an expert, as in --weights {example}")
     vector = weights_vector(weights, experts)
+    if vector.abs().max() > _MOST:
+        raise ConfigError(f"--weights {dict(weights)}: beyond {_MOST} an expert drowns the base model; give less")
     if not vector.any():
         raise ConfigError(f"--weights {dict(weights)}: all are 0, which is the base model; give another")
     return vector

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.bank import ExpertBank
+from mocae.errors import ConfigError
 from mocae.export.bundle import Bundle
 
 __all__ = ["export_merged"]
@@ -23,7 +24,7 @@ def export_merged(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] 
         weights: expert -> weight, negative allowed.
 
     Raises:
-        ConfigError: no weights, or a name that is no expert.
+        ConfigError: no weights, a name that is no expert, or weights the number format cannot hold the result of.
         ModelMismatchError: the base model is quantised or ties an adapted weight, so nothing can be merged into it.
     """
     alpha = bundle.vector(weights, to="merged")
@@ -31,6 +32,11 @@ def export_merged(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] 
     bank = ExpertBank.attach(model, bundle.experts, fused=False)
     try:
         with bank.merged(alpha):
+            for name, value in model.named_parameters():
+                if not value.isfinite().all():
+                    raise ConfigError(
+                        f"--weights {dict(weights or {})}: {name} is not finite in {value.dtype}; give smaller ones"
+                    )
             model.save_pretrained(str(folder))
     finally:
         bank.detach()

@@ -107,7 +107,8 @@ def export(
         progress: show progress on stderr.
 
     Raises:
-        ConfigError: an unknown format, options that do not fit, `out` is there already, or several processes.
+        ConfigError: an unknown format, options that do not fit, `out` is there already or lies inside the
+            artifact, or there are several processes.
         ArtifactError: the artifact is damaged, or `out` cannot be written.
         ModelMismatchError: the base model or an adapter has no place in the format.
     """
@@ -117,6 +118,8 @@ def export(
     chosen = options or ExportOptions()
     chosen.refuse_others(to=to)
     root = Path(artifact)
+    if root.resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
+        raise ConfigError(f"--out {out}: lies inside the artifact {root}, which is not to change; give another folder")
     _refuse_what_cannot_be(read_manifest(root), to, chosen)
     with visible(progress), whole_folder(Path(out)) as folder:
         bundle = bundle_of(root, base_model=base_model, device=device)
