@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mocae.cli import main
+from mocae.export import chooser
+from mocae.pipelines import artifact, export  # before one is patched, so that the other does not import the patch
 from run_for_tests import AXES
 
 
@@ -18,9 +20,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def loaded(*_: object, **__: object) -> None:
         raise AssertionError("the base model was loaded")
 
-    for place in ("artifact", "export"):
-        monkeypatch.setattr(f"mocae.pipelines.{place}.base_of", loaded)
-    monkeypatch.setattr("mocae.export.chooser.load_base", loaded)
+    for module, name in ((artifact, "base_of"), (export, "base_of"), (chooser, "load_base")):
+        monkeypatch.setattr(module, name, loaded)
 
     def run(*words: object) -> str:
         with pytest.raises(SystemExit) as caught:
