@@ -45,7 +45,7 @@ def ablate(
 
     [bold]mocae ablate recipes/pocket-ablation.yaml --seeds 3 --jobs 2 --out out/ablation[/bold]
 
-    [bold]mocae ablate recipes/pocket.yaml --vary axes.*.train.options.conflict=0,0.5,1 --out out/conflict[/bold]
+    [bold]mocae ablate recipes/pocket.yaml --vary 'axes.*.train.options.conflict=0,0.5,1' --out out/conflict[/bold]
     """
     from mocae.pipelines.ablate import ablate as run_ablation
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mocae.errors import ArtifactError, ConfigError
+from mocae.files import make_readable
 from mocae.judges import JUDGES
 from mocae.judges.classifier import ClassifierJudge
 from mocae.judges.fitting import Fit
@@ -69,6 +70,7 @@ def train_judge(
     judge = fit(labelled, encoder=encoder, seed=seed, exclude_prompts=frozenset(map(prompt_id, exclude)))
     try:
         judge.save(out)
+        make_readable(out)
     except OSError as error:
         raise ArtifactError(
             f"{out}: the judge cannot be saved ({error.strerror or error}); choose another folder"
