@@ -21,7 +21,7 @@ def _run(*words: str) -> int:
 
 def test_it_prints_a_table_and_writes_json_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
-    words = ("--config", "tiny", "--systems", "stacked", "--repeats", "1", "--batches", "1,2")
+    words = ("--config", "tiny", "--systems", "stacked,stacked", "--repeats", "1", "--batches", "1,2,1")
     words += ("--prompt-tokens", "9", "--new-tokens", "3")
     assert _run(*words, "--json", str(figures), "--plot", str(plot)) == 0
     out = capsys.readouterr().out

@@ -53,8 +53,8 @@ def run_bench(
 
     Args:
         shape: the model and how it is measured.
-        systems: names in `SYSTEMS`, None = all; the base is measured in any case.
-        batches: batch sizes, None = those of the shape.
+        systems: names in `SYSTEMS`, None = all; the base is measured in any case, each once.
+        batches: batch sizes, None = those of the shape; each is measured once.
         repeats: rounds; very slow systems take part in the first two only.
         dtype: see `mocae.models.pick_dtype`.
         device: None = CUDA if there is one, else CPU.
@@ -66,7 +66,7 @@ def run_bench(
         ModelMismatchError: a system cannot be built on this model.
     """
     names = _chosen(systems)
-    sizes = tuple(shape.batches if batches is None else batches)
+    sizes = tuple(dict.fromkeys(shape.batches if batches is None else batches))
     if repeats < 1 or not sizes or min(sizes) < 1:
         raise ConfigError(f"repeats {repeats} and batch sizes {list(sizes)} must be at least 1, with one batch size")
     if clock not in _CLOCKS:
