@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -332,6 +333,30 @@ def test_a_backend_that_leaves_is_told(chooser: Chooser) -> None:
     assert "does not answer (ReadError: gone)" in shaped(whole)["message"]
     *_, last = [line for line in stream.text.splitlines() if line]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "bad_gateway"
+
+
+class Waiting(httpx.AsyncBaseTransport):
+    """A backend that never answers and notes whether anybody still waits."""
+
+    def __init__(self) -> None:
+        self.asked, self.given_up = threading.Event(), threading.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.set()
+        try:
+            return await asyncio.Future()
+        finally:
+            self.given_up.set()
+
+
+def test_a_client_that_leaves_gives_its_request_up(chooser: Chooser) -> None:
+    backend, body = Waiting(), b'{"prompt": "a"}'
+    head = f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with live_app(create_gateway(chooser, "http://backend/v1", transport=backend)) as url:
+        with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as connection:
+            connection.sendall(head.encode() + body)
+            assert backend.asked.wait(30)
+        assert backend.given_up.wait(30)
 
 
 def test_errors_of_the_backend_are_passed_on_and_silence_is_a_502(chooser: Chooser, fake: FakeServer) -> None:

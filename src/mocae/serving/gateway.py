@@ -28,6 +28,7 @@ from mocae.serving.errors import Overloaded
 from mocae.serving.failure import ApiError, error_body, install
 from mocae.serving.guard import Access, Guard
 from mocae.serving.schemas import MAX_TEXTS
+from mocae.serving.stream import client_left
 
 __all__ = ["MODEL_NAME", "backend_address", "create_gateway"]
 
@@ -132,14 +133,28 @@ class _Backend:
         self.client: httpx.AsyncClient | None = None
 
     async def answer(self, request: Request, path: str, content: bytes, told: Mapping[str, str]) -> Response:
-        """Send a body to the backend and return its answer, streamed if it is a stream, with `told` as headers."""
-        assert self.client is not None
-        url = f"{self.address}/{path}"
+        """Send a body to the backend and return its answer, streamed if it is a stream, with `told` as headers.
+
+        A client that leaves before its answer is there gives the request up.
+        """
         headers = [pair for pair in request.headers.raw if pair[0].lower() not in self._dropped] + self._headers
+        asking = asyncio.create_task(self._ask(f"{self.address}/{path}", content, headers, told))
+        leaving = asyncio.create_task(client_left(request.receive))
         try:
-            found = await self.client.send(
-                self.client.build_request("POST", url, content=content, headers=headers), stream=True
-            )
+            await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else Response(status_code=499)  # nobody reads it
+        finally:
+            for task in (asking, leaving):
+                task.cancel()
+            await asyncio.gather(asking, leaving, return_exceptions=True)
+
+    async def _ask(
+        self, url: str, content: bytes, headers: list[tuple[bytes, bytes]], told: Mapping[str, str]
+    ) -> Response:
+        assert self.client is not None
+        try:
+            request = self.client.build_request("POST", url, content=content, headers=headers)
+            found = await self.client.send(request, stream=True)
             if found.headers.get("content-type", "").startswith("text/event-stream"):
                 response: Response = StreamingResponse(_events(found), found.status_code)
             else:
