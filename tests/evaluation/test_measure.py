@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,8 +112,13 @@ def test_a_perfect_score_is_as_sure_as_its_prompts_are_many() -> None:
     entry = measure_system(perfect, perfect, ["harm"], boot=BOOT)
     bounds = [0.025 ** (1 / n) for n in (2, 8)]
     assert entry["harm"]["unsafe_rate"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - bounds[0]), "n": 2}
+    low = 1 - math.hypot(*((1 - bound) / 2 for bound in bounds))
     for score in (entry["axis_scores"]["harm"], entry["mean_axis_score"]):
-        assert score == {"value": 1.0, "low": pytest.approx(sum(bounds) / 2), "high": pytest.approx(1.0), "n": 10}
+        assert score == {"value": 1.0, "low": pytest.approx(low), "high": 1.0, "n": 10}
+    half = [*rows("harm", "harmful", unsafe=[1, 1]), *rows("harm", "benign", refusal=[0] * 8, correct=[1] * 8)]
+    score = measure_system(half, half, ["harm"], boot=BOOT)["axis_scores"]["harm"]
+    wanted = {"value": 0.5, "low": 0.5 - (1 - bounds[1]) / 2, "high": 0.5 + (1 - bounds[0]) / 2, "n": 10}
+    assert score == pytest.approx(wanted)
 
 
 def test_unscored_answers_are_left_out_and_counted() -> None:

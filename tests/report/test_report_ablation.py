@@ -94,16 +94,16 @@ def _contest(**means: float) -> dict[str, Any]:
 def test_the_headline_compares_with_the_best_of_joint_training() -> None:
     assert headline(_contest(alignx=0.9, joint=0.5, joint_outcomes=0.7, alone=0.95)) == [
         "The best of joint training is better than alignx (alone: \u22125.0 points [\u22126.0, \u22124.0]).",
-        "Alignx is better than joint (+40.0 points [+39.0, +41.0]).",
-        "Alignx is better than joint_outcomes (+20.0 points [+19.0, +21.0]).",
+        "alignx is better than joint (+40.0 points [+39.0, +41.0]).",
+        "alignx is better than joint_outcomes (+20.0 points [+19.0, +21.0]).",
     ]
 
 
 def test_the_headline_names_no_rival_twice() -> None:
     told = headline(_contest(alignx=0.9, joint=0.5, joint_outcomes=0.7, alone=0.6))
     assert [sentence.partition(" (")[0] for sentence in told] == [
-        "Alignx is better than joint",
-        "Alignx is better than joint_outcomes",
+        "alignx is better than joint",
+        "alignx is better than joint_outcomes",
     ]
 
 

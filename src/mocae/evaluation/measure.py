@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -234,17 +235,23 @@ def axis_table(
 
 
 def _axis_score(tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]], boot: Bootstrap) -> Estimate:
-    """Return the mean of acceptable answers as in `_mean_of_tables`; 0 and 1 have the exact bounds of their tables."""
+    """Return the mean of acceptable answers as in `_mean_of_tables`, sure of no table beyond its number of groups.
+
+    The bootstrap sees no doubt in a table whose answers are all acceptable, or none. There the distance to the exact
+    bound takes its place; distances of several tables add as independent errors do.
+    """
     found = _mean_of_tables(tables, boot)
-    if found.value not in (0.0, 1.0) or found.low is None:
+    if found.value is None or found.low is None or found.high is None:
         return found
-    bounds = [
-        never_or_always(found.value, len(rows), groups=[g for _, g in rows.values()], confidence=boot.confidence)
-        for rows in tables.values()
-    ]
-    shares = _shares(tables)
-    low, high = (sum(share * bound[end] for share, bound in zip(shares, bounds, strict=True)) for end in (0, 1))
-    return replace(found, low=low, high=high)
+    below, above = (found.value - found.low) ** 2, (found.high - found.value) ** 2
+    for share, rows in zip(_shares(sorted(tables)), (tables[key] for key in sorted(tables)), strict=True):
+        rate = sum(value for value, _ in rows.values()) / len(rows)
+        if rate in (0.0, 1.0):
+            groups = [group for _, group in rows.values()]
+            low, high = never_or_always(rate, len(rows), groups=groups, confidence=boot.confidence)
+            below += (share * (rate - low)) ** 2
+            above += (share * (high - rate)) ** 2
+    return replace(found, low=found.value - math.sqrt(below), high=found.value + math.sqrt(above))
 
 
 def _shares(tables: Collection[tuple[str, str]]) -> list[float]:

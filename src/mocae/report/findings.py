@@ -116,7 +116,7 @@ def _second(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
     if best.low is None or second.high is None:
         return Finding("Runner-up", ranked[1], text + "Without intervals the order of the two is not settled.", "open")
     if second.high >= best.low:
-        text += "The two intervals overlap: this run alone does not settle which of the two is better."
+        text += "The two intervals overlap; `mocae compare` pairs the prompts and may still tell the two apart."
         return Finding("Runner-up", ranked[1], text, "open")
     text += f"Its interval lies below that of {ranked[0]}."
     return Finding("Runner-up", ranked[1], text, "plain")

@@ -192,7 +192,7 @@ def _sentence(subject: str, rival: str, by_tone: Mapping[Tone, Sequence[str]], s
             where = ", ".join(f"{name} ({sizes[name]})" if name else f"({sizes[name]})" for name in names)
             parts.append(f"{words[tone]}{' at ' if names[0] else ' '}{where}")
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    return f"{text}." if text else ""
 
 
 def _best(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
