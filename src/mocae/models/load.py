@@ -81,7 +81,7 @@ def load_base(
             )
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **shared)
     except Exception as error:  # hub, safetensors, tokenizers and every configuration class raise their own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ConfigError(
             f"base model {str(name_or_path)!r} cannot be loaded: {reason}. Accepted: a folder with config.json, "
             "safetensors weights and a tokenizer, a Hub id of such files, or one of "
