@@ -86,13 +86,14 @@ def test_pulled_files_are_checked(exported: Path, tmp_path: Path) -> None:
 
 def test_an_artifact_goes_without_answers_unless_asked(tmp_path: Path) -> None:
     folder = tmp_path / "artifact"
-    for name in ("manifest.json", "README.md", "samples.jsonl", "experts/a/adapter_config.json", "outcomes/o.jsonl"):
+    public = ("manifest.json", "README.md", "experts/a/adapter_config.json", "output/alignx/output.json")
+    for name in (*public, "samples.jsonl", "outcomes/o.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
     hub = FolderHub(tmp_path / "hub")
     push(folder, "ada/run", api=hub)
     found = {p.relative_to(hub.root).as_posix() for p in hub.root.rglob("*") if p.is_file()}
-    assert found == {f"ada/run/{name}" for name in ("manifest.json", "README.md", "experts/a/adapter_config.json")}
+    assert found == {f"ada/run/{name}" for name in public}
     push(folder, "ada/all", api=hub, with_answers=True, private=False)
     assert (hub.root / "ada/all/samples.jsonl").is_file()
     assert (hub.root / "ada/all/outcomes/o.jsonl").is_file()

@@ -14,7 +14,7 @@ from mocae.export.bundle import MANIFEST, read_export, whole_folder
 __all__ = ["published_files", "pull", "push"]
 
 _ARTIFACT = ("manifest.json", "README.md", "recipe.yaml", "seen.json", "report.json", "report.html")
-_ARTIFACT_FOLDERS = ("experts", "router", "features")
+_ARTIFACT_FOLDERS = ("experts", "router", "output", "features")
 _SAFE = (
     "*.json",
     "*.jsonl",
