@@ -55,6 +55,15 @@ def test_libraries_that_are_merely_installed_say_nothing(command: Command) -> No
     assert not any(logging.getLogger(name).isEnabledFor(logging.WARNING) for name in ("torchao", "bitsandbytes"))
 
 
+def test_what_the_hub_says_is_said_once() -> None:
+    code = (
+        "from mocae.cli.app import app; import logging; app(['ls', 'formats'], standalone_mode=False);"
+        "import huggingface_hub.utils; logging.getLogger('huggingface_hub.utils._http').warning('Retrying')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("Retrying") == 1
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_takes_nothing_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     fake(monkeypatch, OSError(number, os.strerror(number), "some/file"))

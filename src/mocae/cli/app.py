@@ -92,6 +92,7 @@ def _options(
     logging.getLogger("mocae").setLevel(logging.WARNING if quiet else logging.INFO)
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own: each line once
 
 
 def main(arguments: list[str] | None = None) -> None:
