@@ -192,7 +192,9 @@ def _sentence(subject: str, rival: str, by_tone: Mapping[Tone, Sequence[str]], s
             where = ", ".join(f"{name} ({sizes[name]})" if name else f"({sizes[name]})" for name in names)
             parts.append(f"{words[tone]}{' at ' if names[0] else ' '}{where}")
     text = "; ".join(parts)
-    return f"{text}." if text else ""
+    if not text:
+        return ""
+    return f"{text if text.startswith(subject) else text[0].upper() + text[1:]}."  # a name stays as it is written
 
 
 def _best(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
