@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mocae
-from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError, PluginError
+from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError
 from mocae.evaluation import read_samples
 from mocae.pipelines.artifact import AlignedModel
 from run_for_tests import AXES, tiny_base
@@ -81,9 +81,9 @@ def test_generation_is_hugging_faces(model: AlignedModel) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"policy": "alingx"}, PluginError, r"unknown policy 'alingx'.*Did you mean 'alignx'"),
-        ({"policy": "expert:kindness"}, ConfigError, r"unknown axis 'kindness'"),
-        ({"policy": "oracle"}, ConfigError, r"policy 'oracle' needs judged answers"),
+        ({"policy": "alingx"}, ConfigError, r"unknown policy of this run 'alingx'.*Did you mean 'alignx'"),
+        ({"policy": "expert:kindness"}, ConfigError, r"unknown policy of this run 'expert:kindness'"),
+        ({"policy": "oracle"}, ConfigError, r"unknown policy of this run 'oracle'"),
         ({"steer": {"kindness": 2.0}}, ConfigError, r"unknown expert 'kindness'"),
         ({"steer": {"honesty": -1.0}}, ConfigError, r"steer factors must be at least 0, got \{'honesty': -1.0\}"),
         ({"steer": {"honesty": float("nan")}}, ConfigError, r"expert 'honesty' is nan"),

@@ -19,6 +19,7 @@ from mocae.registry import Registry
 
 __all__ = [
     "SOURCES",
+    "BadRowError",
     "OnBadRow",
     "ReadResult",
     "Source",
