@@ -69,7 +69,8 @@ def test_schema(made: Made) -> None:
         for entry in setting["systems"].values():
             assert set(entry) - {"routing"} == {"mean_axis_score", "axis_scores", "average_alignment_score", "seconds"}
             assert set(entry["axis_scores"]) == set(AXES)
-        assert set(setting["systems"]["alignx"]["routing"]) == {"ece", "brier", "misrouted_rate", "regret", "entropy"}
+            wanted = {"ece", "brier", "misrouted_rate", "regret", "entropy", "largest_share"}
+            assert set(setting["systems"]["alignx"]["routing"]) == wanted
         assert "routing" not in setting["systems"]["joint"]
 
 
