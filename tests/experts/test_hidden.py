@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mocae.errors import ConfigError, DataError
-from mocae.experts import StopForward, at_layer, layer_inputs, pool_hidden, pooled_states
-from mocae.models import LoadedBase, decoder_layers
+from mocae.experts import pool_hidden, pooled_states
+from mocae.models import LoadedBase, StopForward, at_layer, decoder_layers, layer_inputs
 from tiny import ARCHITECTURES, random_ids, tiny_llama
 
 POOLS = ("mean", "last", "mean+last")

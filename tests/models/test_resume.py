@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
-from mocae.experts import layer_inputs
-from mocae.models import Beginning, can_resume, resumed
+from mocae.models import Beginning, can_resume, layer_inputs, resumed
 from tiny import ARCHITECTURES, tiny_deepseek_v3, tiny_llama
 
 LAYERS, WIDTH = 4, 24

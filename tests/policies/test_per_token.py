@@ -13,8 +13,8 @@ from torch import Tensor
 from mocae.bank import ExpertBank
 from mocae.errors import ConfigError
 from mocae.evaluation.choices import continuation_scores
-from mocae.experts import layer_inputs, pool_hidden
-from mocae.models import LoadedBase, decoder_layers
+from mocae.experts import pool_hidden
+from mocae.models import LoadedBase, decoder_layers, layer_inputs
 from mocae.policies import FittedPolicy, FixedPolicy, Mixture, PromptBatch, shape_weights
 from reading_policy import ReadingPolicy
 from tiny import ARCHITECTURES, tiny_adapter, tiny_llama, tiny_tokenizer

@@ -246,7 +246,7 @@ class ExpertBank:
             return True
         if new_tokens is None or new_tokens < LONG_ANSWER_TOKENS or why_unmergeable(self.model, self._linears):
             return False
-        return has_room(self.merged_bytes, self._linears[0].linear.weight.device)
+        return has_room(self._merged_bytes(), self._linears[0].linear.weight.device)
 
     @property
     def merged_bytes(self) -> int:
@@ -256,6 +256,9 @@ class ExpertBank:
             ModelMismatchError: nothing can be merged into some linear.
         """
         refuse_unmergeable(self.model, self._linears)
+        return self._merged_bytes()
+
+    def _merged_bytes(self) -> int:
         weights = [member.linear.weight for member in self._linears]
         return sum(weight.numel() * weight.element_size() for weight in weights)
 

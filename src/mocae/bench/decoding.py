@@ -8,8 +8,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from mocae.experts import layer_inputs
-from mocae.models import Beginning, resumed
+from mocae.models import Beginning, layer_inputs, resumed
 
 __all__ = ["Cached", "Decoder", "Ensemble", "Remembering", "Uncached"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mocae.cli.options import fitting_threads, words
+from mocae.cli.options import Threads, words
 from mocae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ def bench(
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the medians over them are printed.")] = 5,
     dtype: Annotated[str, typer.Option("--dtype", help="bf16, fp32, fp16 or auto.")] = "bf16",
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, callback=fitting_threads, help="Threads of the processor; else all."),
-    ] = None,
+    threads: Threads = None,
     clock: Annotated[
         str, typer.Option("--clock", help="wall, or cpu: processor time, for one thread on a busy machine.")
     ] = "wall",

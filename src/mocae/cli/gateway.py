@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mocae.cli.options import AllowHost, ApiKeys, Host, NoKeys
+
 __all__ = ["gateway"]
 
 
@@ -16,16 +18,11 @@ def gateway(
     backend: Annotated[
         str, typer.Option("--backend", metavar="URL", help="Server with the adapters, as http://127.0.0.1:8000/v1.")
     ],
-    host: Annotated[str, typer.Option("--host", help="Address; other than loopback needs API keys.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
-    api_keys: Annotated[
-        Path | None,
-        typer.Option("--api-keys", metavar="FILE", help="Keys clients must send, one a line; also MOCAE_API_KEYS=a,b."),
-    ] = None,
-    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let other machines in without keys.")] = False,
-    allow_host: Annotated[
-        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Another name of this server.")
-    ] = None,
+    api_keys: ApiKeys = None,
+    no_keys: NoKeys = False,
+    allow_host: AllowHost = None,
     queue_size: Annotated[
         int, typer.Option("--queue-size", min=1, help="Requests that may wait for the router; then 429.")
     ] = 256,
@@ -56,7 +53,7 @@ def gateway(
     from mocae.export.chooser import load_chooser
     from mocae.serving.gateway import backend_address, create_gateway
     from mocae.serving.guard import Access
-    from mocae.serving.listening import hosts_of, listen, open_socket, read_keys, refuse_open
+    from mocae.serving.listening import address_of, hosts_of, listen, open_socket, read_keys, refuse_open
 
     address, keys = backend_address(backend), read_keys(api_keys)
     refuse_open(host, keys, without_keys=no_keys)
@@ -69,6 +66,5 @@ def gateway(
             queue_size=queue_size,
             timeout_s=timeout,
         )
-        where = f"[{host}]" if ":" in host else host
-        typer.echo(f"http://{where}:{opened.getsockname()[1]}/v1  backend: {address}")
+        typer.echo(f"{address_of(opened, host)}/v1  backend: {address}")
         listen(app, opened, grace_s=grace)

@@ -13,11 +13,16 @@ import typer
 from mocae.errors import ConfigError, unknown_name
 
 __all__ = [
+    "AllowHost",
+    "ApiKeys",
     "AsJson",
+    "Host",
+    "NoKeys",
     "Overwrite",
     "Processes",
     "RecipePath",
     "Settings",
+    "Threads",
     "factors",
     "fitting_threads",
     "one_of",
@@ -48,6 +53,19 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the finished run of another recipe in the folder.")
 ]
 
+Host = Annotated[str, typer.Option("--host", help="Address; other than loopback needs API keys.")]
+
+ApiKeys = Annotated[
+    Path | None,
+    typer.Option("--api-keys", metavar="FILE", help="Keys clients must send, one a line; also MOCAE_API_KEYS=a,b."),
+]
+
+NoKeys = Annotated[bool, typer.Option("--no-keys", help="Let other machines in without keys.")]
+
+AllowHost = Annotated[
+    list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Another name of this server.")
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
@@ -61,6 +79,11 @@ def fitting_threads(count: int | None) -> int | None:
     if count is not None and count > processors:
         raise ConfigError(f"--threads {count}: this machine has {processors} processors; give at most that many")
     return count
+
+
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, callback=fitting_threads, help="Threads of the processor; else all.")
+]
 
 
 def one_of(choices: type[Choice], what: str) -> Callable[[str], Choice]:

@@ -7,23 +7,18 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import fitting_threads
+from mocae.cli.options import AllowHost, ApiKeys, Host, NoKeys, Threads
 
 __all__ = ["serve"]
 
 
 def serve(
     artifact: Annotated[Path, typer.Argument(metavar="DIR", help="Folder a run has written.")],
-    host: Annotated[str, typer.Option("--host", help="Address; other than loopback needs API keys.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
-    api_keys: Annotated[
-        Path | None,
-        typer.Option("--api-keys", metavar="FILE", help="Keys clients must send, one a line; also MOCAE_API_KEYS=a,b."),
-    ] = None,
-    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let other machines in without keys.")] = False,
-    allow_host: Annotated[
-        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Another name of this server.")
-    ] = None,
+    api_keys: ApiKeys = None,
+    no_keys: NoKeys = False,
+    allow_host: AllowHost = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Answers written at once.")] = 32,
     queue_size: Annotated[int, typer.Option("--queue-size", min=0, help="Requests that may wait; then 429.")] = 256,
     prefix_cache: Annotated[
@@ -54,10 +49,7 @@ def serve(
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="DIR", help="Where the base model lies now, if it moved.")
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, callback=fitting_threads, help="Threads of the processor; else all."),
-    ] = None,
+    threads: Threads = None,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="One line a request on stderr.")] = False,
 ) -> None:
     """Serve a finished run to any OpenAI client: every policy and every expert is a model name.
@@ -76,7 +68,7 @@ def serve(
     from mocae.serving.app import Settings, build_app
     from mocae.serving.engine import Limits
     from mocae.serving.guard import Access
-    from mocae.serving.listening import hosts_of, listen, open_socket, read_keys, refuse_open
+    from mocae.serving.listening import address_of, hosts_of, listen, open_socket, read_keys, refuse_open
     from mocae.serving.served import Served
 
     keys = read_keys(api_keys)
@@ -100,6 +92,5 @@ def serve(
 
             torch.set_num_threads(threads)
         served = Served(load(artifact, device=device, base_model=base_model), version=mocae.__version__)
-        where = f"[{host}]" if ":" in host else host
-        typer.echo(f"http://{where}:{opened.getsockname()[1]}/v1  models: {', '.join(served.models)}")
+        typer.echo(f"{address_of(opened, host)}/v1  models: {', '.join(served.models)}")
         listen(build_app(served, settings), opened, grace_s=grace, log_level="info" if log_requests else "warning")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import fitting_threads
+from mocae.cli.options import Threads
 
 __all__ = ["ui"]
 
@@ -21,10 +21,7 @@ def ui(
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="DIR", help="Where the base model lies now, if it moved.")
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, callback=fitting_threads, help="Threads of the processor; else all."),
-    ] = None,
+    threads: Threads = None,
 ) -> None:
     """Talk to a finished run in a browser, see which experts answer, and steer them.
 
@@ -36,7 +33,7 @@ def ui(
     import mocae
     from mocae.errors import ConfigError
     from mocae.pipelines.artifact import load, read_report
-    from mocae.serving.listening import LOOPBACK, hosts_of, listen, open_socket
+    from mocae.serving.listening import LOOPBACK, address_of, hosts_of, listen, open_socket
     from mocae.serving.served import Served
     from mocae.ui.site import build_site
 
@@ -53,6 +50,5 @@ def ui(
         site = build_site(
             served, name=artifact.resolve().name, report=read_report(artifact), hosts=hosts_of(host, (), ())
         )
-        where = f"[{host}]" if ":" in host else host
-        typer.echo(f"http://{where}:{opened.getsockname()[1]}")
+        typer.echo(address_of(opened, host))
         listen(site, opened, grace_s=1)

@@ -244,7 +244,7 @@ def _axis_score(tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]
     if found.value is None or found.low is None or found.high is None:
         return found
     below, above = (found.value - found.low) ** 2, (found.high - found.value) ** 2
-    for share, rows in zip(_shares(sorted(tables)), (tables[key] for key in sorted(tables)), strict=True):
+    for share, rows in zip(_shares(tables), tables.values(), strict=True):
         rate = sum(value for value, _ in rows.values()) / len(rows)
         if rate in (0.0, 1.0):
             groups = [group for _, group in rows.values()]

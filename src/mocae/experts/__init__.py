@@ -3,7 +3,7 @@
 from mocae.experts.blocks import finetune_blocks, load_blocks
 from mocae.experts.finetune import Optimisation, TrainingRecord, finetune
 from mocae.experts.forward_only import finetune_forward_only
-from mocae.experts.hidden import Pool, StopForward, at_layer, layer_inputs, pool_hidden, pooled_states
+from mocae.experts.hidden import Pool, pool_hidden, pooled_states
 from mocae.experts.lora import LoraSpec, given_back, quiet_peft, trainable_adapter
 from mocae.experts.pairs import inject
 from mocae.experts.preference import finetune_preference, with_rejected
@@ -18,9 +18,7 @@ __all__ = [
     "Pool",
     "PrefixPool",
     "Steps",
-    "StopForward",
     "TrainingRecord",
-    "at_layer",
     "batch_of",
     "encode_rows",
     "finetune",
@@ -30,7 +28,6 @@ __all__ = [
     "gate_entropy",
     "given_back",
     "inject",
-    "layer_inputs",
     "load_blocks",
     "pool_hidden",
     "pooled_states",

@@ -1,25 +1,21 @@
 """Hidden states of prompts as vectors: what the router reads and what experts change."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from mocae.distributed import spread
-from mocae.errors import ConfigError, DataError
-from mocae.models import decoder_layers, is_sharded
+from mocae.errors import DataError
+from mocae.models import StopForward, is_sharded, layer_inputs
 from mocae.progress import bar
 
-__all__ = ["Pool", "StopForward", "at_layer", "layer_inputs", "pool_hidden", "pooled_states"]
+__all__ = ["Pool", "pool_hidden", "pooled_states"]
 
 Pool = Literal["mean", "last", "mean+last"]
-
-
-class StopForward(Exception):
-    """Ends a forward pass whose upper layers nobody needs; not an error."""
 
 
 def pool_hidden(
@@ -40,61 +36,6 @@ def pool_hidden(
         last = torch.where(mask > 0, positions, -1).amax(1).clamp_min(0)
         parts.append(states[torch.arange(len(states), device=states.device), last])
     return torch.cat(parts, dim=-1)
-
-
-@contextmanager
-def at_layer(model: nn.Module, layer: int, see: Callable[[Tensor], None]) -> Iterator[None]:
-    """Return a context in which `see` is called with the hidden states that enter decoder layer `layer`, in each pass.
-
-    Args:
-        model: a decoder model.
-        layer: 0 sees the embeddings, the number of layers what leaves the last one (before the final norm).
-        see: called before the layer runs; it may raise to end the pass there.
-
-    Raises:
-        ConfigError: the model has fewer layers.
-    """
-    layers = decoder_layers(model)
-    if not 0 <= layer <= len(layers):
-        raise ConfigError(f"layer {layer} asked for; the model has {len(layers)} decoder layers (0 to {len(layers)})")
-
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        see(args[0] if args else kwargs["hidden_states"])
-
-    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        see(output[0] if isinstance(output, tuple) else output)
-
-    if layer < len(layers):
-        handle = layers[layer].register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        handle = layers[-1].register_forward_hook(after)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def layer_inputs(model: nn.Module, layer: int, *, stop: bool) -> Iterator[list[Tensor]]:
-    """Return a context that collects the hidden states entering decoder layer `layer`, one tensor a pass.
-
-    Args:
-        model: a decoder model.
-        layer: see `at_layer`.
-        stop: end the pass there, so that the layers above cost nothing: `StopForward` comes out of the model's call.
-
-    Raises:
-        ConfigError: the model has fewer layers.
-    """
-    collected: list[Tensor] = []
-
-    def keep(hidden: Tensor) -> None:
-        collected.append(hidden.detach())
-        if stop:
-            raise StopForward
-
-    with at_layer(model, layer, keep):
-        yield collected
 
 
 @torch.no_grad()

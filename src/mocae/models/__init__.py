@@ -1,5 +1,6 @@
 """Base models: loading them, the number format they run in, and where a layer sits in the Transformer."""
 
+from mocae.models.entering import StopForward, at_layer, layer_inputs
 from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_forward_name, mix_feed_forward
 from mocae.models.layers import context_length, decoder_layers, layer_index, linear_groups
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base, without_library_bars
@@ -14,6 +15,8 @@ __all__ = [
     "Beginning",
     "FeedForwardMixture",
     "LoadedBase",
+    "StopForward",
+    "at_layer",
     "base_fingerprint",
     "can_resume",
     "context_length",
@@ -22,6 +25,7 @@ __all__ = [
     "feed_forward_name",
     "is_sharded",
     "layer_index",
+    "layer_inputs",
     "linear_groups",
     "load_base",
     "mix_feed_forward",

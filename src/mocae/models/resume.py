@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
+from mocae.models.entering import layer_inputs
 from mocae.models.layers import decoder_layers
 
 __all__ = ["Beginning", "can_resume", "resumed"]
@@ -179,17 +180,10 @@ def can_resume(model: Any) -> bool:
         return torch.as_tensor(out).float()
 
     def works(lengths: Sequence[int], n: int) -> bool:
-        read, entered = DynamicCache(), []
-        with ExitStack() as stack:
-            if n < n_layers:
-                layer = decoder_layers(model)[n]
-                keep = layer.register_forward_pre_hook(
-                    lambda _, args, kwargs: entered.append(args[0] if args else kwargs["hidden_states"]),
-                    with_kwargs=True,
-                )
-                stack.callback(keep.remove)
+        read = DynamicCache()
+        with layer_inputs(model, n, stop=False) as entered:
             whole = logits(lengths, read)
-        hidden = entered[0] if entered else None
+        hidden = entered[0] if n < n_layers else None
         spans = [slice(width - length, width - length + n_known) for length in lengths]
         beginnings = [Beginning.read(read, hidden, n, row, span) for row, span in enumerate(spans)]
         cache = DynamicCache()

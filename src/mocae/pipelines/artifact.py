@@ -184,7 +184,7 @@ def refuse_unusable(folder: Path | str, *, steer: Mapping[str, float] | None = N
         ArtifactError: see `load`.
         ConfigError: an axis or policy that the run does not have, or a factor that is not finite.
     """
-    manifest = read_manifest(Path(folder))
+    manifest = read_manifest(Path(folder), parts=False)
     weights_vector(steer or {}, manifest["axes"])
     if policy is not None:
         _refuse_policy(policy, manifest["axes"], manifest["routers"])

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mocae.bank import ExpertBank
 from mocae.config import HmaConfig, SystemConfig, rival_options
 from mocae.experts import batch_of, encode_rows
 from mocae.merging import MERGE_METHODS, applied, block_weights_in_force, fit_block_weights, layer_blocks
@@ -41,12 +40,7 @@ def averaged(contest: Contest, system: SystemConfig) -> Answered:
     max_length = contest.recipe.experts.max_length
 
     def fit(folder: Path) -> None:
-        with contest.bare():
-            bank = ExpertBank.attach(base.model, {axis: stage.folder for axis, stage in contest.experts.items()})
-            try:
-                _fit(config, contest, bank, rows, folder)
-            finally:
-                bank.detach()
+        _fit(config, contest, rows, folder)
 
     inputs = {
         "experts": contest.expert_keys,
@@ -69,8 +63,9 @@ def averaged(contest: Contest, system: SystemConfig) -> Answered:
     return contest.examiner.stage(system.name, {"weights": fitted.key, "experts": contest.expert_keys}, answer)
 
 
-def _fit(config: HmaConfig, contest: Contest, bank: ExpertBank, rows: list[tuple[str, str, int]], folder: Path) -> None:
-    base, first = contest.base, bank.first_layer
+def _fit(config: HmaConfig, contest: Contest, rows: list[tuple[str, str, int]], folder: Path) -> None:
+    base, bank = contest.base, contest.bank()
+    first = bank.first_layer
     boundaries = [first + layer for layer in layer_blocks(len(decoder_layers(base.model)) - first, config.n_blocks)]
     encoded = encode_rows(base.tokenizer, rows, contest.recipe.experts.max_length, label="hma")
     batch, _ = batch_of(encoded, pad=base.tokenizer.pad_token_id, device=base.model.device)

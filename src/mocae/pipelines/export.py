@@ -120,7 +120,7 @@ def export(
     root = Path(artifact)
     if root.resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
         raise ConfigError(f"--out {out}: lies inside the artifact {root}, which is not to change; give another folder")
-    _refuse_what_cannot_be(read_manifest(root), to, chosen)
+    _refuse_what_cannot_be(read_manifest(root, parts=False), to, chosen)
     with visible(progress), whole_folder(Path(out)) as folder:
         bundle = bundle_of(root, base_model=base_model, device=device)
         details = {"mocae": mocae.__version__, **_write(root, bundle, folder, to, chosen)}

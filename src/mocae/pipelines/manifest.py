@@ -14,7 +14,7 @@ from mocae.files import parse_json
 from mocae.pipelines.store import refuse_changed
 from mocae.pipelines.summary import SCHEMA
 
-__all__ = ["DTYPES", "parts_of", "read_manifest"]
+__all__ = ["DTYPES", "loaded_stages", "read_manifest"]
 
 DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 """Number formats as torch and as recipes write them."""
@@ -61,8 +61,13 @@ class _Version(_Part):
     schema_: Annotated[int, Field(alias="schema")]
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: Path, *, parts: bool = True) -> dict[str, Any]:
     """Return the manifest of a finished run, whose experts and routers lie inside `root`, as they were finished.
+
+    Args:
+        root: of the run.
+        parts: whether experts and routers are compared with what was recorded, which reads all of them; False where
+            only the manifest is looked at, before or after they are loaded.
 
     Raises:
         ArtifactError: the folder is no finished run, is damaged, or was written by another version.
@@ -88,12 +93,12 @@ def read_manifest(root: Path) -> dict[str, Any]:
     if manifest["base"]["dtype"] not in DTYPES:
         raise ArtifactError(f"{path}: unknown dtype {manifest['base']['dtype']!r}; run the recipe again")
     keys = manifest.get("stages", {})  # manifests of before they were written down name none
-    for folder in parts_of(manifest["axes"], manifest["routers"]):
+    for folder in loaded_stages(manifest["axes"], manifest["routers"]) if parts else ():
         refuse_changed(root / folder, keys.get(folder))
     return manifest
 
 
-def parts_of(axes: Iterable[str], routers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def loaded_stages(axes: Iterable[str], routers: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the stages a model is loaded from: experts, routers, output calibrators, by their folders."""
     named = [entry[key] for entry in routers.values() for key in ("folder", "output") if entry.get(key)]
     return [*(f"experts/{axis}" for axis in axes), *named]

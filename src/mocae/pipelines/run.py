@@ -24,7 +24,7 @@ from mocae.pipelines.collapse import overlap
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete
 from mocae.pipelines.judges import Judges, make_judges
-from mocae.pipelines.manifest import parts_of
+from mocae.pipelines.manifest import loaded_stages
 from mocae.pipelines.pool import StagePool
 from mocae.pipelines.routing import routing_of
 from mocae.pipelines.rows import Rows, read_rows_of, without_long
@@ -313,7 +313,7 @@ class _Run:
             "seed": self.recipe.seed,
             "routers": routers,
             # Which experts and routers this is about: one trained anew later is not taken for them.
-            "stages": {part: self.store.stages[part].key for part in parts_of(self.recipe.axis_names, routers)},
+            "stages": {part: self.store.stages[part].key for part in loaded_stages(self.recipe.axis_names, routers)},
         }
 
 

@@ -180,7 +180,7 @@ def artifact_target(folder: Path, *, device: str | None = None) -> ModelTarget:
         loaded.mixture,
         loaded.prompt_format,
         label=folder.resolve().name,
-        base_model=read_manifest(folder)["base"]["model"],
+        base_model=read_manifest(folder, parts=False)["base"]["model"],
         identity=identity,
         seen=read_seen(folder),
     )

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mocae.bank import ExpertBank, Mode
 from mocae.errors import ConfigError
-from mocae.experts import Pool, StopForward, at_layer, layer_inputs, pool_hidden
-from mocae.models import LoadedBase
+from mocae.experts import Pool, pool_hidden
+from mocae.models import LoadedBase, StopForward, at_layer, layer_inputs
 from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, shape_weights, weights_vector
 from mocae.policies.per_token import on_every_pass
 

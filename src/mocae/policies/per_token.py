@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mocae.errors import ConfigError
-from mocae.experts import Pool, PrefixPool, at_layer
+from mocae.experts import Pool, PrefixPool
+from mocae.models import at_layer
 from mocae.policies.base import Reading
 
 __all__ = ["on_every_pass"]

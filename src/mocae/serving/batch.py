@@ -13,8 +13,7 @@ from transformers.cache_utils import DynamicCache
 
 from mocae.bank import Mode, same_for_all
 from mocae.errors import ConfigError
-from mocae.experts import layer_inputs
-from mocae.models import Beginning, resumed
+from mocae.models import Beginning, layer_inputs, resumed
 from mocae.policies import Mixture, PerPrompt, output_of
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Lost

@@ -12,7 +12,16 @@ from starlette.types import ASGIApp
 
 from mocae.errors import ConfigError
 
-__all__ = ["API_KEYS_VARIABLE", "LOOPBACK", "hosts_of", "listen", "open_socket", "read_keys", "refuse_open"]
+__all__ = [
+    "API_KEYS_VARIABLE",
+    "LOOPBACK",
+    "address_of",
+    "hosts_of",
+    "listen",
+    "open_socket",
+    "read_keys",
+    "refuse_open",
+]
 
 API_KEYS_VARIABLE = "MOCAE_API_KEYS"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -86,6 +95,11 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}; try another --port") from error
     return opened
+
+
+def address_of(opened: socket.socket, host: str) -> str:
+    """Return the address of a listening socket, as a browser takes it."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}"
 
 
 def listen(app: ASGIApp, opened: socket.socket, *, grace_s: float, log_level: str = "warning") -> None:
