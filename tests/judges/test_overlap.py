@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +58,23 @@ def test_a_reference_of_another_type_is_unscored(reference: object) -> None:
 def test_thresholds_at_the_ends_are_refused(threshold: float) -> None:
     with pytest.raises(ConfigError, match=f"threshold is {threshold}; expected above 0 and below 1"):
         OverlapJudge(threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        (
+            "\u6cd5\u56fd\u7684\u9996\u90fd\u662f\u5df4\u9ece",
+            "\u5df4\u9ece\u662f\u6cd5\u56fd\u7684\u9996\u90fd",
+            5 / 8,
+        ),  # Chinese
+        ("\u0e9b\u0eb2\u0ea3\u0eb5", "\u0e9b\u0eb2\u0ea3\u0eb5\u0eaa", 8 / 9),  # Lao, vowel signs are characters
+        ("\u30d1\u30ea Paris", "\uff76\uff9e PARIS\uff01", 2 / 5),  # kana and Latin in one text, half and full width
+        ("cafe\u0301 cre\u0300me", "caf\u00e9 cr\u00e8me", 1.0),  # accents typed as two characters
+        ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0939\u093f\u0928\u094d\u0926", 0.0),  # Hindi has spaces: two words
+        ("\ud55c\uad6d\uc5b4 \uc218\ub3c4", "\uc218\ub3c4", 2 / 3),  # and so has Korean
+    ],
+)
+def test_texts_without_spaces_are_compared_by_characters(one: str, other: str, overlap: float) -> None:
+    assert rouge_l(one, other) == pytest.approx(overlap)
+    assert rouge_l(unicodedata.normalize("NFD", one), other) == pytest.approx(overlap)

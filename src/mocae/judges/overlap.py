@@ -6,18 +6,16 @@ is the overlap itself, and the judge carries no quality figure.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
 from mocae.errors import ConfigError, DataError
 from mocae.judges.base import JudgeQuality, judge_each
+from mocae.judges.words import comparable_words
 from mocae.types import Answer, Verdict
 
 __all__ = ["OverlapJudge", "rouge_l", "token_f1"]
-
-_WORD = re.compile(r"\w+")
 
 
 def token_f1(answer: str, reference: str) -> float:
@@ -34,7 +32,7 @@ def token_f1(answer: str, reference: str) -> float:
     >>> token_f1("The river Nile.", "the Nile")
     0.8
     """
-    a, b = _words(answer), _words(reference)
+    a, b = comparable_words(answer), comparable_words(reference)
     return _f1(sum((Counter(a) & Counter(b)).values()), len(a), len(b))
 
 
@@ -44,10 +42,13 @@ def rouge_l(answer: str, reference: str) -> float:
     Reference:
         Lin, *ROUGE*, 2004, section 3, with beta = 1 and without stemming.
 
+    Deviation:
+        Words are those of `mocae.judges.words`. The package rouge-score knows the letters a to z only.
+
     >>> rouge_l("two one", "one two")
     0.5
     """
-    a, b = _words(answer), _words(reference)
+    a, b = comparable_words(answer), comparable_words(reference)
     return _f1(_longest_common_subsequence(a, b), len(a), len(b))
 
 
@@ -98,10 +99,6 @@ def _scaled(overlap: float, threshold: float) -> float:
     if overlap < threshold:
         return 0.5 * overlap / threshold
     return 0.5 + 0.5 * (overlap - threshold) / (1 - threshold)
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
 
 
 def _f1(shared: int, n_answer: int, n_reference: int) -> float:
