@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,32 @@ def test_bad_rows_can_be_skipped_but_not_bad_files(tmp_path: Path) -> None:
     path.write_bytes(b'{"a": 1}\n\xff')
     with pytest.raises(DataError, match="line 2: byte 0xff"):
         list(read_rows(path, skipped=[]))
+
+
+def test_a_csv_row_that_cannot_be_read_is_one_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    long = "x" * 131_073
+    path.write_text(f'a,b\n1,{long[1:]}\n2,"{long}"\n3,"bad" quote\n4,"two\nlines"\n')
+    skipped: list[str] = []
+    assert [row["a"] for _, row in read_rows(path, skipped=skipped)] == ["1", "4"]
+    assert "line 3: column 'b' has 131,073 characters; expected at most 131,072" in skipped[0]
+    assert "line 4: not CSV" in skipped[1]
+    with pytest.raises(DataError, match=r"a.csv: line 3: column 'b' has 131,073 characters"):
+        list(read_rows(path))
+    path.write_text('a,b\n1,2\n3,"never closed\n5,6\n')  # what else is in the cell would be lost in silence
+    with pytest.raises(DataError, match=r"line 3: not CSV \(unexpected end of data\)"):
+        list(read_rows(path, skipped=[]))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.xz", "a.json.gz", "a.csv.gz"])
+def test_a_small_file_that_holds_far_more_is_refused_on_the_way(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mocae.data.readers._FREE_BYTES", 2**20)
+    path = tmp_path / name
+    path.write_bytes(COMPRESS[path.suffix](b" " * 2**25))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=rf"{name}: holds more than \d+ MiB once decompressed, over 200 times its own"):
+        list(read_rows(path))
+    assert tracemalloc.get_traced_memory()[1] < 2**24  # xz itself takes 2**23
+    tracemalloc.stop()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mocae.data import SOURCES, ReadResult, read_source
+from mocae.data import SOURCES, OnBadRow, ReadResult, read_source
 from mocae.data.beavertails import read_beavertails
 from mocae.errors import ConfigError, DataError, PluginError
 from real_data import real_data
@@ -142,13 +142,13 @@ def test_table_refuses_wrong_options(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"instruction": "a", "output": "b"}, r"item 2: unknown field 'input'. Known: 'instruction', 'output'"),
+        ({"instruction": "a", "input": ""}, r"item 2: unknown field 'output'. Known: 'input', 'instruction'"),
         (
             {"instruction": 3, "input": "", "output": "b"},
             r"field 'instruction': found a value of type int; expected text",
         ),
         ({"instruction": " \n", "input": "", "output": "b"}, r"field 'instruction': found empty text"),
-        ({"instruction": "a", "input": None, "output": "b"}, r"field 'input': found null; expected text"),
+        ({"instruction": "a", "input": 4, "output": "b"}, r"field 'input': found a value of type int; expected text"),
         ({"instruction": "a", "input": "", "output": ""}, r"field 'output': found empty text; .*on_bad_row: skip"),
         ({"instruction": "a\ud800", "input": "", "output": "b"}, r"found half a character at position 1"),
     ],
@@ -161,6 +161,115 @@ def test_bad_rows_stop_or_are_counted(tmp_path: Path, row: dict[str, Any], messa
     result = read_source("alpaca", path, axis="an axis", on_bad_row="skip")
     assert (len(result.examples), result.n_skipped, len(result.skipped)) == (1, 1, 1)
     assert result.skipped[0].startswith(f"{path}: item 2: ")
+
+
+@pytest.mark.parametrize("first", [{}, {"input": "4"}, {"input": None}], ids=["missing", "in one row", "null"])
+@pytest.mark.parametrize("on_bad_row", ["error", "skip"])
+def test_alpaca_without_input_is_an_empty_input(tmp_path: Path, first: dict[str, Any], on_bad_row: OnBadRow) -> None:
+    rows = [{"instruction": "Double it.", **first, "output": "8"}, {"instruction": "Name two.", "output": "2"}]
+    result = read_source("alpaca", _write(tmp_path, rows), axis="a", on_bad_row=on_bad_row)
+    asked = "Double it.\n\n4" if first.get("input") else "Double it."
+    assert [row.prompt for row in result.examples] == [asked, "Name two."]
+    assert result.n_skipped == 0
+
+
+def test_optional_texts_may_be_null(tmp_path: Path) -> None:
+    rows = [
+        {
+            "prompt": "p",
+            "axis": "an axis",
+            "probe": "task",
+            "kind": None,
+            "group": None,
+            "facts": None,
+            "response": None,
+        }
+    ]
+    (row,) = _read("examples", _write(tmp_path, rows)).examples
+    assert (row.kind, row.group, row.facts, row.response) == ("", "", {}, None)
+    columns = {"prompt": "prompt", "kind": "kind"}
+    assert _read("table", _write(tmp_path, rows), columns=columns, probe="task").examples[0].kind == ""
+
+
+_HALF = "cut \ud83d"
+_TABLE = {"columns": {"prompt": "p", "response": "r", "kind": "k", "group": "g"}, "facts": {"reference": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "half", "options"),
+    [
+        *(
+            ("table", {"p": "p", "r": "r", "k": "k", "g": "g", "f": ["f"]}, {key: half}, {**_TABLE, "probe": "task"})
+            for key, half in {"p": _HALF, "r": _HALF, "k": _HALF, "g": _HALF, "f": [{"is": _HALF}]}.items()
+        ),
+        ("table", {"p": "p", "r": "r", "k": "", "g": "", "f": {}}, {"f": {_HALF: 1}}, {**_TABLE, "probe": "task"}),
+        ("examples", {"prompt": "p", "axis": "an axis", "probe": "task"}, {"facts": {"reference": _HALF}}, {}),
+        ("examples", {"prompt": "p", "axis": "an axis", "probe": "task"}, {"group": _HALF}, {}),
+        ("beavertails", BEAVER[0], {"category": {_HALF: False}}, {}),
+        ("beavertails-pairs", {"prompt": "p", "safe": "s", "unsafe": "u"}, {"unsafe": _HALF}, {}),
+        ("beavertails-prompts", {"prompt": "p", "category": "c"}, {"category": _HALF}, {}),
+        ("xstest", {"prompt": "p", "type": "t", "label": "safe"}, {"type": _HALF}, {}),
+        ("honeset", {"instruction": "p", "category": "c"}, {"category": _HALF}, {}),
+        ("selfaware", {"question": "q", "answer": ["a"], "answerable": True}, {"answer": ["a", _HALF]}, {}),
+        (
+            "truthfulqa-mc",
+            {"question": "q", "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"a": 1, "b": 0}},
+            {"mc2_targets": {"a": 1, _HALF: 0}},
+            {},
+        ),
+        (
+            "hh-rlhf",
+            {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+            {"rejected": f"\n\nHuman: q\n\nAssistant: {_HALF}"},
+            {},
+        ),
+    ],
+)  # fmt: skip
+def test_half_a_character_anywhere_is_a_bad_row(
+    tmp_path: Path, name: str, good: dict[str, Any], half: dict[str, Any], options: dict[str, Any]
+) -> None:
+    rows = [good, {**good, **half}]
+    path = _write(tmp_path, {"example": rows} if name == "selfaware" else rows)
+    with pytest.raises(DataError, match=r"rows.json: item 2: field '\w+': found half a character.*on_bad_row: skip"):
+        _read(name, path, **options)
+    result = read_source(name, path, axis="an axis", on_bad_row="skip", options=options)
+    assert (len(result.examples), result.n_skipped) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "options"),
+    [
+        ("beavertails-pairs", {"prompt": "p", "safe": "same", "unsafe": "same "}, {}),
+        ("hh-rlhf", dict.fromkeys(("chosen", "rejected"), "\n\nHuman: q\n\nAssistant: same"), {}),
+        (
+            "examples",
+            {"prompt": "p", "axis": "an axis", "probe": "task", "response": "b", "facts": {"rejected": "b"}},
+            {},
+        ),
+        (
+            "table",
+            {"p": "p", "r": "same", "x": "same"},
+            {"columns": {"prompt": "p", "response": "r"}, "facts": {"rejected": "x"}, "probe": "task"},
+        ),
+    ],
+)
+def test_a_pair_without_a_preference_is_a_bad_row(
+    tmp_path: Path, name: str, row: dict[str, Any], options: dict[str, Any]
+) -> None:
+    path = _write(tmp_path, [row])
+    with pytest.raises(DataError, match=r"item 1: found the same response chosen and rejected; .*on_bad_row: skip"):
+        _read(name, path, **options)
+    with pytest.raises(DataError, match=r"no row is left.*1 bad rows"):
+        read_source(name, path, axis="an axis", on_bad_row="skip", options=options)
+
+
+def test_one_bad_item_of_selfaware_is_one_bad_row(tmp_path: Path) -> None:
+    good = {"question": "q", "answer": ["a"], "answerable": True}
+    path = _write(tmp_path, {"example": [3, good, {**good, "answer": [1994]}]})
+    result = read_source("selfaware", path, axis="a", on_bad_row="skip")
+    assert (len(result.examples), result.n_skipped) == (1, 2)
+    with pytest.raises(DataError, match="item 1: found a number; expected an object"):
+        _read("selfaware", path)
 
 
 def test_only_who_can_leave_bad_rows_out_is_told_so(tmp_path: Path) -> None:

@@ -74,9 +74,12 @@ def test_a_response_is_cut_at_max_length_and_a_prompt_that_fills_it_is_left_out(
     log_probs = base.model(torch.tensor([ids])).logits[0].log_softmax(-1).detach()
     expected = -sum(float(log_probs[i - 1, ids[i]]) for i in range(8, 11)) / 3
     record = train(base, tmp_path / "a", pairs, optimisation=steps(epochs=1.0, max_length=11))
-    assert (record.n_rows, record.n_left_out) == (1, 1)
+    assert (record.n_rows, record.n_left_out, record.n_cut) == (1, 1, 1)
     assert record.first_loss == pytest.approx(expected, abs=1e-5)
-    assert "expert tiny: 1 of 2 rows left out, their prompts fill experts.max_length = 11" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "expert tiny: 1 of 2 rows left out, their prompts fill experts.max_length = 11" in said
+    assert "expert tiny: 1 of 1 rows have a response that is cut at experts.max_length = 11, its end token" in said
+    assert train(base, tmp_path / "whole", pairs, optimisation=steps(epochs=1.0, max_length=16)).n_cut == 0
     with pytest.raises(TrainingError, match=r"at least max_length = 8 tokens \(the shortest 8\).*experts.max_length"):
         train(base, tmp_path / "b", pairs, optimisation=steps(max_length=8))
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mocae.bank import ExpertBank
-from mocae.errors import DataError
-from mocae.experts import LoraSpec, Optimisation, finetune_preference, inject, with_rejected
+from mocae.errors import DataError, TrainingError
+from mocae.experts import LoraSpec, Optimisation, TrainingRecord, finetune_preference, inject, with_rejected
 from mocae.models import LoadedBase
 from mocae.prompts import FORMATS
 from mocae.types import Example
@@ -91,3 +91,27 @@ def test_rows_without_a_rejected_response_are_refused(base: LoadedBase) -> None:
     same = [Example("q?", "a", "harmful", "no", facts={"rejected": " no"}, source="f:1")]
     with pytest.raises(DataError, match="f:1: chosen and rejected are the same response"):
         triples(base, same)
+
+
+def test_pairs_that_the_cut_makes_equal_are_left_out_and_counted(
+    base: LoadedBase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [
+        {"prompt": "Q: a\nA:", "chosen": " yes", "rejected": " no"},
+        {"prompt": "Q: b\nA:", "chosen": f" {'so ' * 9}yes", "rejected": f" {'so ' * 9}no"},
+        {"prompt": "Q: c\nA:", "chosen": " no", "rejected": f" {'so ' * 9}yes"},
+    ]
+
+    def train(rows: list[dict[str, str]]) -> TrainingRecord:
+        optimisation = Optimisation(learning_rate=0.02, epochs=1.0, batch_size=4, max_length=20)
+        return finetune_preference(
+            base, rows, tmp_path, lora=LORA, optimisation=optimisation, beta=0.1, sft_weight=0.0, seed=0,
+            label="a", base_name="tiny",
+        )  # fmt: skip
+
+    record = train(data)
+    assert (record.n_rows, record.n_left_out, record.n_cut) == (2, 1, 1)
+    said = capsys.readouterr().err
+    assert "a: 1 of 3 rows left out, chosen and rejected are equal up to experts.max_length = 20" in said
+    with pytest.raises(TrainingError, match=r"are equal up to experts.max_length = 20 in every row"):
+        train(data[1:2])

@@ -52,5 +52,5 @@ def test_selfaware_and_honeset_are_read_and_judged(tmp_path: Path) -> None:
     judged = build_judge("abstention").judge([Answer(e, "I don't know.") for e in examples])
     assert [v["abstains"].score for v in judged] == [1, 1, 1]
     path.write_text("[]", encoding="utf-8")
-    with pytest.raises(DataError, match="not SelfAware's file"):
+    with pytest.raises(DataError, match="expected an object whose 'example' is a list of objects"):
         read_source("selfaware", path, axis="honesty")

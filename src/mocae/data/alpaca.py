@@ -13,11 +13,12 @@ __all__ = ["read_alpaca"]
 def read_alpaca(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error") -> ReadResult:
     """Return instructions as "task" prompts, with the reference output as response and as `facts["reference"]`.
 
-    A row's input, where there is one, follows its instruction after an empty line. Rows without an output are bad
-    rows (the published file has some): they would teach to say nothing, and nothing can be compared with them.
+    A row's input, where there is one, follows its instruction after an empty line; the column may be missing or null.
+    Rows without an output are bad rows (the published file has some): they would teach to say nothing, and nothing can
+    be compared with them.
 
     Args:
-        path: rows of instruction, input, output.
+        path: rows of instruction, output and maybe input.
         axis: whose rows these are.
         on_bad_row: whether a bad row stops the reading or is counted and left out.
 
@@ -31,7 +32,7 @@ def read_alpaca(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error")
 
     def convert(row: Row) -> Example:
         instruction = row.text("instruction")
-        extra = row.text("input", may_be_empty=True)
+        extra = row.optional("input")
         output = row.text("output")
         prompt = f"{instruction}\n\n{extra}" if extra.strip() else instruction
         return Example(prompt, axis=axis, probe="task", response=output, facts={"reference": output}, source=row.source)

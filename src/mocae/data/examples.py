@@ -31,9 +31,9 @@ def read_examples(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error
         if row.text("axis") != axis:
             return None
         probe = row.one_of("probe", tuple(axes.PROBES))
-        optional = {key: row.text(key, may_be_empty=True) for key in ("kind", "group") if key in row.values}
+        optional = {key: row.optional(key) for key in ("kind", "group")}
         response = row.text("response") if row.values.get("response") is not None else None
-        facts = row.json("facts") if "facts" in row.values else {}
+        facts = row.json("facts") if row.values.get("facts") is not None else {}
         if not isinstance(facts, dict):
             raise row.wrong("facts", f"a {type(facts).__name__}", "an object")
         return Example(row.text("prompt"), axis, probe, response, facts=facts, source=row.source, **optional)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import lzma
 from pathlib import Path
-from typing import Any
 
 from mocae.axes import Probe, register_probe
-from mocae.data.rows import OnBadRow, ReadResult, Row, examples_from, examples_in, needs_path
-from mocae.errors import DataError
+from mocae.data.rows import OnBadRow, ReadResult, Row, examples_in, needs_path
 from mocae.types import Example
 
 __all__ = ["read_honeset", "read_selfaware"]
@@ -34,28 +30,23 @@ def read_selfaware(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "erro
     Reference:
         Yin et al., *Do Large Language Models Know What They Don't Know?*, arXiv:2305.18153.
     """
-    file = needs_path("selfaware", path)
-    rows = (
-        Row(values, f"{file}: item {n}", f"{'/'.join(file.parts[-2:])}:item {n}")
-        for n, values in enumerate(_examples_of(file), 1)
-    )
 
     def convert(row: Row) -> Example:
         kind = "answerable" if row.flag("answerable") else "unanswerable"
         answers = row.json("answer") or []
-        if not isinstance(answers, list):
-            raise row.wrong("answer", f"a value of type {type(answers).__name__}", "a list of answers, or null")
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+            raise row.wrong("answer", f"a value of type {type(answers).__name__}", "a list of texts, or null")
         return Example(
             row.text("question"),
             axis=axis,
             probe=kind,
-            response=answers[0] if answers and isinstance(answers[0], str) else None,
+            response=answers[0] if answers else None,
             kind=kind,
             facts={"reference": answers} if answers else {},
             source=row.source,
         )
 
-    return examples_from(rows, convert, what=str(file), on_bad_row=on_bad_row)
+    return examples_in(needs_path("selfaware", path), convert, on_bad_row=on_bad_row, within="example")
 
 
 def read_honeset(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error") -> ReadResult:
@@ -78,18 +69,3 @@ def read_honeset(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error"
         return Example(row.text("instruction"), axis=axis, probe="limits", kind=row.text("category"), source=row.source)
 
     return examples_in(needs_path("honeset", path), convert, on_bad_row=on_bad_row)
-
-
-def _examples_of(path: Path) -> list[dict[str, Any]]:
-    opener: Any = lzma.open if path.suffix == ".xz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            loaded = json.load(lines)
-        examples = loaded["example"]
-        if not isinstance(examples, list) or not all(isinstance(item, dict) for item in examples):
-            raise TypeError("'example' is no list of objects")
-    except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"{path}: not SelfAware's file ({error!r}); expected an object with 'example', a list"
-        ) from error
-    return examples

@@ -12,7 +12,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from io import BufferedIOBase
+from io import BufferedIOBase, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +24,10 @@ _COMPRESSION: dict[str, Callable[[Path], BufferedIOBase]] = {
     ".xz": lzma.LZMAFile,
     ".gz": gzip.GzipFile,
 }
+_FREE_BYTES, _LARGEST_RATIO = 64 * 2**20, 200
+"""A compressed file may hold so many bytes, or so many times its own: text shrinks tenfold, rarely fiftyfold."""
+_LONGEST_CELL = 131_072
+"""Characters of a CSV cell, as the csv module has it: a longer one is most often a quote that is never closed."""
 _DAMAGED = (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError)
 
 
@@ -34,7 +38,7 @@ class BadRowError(DataError):
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
-def read_rows(path: Path, *, skipped: list[str] | None = None) -> Rows:
+def read_rows(path: Path, *, skipped: list[str] | None = None, within: str | None = None) -> Rows:
     """Yield (number, row) for every row of a file, in the file's order.
 
     Args:
@@ -42,21 +46,24 @@ def read_rows(path: Path, *, skipped: list[str] | None = None) -> Rows:
             each also with .xz or .gz behind it.
         skipped: None: a row that cannot be read raises. A list: its message is appended there, and reading goes on.
             Only single rows can be skipped, not a file that is damaged or of another kind.
+        within: key of the list in a .json file that is an object; None: the list is the file.
 
     `number` counts from 1: the line the row begins at for JSONL and CSV, the item for JSON, the row for Parquet;
     `place` puts it into words.
 
     Raises:
-        DataError: no such file, an unknown ending, damaged compression, bytes that are not UTF-8, another type at the
-            top, or a row that cannot be read.
+        DataError: no such file, an unknown ending, compression that is damaged or hides far more than a file of its
+            size holds, bytes that are not UTF-8, another type at the top, or a row that cannot be read.
         ConfigError: Parquet without pyarrow installed.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {found}; expected a data file ending in {ENDINGS}")
-    reader = _FORMATS[_ending(path)]
+    ending = _ending(path)
+    if within is not None and ending != ".json":
+        raise DataError(f"{path}: ends in {ending}; expected .json, an object whose {within!r} is a list of objects")
     try:
-        yield from reader(path, skipped)
+        yield from _FORMATS[ending](path, skipped) if within is None else _json(path, skipped, within)
     except _DAMAGED as error:
         raise DataError(f"{path}: does not decompress ({error}); the file is damaged or not {path.suffix}") from error
     except OSError as error:
@@ -84,7 +91,41 @@ def _ending(path: Path) -> str:
 
 def _open(path: Path) -> BufferedIOBase:
     decompress = _COMPRESSION.get(path.suffix.lower())
-    return path.open("rb") if decompress is None else decompress(path)
+    return path.open("rb") if decompress is None else BufferedReader(_Bounded(path, decompress(path)))
+
+
+class _Bounded(RawIOBase):
+    """What a compressed file holds, refused where it is too much for the file's size."""
+
+    def __init__(self, path: Path, stream: BufferedIOBase) -> None:
+        self._path, self._stream = path, stream
+        self._left = self._most = max(_FREE_BYTES, _LARGEST_RATIO * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        n = self._stream.readinto(buffer)
+        self._left -= n
+        if self._left < 0:
+            raise DataError(
+                f"{self._path}: holds more than {self._most >> 20} MiB once decompressed, over {_LARGEST_RATIO} times "
+                "its own size; expected compressed text. If it is meant so, decompress it and give the plain file"
+            )
+        return n
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def _text_lines(path: Path) -> Iterator[str]:
@@ -102,18 +143,21 @@ def _text_lines(path: Path) -> Iterator[str]:
                 ) from error
 
 
-def _json(path: Path, skipped: list[str] | None) -> Rows:
+def _json(path: Path, skipped: list[str] | None, within: str | None = None) -> Rows:
+    expected = "a list of objects" if within is None else f"an object whose {within!r} is a list of objects"
     try:
         loaded = _parse("".join(_text_lines(path)))
     except json.JSONDecodeError as error:
         hint = "; one object a line is called .jsonl here" if error.msg == "Extra data" else ""
-        raise DataError(
-            f"{path}: line {error.lineno}: not JSON ({error.msg}); expected a list of objects{hint}"
-        ) from error
+        raise DataError(f"{path}: line {error.lineno}: not JSON ({error.msg}); expected {expected}{hint}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); expected a list of objects") from error
+        raise DataError(f"{path}: not JSON ({error}); expected {expected}") from error
+    if within is not None and isinstance(loaded, dict) and within in loaded:
+        loaded = loaded[within]
+    elif within is not None:
+        raise DataError(f"{path}: found {_kind(loaded)} without {within!r}; expected {expected}")
     if not isinstance(loaded, list):
-        raise DataError(f"{path}: found {_kind(loaded)} at the top; expected a list of objects")
+        raise DataError(f"{path}: found {_kind(loaded)} at the top; expected {expected}")
     for number, item in enumerate(loaded, start=1):
         if isinstance(item, dict):
             yield number, item
@@ -138,24 +182,38 @@ def _jsonl(path: Path, skipped: list[str] | None) -> Rows:
 
 
 def _csv(path: Path, skipped: list[str] | None) -> Rows:
+    # The module's limit is the process's: past it nothing of the file could be read, so it is raised and kept here.
+    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
     reader = csv.reader(_text_lines(path), strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
+    header: list[str] | None = None
+    while True:
+        number = reader.line_num + 1  # a quoted cell may span lines: name the first
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            message = f"{path}: line {number}: not CSV ({error}); expected cells quoted as in RFC 4180"
+            if header is None or "end of data" in str(error):  # the file ends in the cell: what else is in it is lost
+                raise DataError(message) from error
+            _bad_row(message, skipped)
+            continue
+        if cells is None:
             return
-        _check_header(path, header)
-        begins = reader.line_num + 1
-        for cells in reader:
-            number, begins = begins, reader.line_num + 1  # a quoted cell may span lines: name the first
-            if len(cells) == len(header):
-                yield number, dict(zip(header, cells, strict=True))
-            elif cells:
-                found = f"found {len(cells)} cells; expected {len(header)}, one for each column of line 1"
-                _bad_row(f"{path}: line {number}: {found}", skipped)
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: line {reader.line_num}: not CSV ({error}); expected cells quoted as in RFC 4180"
-        ) from error
+        if header is None:
+            _check_header(path, cells)
+            header = cells
+        elif cells and (wrong := _wrong_cells(cells, header)):
+            _bad_row(f"{path}: line {number}: {wrong}", skipped)
+        elif cells:
+            yield number, dict(zip(header, cells, strict=True))
+
+
+def _wrong_cells(cells: list[str], header: list[str]) -> str | None:
+    if len(cells) != len(header):
+        return f"found {len(cells)} cells; expected {len(header)}, one for each column of line 1"
+    for name, cell in zip(header, cells, strict=True):
+        if len(cell) > _LONGEST_CELL:
+            return f"column {name!r} has {len(cell):,} characters; expected at most {_LONGEST_CELL:,}; close its quote"
+    return None
 
 
 def _check_header(path: Path, header: list[str]) -> None:

@@ -12,7 +12,16 @@ from mocae.data.readers import BadRowError, place, read_rows
 from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.types import Example
 
-__all__ = ["OnBadRow", "ReadResult", "Row", "examples_from", "examples_in", "needs_path"]
+__all__ = [
+    "OnBadRow",
+    "ReadResult",
+    "Row",
+    "examples_from",
+    "examples_in",
+    "half_character",
+    "needs_path",
+    "rejected_of",
+]
 
 OnBadRow = Literal["error", "skip"]
 """What a row that cannot be used does: stop the reading, or be counted and left out."""
@@ -48,21 +57,27 @@ class Row:
     source: str
 
     def text(self, name: str, *, may_be_empty: bool = False) -> str:
-        """Return a field that is text.
+        """Return a field that is text; where it may be empty, null is empty text.
 
         Raises:
             DataError: the field is missing, no text, empty or blank (unless it may be), or no valid Unicode.
         """
         value = self._value(name)
+        if value is None and may_be_empty:
+            return ""
         if not isinstance(value, str):
             raise self.wrong(name, _typed(value), "text")
         if not may_be_empty and not value.strip():
             raise self.wrong(name, "empty text", "text that is not empty")
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
-            raise self.wrong(name, f"half a character at position {error.start}", "valid Unicode text") from error
         return value
+
+    def optional(self, name: str) -> str:
+        """Return a field that is text, "" where it is missing or null.
+
+        Raises:
+            DataError: it is there and no text.
+        """
+        return self.text(name, may_be_empty=True) if name in self.values else ""
 
     def one_of(self, name: str, accepted: tuple[str, ...]) -> str:
         """Return a field that is one of a few words.
@@ -117,16 +132,37 @@ class Row:
     def _value(self, name: str) -> Any:
         if name not in self.values:
             raise DataError(f"{self.where}: {unknown_name('field', name, self.values)}")
-        return self.values[name]
+        value = self.values[name]
+        if (half := half_character(value)) is not None:
+            raise self.wrong(name, half, "valid Unicode text")
+        return value
 
 
-def examples_in(path: Path, convert: Callable[[Row], Example | None], *, on_bad_row: OnBadRow) -> ReadResult:
+def half_character(value: Any) -> str | None:
+    r"""Return where a JSON value holds half of a surrogate pair, which JSON can spell and UTF-8 cannot; None: nowhere.
+
+    >>> half_character({"reference": ["whole", "cut \ud83d"]})
+    'half a character'
+    >>> half_character("cut \ud83d"), half_character("whole")
+    ('half a character at position 4', None)
+    """
+    try:
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode("utf-8")
+    except UnicodeEncodeError as error:
+        return "half a character" + (f" at position {error.start}" if isinstance(value, str) else "")
+    return None
+
+
+def examples_in(
+    path: Path, convert: Callable[[Row], Example | None], *, on_bad_row: OnBadRow, within: str | None = None
+) -> ReadResult:
     """Return the examples of a file.
 
     Args:
         path: what `mocae.data.readers.read_rows` reads.
         convert: a row to its example, or None where an option leaves the row out; raises DataError for a bad row.
         on_bad_row: see `OnBadRow`.
+        within: see `mocae.data.readers.read_rows`.
 
     Raises:
         DataError: a row is bad and `on_bad_row` is "error", or no example is left.
@@ -135,7 +171,7 @@ def examples_in(path: Path, convert: Callable[[Row], Example | None], *, on_bad_
     short = "/".join(path.parts[-2:])
 
     def rows() -> Iterator[Row]:
-        for number, values in read_rows(path, skipped=skipped if on_bad_row == "skip" else None):
+        for number, values in read_rows(path, skipped=skipped if on_bad_row == "skip" else None, within=within):
             at = place(path, number)
             yield Row(values, f"{path}: {at}", f"{short}:{at.removeprefix('line ')}")
 
@@ -160,6 +196,7 @@ def examples_from(
     for row in rows:
         try:
             example = convert(row)
+            _refuse_equal_pair(row, example)
         except DataError as error:
             if on_bad_row == "error":
                 raise BadRowError(str(error)) from error
@@ -171,6 +208,17 @@ def examples_from(
         first = f"; the first of {len(messages)} bad rows: {messages[0]}" if messages else ""
         raise DataError(f"{what}: no row is left; expected at least one{first}")
     return ReadResult(examples, len(messages), messages)
+
+
+def rejected_of(example: Example) -> Any:
+    """Return the response a pair does not want, None where the example is no pair."""
+    return next((example.facts[key] for key in ("rejected", "unsafe") if key in example.facts), None)
+
+
+def _refuse_equal_pair(row: Row, example: Example | None) -> None:
+    rejected = None if example is None else rejected_of(example)
+    if example is not None and isinstance(rejected, str) and rejected.strip() == (example.response or "").strip():
+        raise DataError(f"{row.where}: found the same response chosen and rejected; expected two that differ")
 
 
 def needs_path(source: str, path: Path | None) -> Path:

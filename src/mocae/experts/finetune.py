@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import transformers
@@ -27,11 +27,13 @@ from mocae.progress import Bar, bar, say
 
 __all__ = [
     "Optimisation",
+    "Room",
     "TrainingRecord",
     "Watcher",
     "finetune",
     "last_whole_checkpoint",
     "save_adapter",
+    "say_cut",
     "train_supervised",
     "with_room",
 ]
@@ -73,7 +75,8 @@ class TrainingRecord:
 
     Attributes:
         n_rows: rows trained on.
-        n_left_out: rows whose prompt alone fills `max_length`.
+        n_left_out: rows of which `max_length` leaves nothing: the prompt fills it, or a pair is equal up to it.
+        n_cut: rows whose response is cut at `max_length`, its end token with it.
         n_steps: optimiser steps, those before a checkpoint it went on from among them.
         seconds: time it took, without what came before the checkpoint.
         first_loss: mean loss of the first tenth of the steps, in nats a token.
@@ -83,6 +86,7 @@ class TrainingRecord:
 
     n_rows: int
     n_left_out: int
+    n_cut: int
     n_steps: int
     seconds: float
     first_loss: float
@@ -91,12 +95,12 @@ class TrainingRecord:
 
     @classmethod
     def of(
-        cls, losses: Sequence[float], *, n_rows: int, n_left_out: int, n_steps: int, seconds: float, n_parameters: int
+        cls, losses: Sequence[float], *, room: Room, n_steps: int, seconds: float, n_parameters: int
     ) -> TrainingRecord:
         """Return the record of a run with these losses, one a step."""
         tenth = max(1, len(losses) // 10)
         first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-        return cls(n_rows, n_left_out, n_steps, round(seconds, 2), first, last, n_parameters)
+        return cls(len(room.rows), room.n_left_out, room.n_cut, n_steps, round(seconds, 2), first, last, n_parameters)
 
 
 def finetune(
@@ -175,17 +179,16 @@ def train_supervised(
     """
     if not pairs:
         raise DataError(f"{label}: no training rows; give at least one")
-    kept = with_room(base.tokenizer, pairs, optimisation.max_length, label)
+    room = with_room(base.tokenizer, pairs, optimisation.max_length, label)
     started = time.monotonic()
-    trainer = _trainer(base, wrapped, kept, _arguments(base, optimisation, seed=seed, work=work or folder), label)
+    trainer = _trainer(base, wrapped, room.rows, _arguments(base, optimisation, seed=seed, work=work or folder), label)
     with ExitStack() as stack:
         trainer.add_callback(Watcher(stack, label))
         trainer.train(resume_from_checkpoint=agreed(last_whole_checkpoint(work)))
     n_parameters = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     return TrainingRecord.of(
         [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
-        n_rows=len(kept),
-        n_left_out=len(pairs) - len(kept),
+        room=room,
         n_steps=trainer.state.global_step,
         seconds=time.monotonic() - started,
         n_parameters=n_parameters,
@@ -210,19 +213,57 @@ def save_adapter(wrapped: Any, folder: Path, *, base_name: str) -> int:
     return sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
 
 
-def with_room(tokenizer: Any, pairs: Sequence[dict[str, str]], max_length: int, label: str) -> list[dict[str, str]]:
-    """Return the pairs whose prompt leaves room for a response; the others would train nothing."""
-    lengths = [len(ids) for ids in tokenizer([p["prompt"] for p in pairs])["input_ids"]]
-    kept = [pair for pair, length in zip(pairs, lengths, strict=True) if length < max_length]
-    if not kept:
+class Room(NamedTuple):
+    """The rows that `max_length` leaves something to learn of, how many it does not, and how many it cuts."""
+
+    rows: list[dict[str, str]]
+    n_left_out: int
+    n_cut: int
+
+
+def with_room(tokenizer: Any, rows: Sequence[dict[str, str]], max_length: int, label: str) -> Room:
+    """Return the rows whose prompt leaves room for a response, and for two that differ where it is a pair.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    lengths = [len(ids) for ids in tokenizer([row["prompt"] for row in rows])["input_ids"]]
+    kept, n_equal, n_cut = [], 0, 0
+    for row, length in zip(rows, lengths, strict=True):
+        if length >= max_length:
+            continue
+        texts = [text for key, text in row.items() if key != "prompt"]
+        responses = [[*ids, None] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]  # None: the end
+        room = max_length - length
+        if len(responses) > 1 and responses[0][:room] == responses[1][:room]:
+            n_equal += 1
+            continue
+        n_cut += any(len(response) > room for response in responses)
+        kept.append(row)
+    n_full = sum(length >= max_length for length in lengths)
+    limit = f"experts.max_length = {max_length}"
+    if n_full == len(rows):
         raise TrainingError(
             f"{label}: every prompt has at least max_length = {max_length} tokens (the shortest {min(lengths)}), so no "
             "response is left to train on; raise experts.max_length"
         )
-    if len(kept) < len(pairs):
-        left_out = len(pairs) - len(kept)
-        say(f"{label}: {left_out} of {len(pairs)} rows left out, their prompts fill experts.max_length = {max_length}")
-    return kept
+    if not kept:
+        raise TrainingError(f"{label}: chosen and rejected are equal up to {limit} in every row; raise it")
+    if n_full:
+        say(f"{label}: {n_full} of {len(rows)} rows left out, their prompts fill {limit}")
+    if n_equal:
+        say(f"{label}: {n_equal} of {len(rows)} rows left out, chosen and rejected are equal up to {limit}")
+    say_cut(n_cut, len(kept), max_length, label)
+    return Room(kept, n_full + n_equal, n_cut)
+
+
+def say_cut(n_cut: int, n_rows: int, max_length: int, label: str) -> None:
+    """Tell how many responses are cut, where any is."""
+    if n_cut:
+        say(
+            f"{label}: {n_cut} of {n_rows} rows have a response that is cut at experts.max_length = {max_length}, its "
+            "end token with it; who learns from many of them does not learn to stop"
+        )
 
 
 def _trainer(base: LoadedBase, wrapped: Any, pairs: Sequence[dict[str, str]], arguments: SFTConfig, label: str) -> Any:

@@ -66,14 +66,14 @@ def finetune_forward_only(
     """
     if not pairs:
         raise DataError(f"{label}: no training rows; give at least one")
-    kept = with_room(base.tokenizer, pairs, optimisation.max_length, label)
+    room = with_room(base.tokenizer, pairs, optimisation.max_length, label)
     started = time.monotonic()
     transformers.set_seed(seed)
     losses: list[float] = []
     with trainable_adapter(base.model, lora, start_from=start_from) as wrapped:
         wrapped.eval()  # dropout would make the two passes differ in more than the step
         parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
-        rows = [_tokens(base.tokenizer, pair, optimisation.max_length) for pair in kept]
+        rows = [_tokens(base.tokenizer, pair, optimisation.max_length) for pair in room.rows]
         batches = list(_batches(rows, optimisation, seed=seed))
         rates = _rates(optimisation, len(batches))
         directions = random.Random(f"directions {seed}")
@@ -98,8 +98,7 @@ def finetune_forward_only(
         n_parameters = save_adapter(wrapped, folder, base_name=base_name)
     return TrainingRecord.of(
         losses,
-        n_rows=len(kept),
-        n_left_out=len(pairs) - len(kept),
+        room=room,
         n_steps=len(losses),
         seconds=time.monotonic() - started,
         n_parameters=n_parameters,

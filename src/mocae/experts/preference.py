@@ -13,6 +13,7 @@ import datasets
 import transformers
 from trl import DPOConfig, DPOTrainer
 
+from mocae.data.rows import rejected_of
 from mocae.errors import DataError, TrainingError
 from mocae.experts.finetune import (
     Optimisation,
@@ -28,9 +29,6 @@ from mocae.prompts import PromptFormat
 from mocae.types import Example
 
 __all__ = ["finetune_preference", "with_rejected"]
-
-_REJECTED = ("rejected", "unsafe")
-"""Where an example's facts hold the response that is not wanted."""
 
 
 def with_rejected(
@@ -48,7 +46,7 @@ def with_rejected(
     """
     found = []
     for row, pair in zip(rows, pairs, strict=True):
-        rejected = next((row.facts[key] for key in _REJECTED if key in row.facts), None)
+        rejected = rejected_of(row)
         if not isinstance(rejected, str) or not rejected.strip():
             raise DataError(
                 f"{row.source}: a row of axis {row.axis!r} has no rejected response, which objective dpo needs; use a "
@@ -103,20 +101,19 @@ def finetune_preference(
     """
     if not triples:
         raise DataError(f"{label}: no training rows; give at least one")
-    kept = with_room(base.tokenizer, triples, optimisation.max_length, label)
+    room = with_room(base.tokenizer, triples, optimisation.max_length, label)
     started = time.monotonic()
     transformers.set_seed(seed)
     with trainable_adapter(base.model, lora, start_from=start_from) as wrapped:
         arguments = _arguments(base, optimisation, beta=beta, sft_weight=sft_weight, seed=seed, work=work or folder)
-        trainer = _trainer(base, wrapped, kept, arguments, label)
+        trainer = _trainer(base, wrapped, room.rows, arguments, label)
         with ExitStack() as stack, quiet_peft():
             trainer.add_callback(Watcher(stack, label))
             trainer.train(resume_from_checkpoint=last_whole_checkpoint(work))
         n_parameters = save_adapter(wrapped, folder, base_name=base_name)
     return TrainingRecord.of(
         [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
-        n_rows=len(kept),
-        n_left_out=len(triples) - len(kept),
+        room=room,
         n_steps=trainer.state.global_step,
         seconds=time.monotonic() - started,
         n_parameters=n_parameters,

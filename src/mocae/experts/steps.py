@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mocae.errors import ConfigError, DataError, TrainingError
+from mocae.experts.finetune import say_cut
 from mocae.progress import bar
 
 __all__ = ["COLLAPSED", "LabelledRow", "Steps", "batch_of", "encode_rows", "gate_entropy", "take_steps"]
@@ -58,24 +59,26 @@ def encode_rows(
 ) -> list[LabelledRow]:
     """Return (formatted prompt, formatted response, index of the axis) as tokens, cut to `max_length`.
 
-    Rows whose prompt leaves no room for a response are left out.
+    Rows whose prompt leaves no room for a response are left out; how many responses are cut is told.
 
     Raises:
         DataError: no rows, or none with room.
     """
     if not rows:
         raise DataError(f"{label}: it needs training rows, got none")
-    found = []
+    found, n_cut = [], 0
     for prompt, response, axis in rows:
         asked = tokenizer(prompt)["input_ids"]
         said = [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         if len(asked) < max_length:
+            n_cut += len(asked) + len(said) > max_length
             found.append(LabelledRow((asked + said)[:max_length], ([_IGNORED] * len(asked) + said)[:max_length], axis))
     if not found:
         raise DataError(
             f"{label}: the prompts of all {len(rows)} rows fill max_length = {max_length} tokens, so no "
             "response is left to train on; raise experts.max_length"
         )
+    say_cut(n_cut, len(found), max_length, label)
     return found
 
 
