@@ -122,14 +122,20 @@ def test_missing_and_damaged_files_are_refused(edited: Callable[..., Path], tmp_
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("r", float("nan"), r"no number for r; save"),
-        ("lora_alpha", True, r"no number for lora_alpha"),
-        ("rank_pattern", [1], r"rank_pattern in .* maps no modules to numbers"),
-        ("alpha_pattern", {"q_proj": "4"}, r"alpha_pattern in .* maps no modules to numbers"),
-        ("alpha_pattern", {"q_proj(": 4}, r"'q_proj\(' is no regular expression \(missing \)"),
-        ("alpha_pattern", {"(.+)+x": 4}, r"'\(\.\+\)\+x' is too involved an expression; name the modules"),
-        ("rank_pattern", {"(a|a)(a|a)(a|a)(a|a)": 4}, r"is too involved an expression"),
-        ("rank_pattern", {".*.*.*x": 4}, r"is too involved an expression"),
+        ("r", float("nan"), r"damaged \(not JSON: expected value"),
+        ("r", 0, r"damaged \(r: .*greater than or equal to 1\); save the adapter again"),
+        ("lora_alpha", True, r"\(lora_alpha"),
+        ("lora_alpha", 10**30, r"\(lora_alpha"),
+        ("use_rslora", "yes", r"\(use_rslora"),
+        ("base_model_name_or_path", ["a"], r"\(base_model_name_or_path"),
+        ("rank_pattern", [1], r"\(rank_pattern: .*dictionary"),
+        ("rank_pattern", {"q_proj": 2.5}, r"\(rank_pattern\.q_proj"),
+        ("alpha_pattern", {"q_proj": "4"}, r"\(alpha_pattern\.q_proj"),
+        ("alpha_pattern", {"q_proj(": 4}, r"'q_proj\(' is no expression that is read \(missing \)"),
+        ("alpha_pattern", {"(?=q)q_proj": 4}, r"a group that is more than a group"),
+        ("alpha_pattern", {r"(q)\1": 4}, r"stands for no character"),
+        ("rank_pattern", {"a" * 1001: 4}, r"longer than 1000 characters"),
+        ("rank_pattern", {f"a*{i}" + "x" * 900: 4 for i in range(99)}, r"99 expressions for 28 modules are too many"),
     ],
 )
 def test_a_config_nobody_vouches_for_is_refused(

@@ -55,7 +55,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "samples.jsonl"
     write_samples(SAMPLES[:1], path)
     path.write_bytes(path.read_bytes() + line + b"\n")
-    with pytest.raises(ArtifactError, match=r"samples\.jsonl:2: not a sample written by mocae"):
+    with pytest.raises(ArtifactError, match=r"samples\.jsonl:2: damaged"):
         list(read_samples(path))
 
 
@@ -65,5 +65,5 @@ def test_verdicts_of_another_shape_are_refused(tmp_path: Path, key: str, value: 
     write_samples(SAMPLES[:1], path)
     row = json.loads(path.read_text(encoding="utf-8")) | {key: value}
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"samples\.jsonl:1: not a sample"):
+    with pytest.raises(ArtifactError, match=r"samples\.jsonl:1: damaged"):
         list(read_samples(path))

@@ -144,8 +144,8 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("experts/honesty/adapter_model.safetensors", _cut, "has changed since the run finished it"),
     ("experts/honesty/adapter_config.json", Path.unlink, "is missing since the run finished it"),
     ("router/alignx/router.safetensors", _cut, "has changed since the run finished it"),
-    ("manifest.json", _tamper, "not a manifest written by mocae (axes.0: "),
-    ("manifest.json", _cut, "not a manifest written by mocae"),
+    ("manifest.json", _tamper, "damaged (axes.0: "),
+    ("manifest.json", _cut, "damaged"),
     ("manifest.json", Path.unlink, "no manifest.json, so this is no finished run"),
 ]
 
@@ -251,7 +251,7 @@ def test_code_that_comes_with_a_model_does_not_run(finished: Any, tmp_path: Path
 def test_a_log_that_was_cut_is_refused(copy: Path, refused: Refused, name: str) -> None:
     _cut(copy / name)
     line = refused("compare", f"{copy}:base", f"{copy}:alignx")
-    assert "not a sample written by mocae" in line if name == "samples.jsonl" else "no finished evaluation" in line
+    assert "samples.jsonl:" in line if name == "samples.jsonl" else "no finished evaluation" in line
 
 
 def test_a_data_file_that_is_not_there_is_refused_before_anything_is_made(

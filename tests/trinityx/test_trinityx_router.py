@@ -126,7 +126,7 @@ def remove(folder: Path) -> None:
 def test_a_damaged_router_is_refused(make_router: Any, tmp_path: Path, damage: Any) -> None:
     make_router().save(tmp_path)
     damage(tmp_path)
-    with pytest.raises(ArtifactError, match=r"router cannot be read .* run the recipe again") as caught:
+    with pytest.raises(ArtifactError, match=r"(cannot be read|damaged) .*(again|place)") as caught:
         TrinityXRouter.load(tmp_path)
     assert str(tmp_path) in str(caught.value)
 

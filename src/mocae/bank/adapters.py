@@ -4,19 +4,21 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor
 
+from mocae.bank.patterns import Pattern
 from mocae.errors import ArtifactError, ConfigError, ModelMismatchError
-from mocae.files import parse_json
+from mocae.files import Record, check_record, read_json, read_tensors
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "LoraPair", "LoraWeights", "load_peft", "save_peft"]
 
@@ -24,6 +26,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 _Number: TypeAlias = int | float  # written to JSON as it was read: many tools want a whole lora_alpha
+_NumberT = TypeVar("_NumberT", int, int | float)
 
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 
@@ -42,6 +45,26 @@ _REFUSED = {
     "monteclora_config": "it samples its weights",
     "kasa_config": "it changes the base weights",
 }
+_Size = Annotated[int | float, Field(gt=-(2**31), lt=2**31)]
+_NAME = re.compile(r"[^.\n]{1,100}(?:\.[^.\n]{1,100}){0,31}")
+"""A module's name: what is longer names no module of any model."""
+_MOST_WORK = 10_000_000
+"""Length of all expressions times length of all modules' names; seconds at worst."""
+
+
+class _Config(Record):
+    """What of `adapter_config.json` decides what the adapter does; the rest is PEFT's own business."""
+
+    r: Annotated[int, Field(ge=1, le=2**20)]
+    lora_alpha: _Size
+    use_rslora: bool | None = None
+    base_model_name_or_path: str | None = None
+    bias: str | None = None
+    init_lora_weights: bool | str | None = True
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=2**20)]] | None = None
+    alpha_pattern: dict[str, _Size] | None = None
+
+
 _REBASED_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
@@ -111,19 +134,25 @@ def load_peft(folder: str | Path, *, name: str | None = None) -> LoraWeights:
     folder = Path(folder)
     name = name or folder.resolve().name
     config = _read_config(folder, name)
-    _refuse_more_than_lora(config, name)
     pairs = _read_pairs(folder, name)
-    use_rslora = bool(config.get("use_rslora", False))
-    layers = {
-        module: LoraPair(a, b, scaling=_scaling(config, module, int(a.shape[0]), name=name, use_rslora=use_rslora))
-        for module, (a, b) in pairs.items()
-    }
+    ranks = _by_pattern(config.rank_pattern, pairs, config.r, where=f"expert {name!r}: rank_pattern")
+    alphas = _by_pattern(config.alpha_pattern, pairs, config.lora_alpha, where=f"expert {name!r}: alpha_pattern")
+    use_rslora = bool(config.use_rslora)
+    layers: dict[str, LoraPair] = {}
+    for module, (a, b) in pairs.items():
+        r = int(a.shape[0])
+        if r != ranks[module]:
+            raise ModelMismatchError(
+                f"expert {name!r}: {module!r} has rank {r} in its weights but {ranks[module]} in {CONFIG_FILE} (r, "
+                "rank_pattern); the scaling would be wrong. Save config and weights together"
+            )
+        layers[module] = LoraPair(a, b, scaling=_scale(alphas[module], r, use_rslora=use_rslora))
     return LoraWeights(
         name=name,
-        r=int(config["r"]),
-        lora_alpha=config["lora_alpha"],
+        r=config.r,
+        lora_alpha=config.lora_alpha,
         use_rslora=use_rslora,
-        base_model=str(config.get("base_model_name_or_path") or "") or None,
+        base_model=config.base_model_name_or_path or None,
         layers=layers,
     )
 
@@ -173,52 +202,21 @@ def save_peft(weights: LoraWeights, folder: str | Path, *, base_model_name: str 
     return folder
 
 
-def _read_config(folder: Path, name: str) -> dict[str, Any]:
+def _read_config(folder: Path, name: str) -> _Config:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ArtifactError(
             f"expert {name!r}: {str(folder)!r} is not a PEFT adapter: no {CONFIG_FILE}. "
             "Give the folder that save_pretrained of a PEFT model wrote"
         )
-    try:
-        config = parse_json(path.read_bytes())
-    except ValueError as error:
-        raise ArtifactError(f"expert {name!r}: {path} is not JSON: {error}") from error
-    kind = config.get("peft_type") if isinstance(config, dict) else None
+    values = read_json(path, links=True)  # adapters in a cache of the hub are links
+    kind = values.get("peft_type") if isinstance(values, dict) else None
     if kind != "LORA":
         raise ModelMismatchError(
             f"expert {name!r}: peft_type is {kind!r} in {path}; only 'LORA' adapters can be mixed. Train it as LoRA"
         )
-    missing = [key for key in ("r", "lora_alpha") if not _is_number(config.get(key))]
-    if missing:
-        raise ArtifactError(f"expert {name!r}: {path} has no number for {', '.join(missing)}; save the adapter again")
-    for key in ("rank_pattern", "alpha_pattern"):
-        _check_patterns(config.get(key) or {}, key, path, name)
-    return dict(config)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
-
-
-def _check_patterns(patterns: object, key: str, path: Path, name: str) -> None:
-    """Refuse what is no mapping of regular expressions to numbers, and expressions that could search for hours."""
-    if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
-        raise ArtifactError(f"expert {name!r}: {key} in {path} maps no modules to numbers; save the adapter again")
-    for pattern in patterns:
-        costly = len(pattern) > 1000 or len(re.findall(r"[*+{]", pattern)) > 2 or pattern.count("(") > 3
-        try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ArtifactError(
-                f"expert {name!r}: {key} in {path}: {pattern!r} is no regular expression ({error}); save the adapter "
-                "again"
-            ) from error
-        if costly or re.search(r"\)[*+{]", pattern):
-            raise ArtifactError(
-                f"expert {name!r}: {key} in {path}: {pattern[:80]!r} is too involved an expression; name the modules, "
-                "or use at most three groups, none of them repeated, and two repetitions"
-            )
+    _refuse_more_than_lora(values, name)
+    return check_record(_Config, values, f"expert {name!r}: {path}", remedy="save the adapter again")
 
 
 def _refuse_more_than_lora(config: Mapping[str, Any], name: str) -> None:
@@ -248,18 +246,16 @@ def _read_pairs(folder: Path, name: str) -> dict[str, tuple[Tensor, Tensor]]:
         pickles = sorted(p.name for p in folder.glob("*.bin"))
         hint = f"{pickles[0]} is a pickle and is never opened; save it as safetensors" if pickles else "save it again"
         raise ArtifactError(f"expert {name!r}: no {WEIGHTS_FILE} in {str(folder)!r}: {hint}")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"expert {name!r}: {path} is damaged: {error}. Save the adapter again") from error
+    tensors = read_tensors(path, links=True)
     factors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
-        if match is None or tensor.dim() != 2 or not tensor.numel() or not tensor.is_floating_point():
+        fits = match is not None and _NAME.fullmatch(match["module"]) is not None
+        if match is None or not fits or tensor.dim() != 2 or not tensor.numel() or not tensor.is_floating_point():
             raise ModelMismatchError(
-                f"expert {name!r}: {key!r} with shape {tuple(tensor.shape)} in {path} is no LoRA factor of a linear "
-                "('base_model.model.<module>.lora_A.weight', 2-D). Embeddings, magnitudes, biases and saved modules "
-                "cannot be mixed by weights"
+                f"expert {name!r}: {key[:120]!r} with shape {tuple(tensor.shape)} in {path} is no LoRA factor of a "
+                "linear ('base_model.model.<module>.lora_A.weight', 2-D). Embeddings, magnitudes, biases and saved "
+                "modules cannot be mixed by weights"
             )
         factors.setdefault(match["module"], {})[match["factor"]] = tensor
     if not factors:
@@ -279,20 +275,34 @@ def _natural(module: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in module.split(".")]
 
 
-def _scaling(config: Mapping[str, Any], module: str, r: int, *, name: str, use_rslora: bool) -> float:
-    expected = _by_pattern(config.get("rank_pattern"), module, config["r"])
-    if r != expected:
-        raise ModelMismatchError(
-            f"expert {name!r}: {module!r} has rank {r} in its weights but {expected} in {CONFIG_FILE} (r, "
-            "rank_pattern); the scaling would be wrong. Save config and weights together"
-        )
-    lora_alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
-    return _scale(lora_alpha, r, use_rslora=use_rslora)
-
-
-def _by_pattern(pattern: Mapping[str, _Number] | None, module: str, default: _Number) -> _Number:
-    """Return the pattern's value for a module as PEFT looks it up: the first regular expression that ends its name."""
-    return next((v for k, v in (pattern or {}).items() if re.match(rf"(.*\.)?({k})$", module)), default)
+def _by_pattern(
+    patterns: Mapping[str, _NumberT] | None, modules: Iterable[str], default: _NumberT, *, where: str
+) -> dict[str, _NumberT]:
+    """Return the value for every module as PEFT looks it up: of the first expression that ends its name."""
+    modules = list(modules)
+    plain: dict[str, tuple[int, _NumberT]] = {}
+    others: list[tuple[int, Pattern, _NumberT]] = []
+    for place, (text, value) in enumerate((patterns or {}).items()):
+        try:
+            pattern = Pattern(text)
+        except ValueError as error:
+            raise ArtifactError(
+                f"{where}: {text[:80]!r} is no expression that is read ({error}); name the modules, and save the "
+                "adapter again"
+            ) from error
+        if pattern.is_plain:
+            plain.setdefault(pattern.plain, (place, value))
+        else:
+            others.append((place, pattern, value))
+    if sum(len(p.plain) for _, p, _ in others) * sum(map(len, modules)) > _MOST_WORK:
+        raise ArtifactError(f"{where}: {len(others)} expressions for {len(modules)} modules are too many; name them")
+    chosen = {}
+    for module in modules:
+        parts = module.split(".")
+        ends = [plain[end] for i in range(len(parts)) if (end := ".".join(parts[i:])) in plain]
+        ends += [(place, value) for place, pattern, value in others if pattern.ends(module)]
+        chosen[module] = min(ends, key=itemgetter(0))[1] if ends else default
+    return chosen
 
 
 def _scale(lora_alpha: _Number, r: int, *, use_rslora: bool) -> float:

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
+from pydantic import NonNegativeInt
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import DataCollatorForSeq2Seq
 
 from mocae.bank import ExpertBank
 from mocae.errors import ArtifactError, DataError, ModelMismatchError, TrainingError
+from mocae.files import Record, read_record, read_tensors
 from mocae.models import LoadedBase, decoder_layers
 from mocae.progress import bar
 
@@ -23,6 +25,13 @@ __all__ = ["AcceptedAnswer", "OutputCalibrators", "OutputTraining", "fit_output_
 
 _IGNORED = -100
 _VERSION = 1
+
+
+class _Record(Record):
+    """`output.json`."""
+
+    version: int
+    from_layer: NonNegativeInt
 
 
 class OutputCalibrators(nn.Module):
@@ -109,11 +118,11 @@ class OutputCalibrators(nn.Module):
             ArtifactError: a file is missing, damaged or of another version.
         """
         try:
-            record = json.loads((folder / "output.json").read_text(encoding="utf-8"))
-            tensors = load_file(str(folder / "output.safetensors"))
-            if record["version"] != _VERSION:
-                raise ValueError(f"version {record['version']!r}, this mocae reads version {_VERSION}")
-            down, up, first = tensors["down"], tensors["up"], int(record["from_layer"])
+            record = read_record(folder / "output.json", _Record)
+            tensors = read_tensors(folder / "output.safetensors")
+            if record.version != _VERSION:
+                raise ValueError(f"version {record.version!r}, this mocae reads version {_VERSION}")
+            down, up, first = tensors["down"], tensors["up"], record.from_layer
             if down.dim() != 3 or up.shape != (len(down), down.shape[2], down.shape[1]):
                 raise ValueError(f"factors of shape {tuple(down.shape)} and {tuple(up.shape)} do not fit")
             if not (down.isfinite().all() and up.isfinite().all()):

@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Annotated, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
+from pydantic import Field, NonNegativeInt, PositiveFloat
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mocae.calibration.chances import OWN_CHANCES, AffineChances, CalibrationMethod, Chances, IsotonicChances
@@ -16,12 +17,29 @@ from mocae.calibration.fractal import FractalCalibrator, FractalScore
 from mocae.calibration.latent import LatentSpace
 from mocae.calibration.natural import NaturalCalibrator
 from mocae.errors import ArtifactError, ModelMismatchError
+from mocae.files import Record, check_record, read_json, read_tensors
 
 __all__ = ["AlignXRouter", "Beliefs", "RouterInputs", "Standardiser", "beliefs_of"]
 
 _VERSION = 2
 _SCALED = ("phi", "fractal", "natural")
-_PLAIN = ("axes", "lambdas", "temperature", "calibration", "projections", "fractal_score", "layer", "pool")
+
+
+class _Plain(Record):
+    """`router.json`: what of a router is no array."""
+
+    axes: Annotated[list[str], Field(min_length=1)]
+    lambdas: Annotated[list[float], Field(min_length=2, max_length=2)]
+    temperature: PositiveFloat
+    calibration: CalibrationMethod
+    projections: bool
+    fractal_score: FractalScore
+    layer: NonNegativeInt
+    pool: str
+
+
+class _Version(Record):
+    version: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,7 +188,7 @@ class AlignXRouter:
     def save(self, folder: Path) -> None:
         """Write `router.safetensors` and `router.json` into an existing folder."""
         save_file(self._tensors(), str(folder / "router.safetensors"))
-        record = {"version": _VERSION, **{name: getattr(self, name) for name in _PLAIN}}
+        record = {"version": _VERSION, **{name: getattr(self, name) for name in _Plain.model_fields}}
         (folder / "router.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -181,10 +199,12 @@ class AlignXRouter:
             ArtifactError: a file is missing, damaged or of another version.
         """
         try:
-            record = json.loads((folder / "router.json").read_text(encoding="utf-8"))
-            version = record.pop("version")
+            path = folder / "router.json"
+            record = read_json(path)
+            version = check_record(_Version, record, str(path)).version
             if version == _VERSION:
-                return cls._assembled(record, load_file(str(folder / "router.safetensors")))
+                plain = check_record(_Plain, record, str(path))
+                return cls._assembled(plain, read_tensors(folder / "router.safetensors"))
         except Exception as error:  # safetensors, JSON, missing keys and shapes all mean the same to the reader
             raise ArtifactError(
                 f"{folder}: the router cannot be read ({type(error).__name__}: {error}); "
@@ -196,13 +216,10 @@ class AlignXRouter:
         )
 
     @classmethod
-    def _assembled(cls, record: dict[str, Any], tensors: dict[str, Tensor]) -> "AlignXRouter":
+    def _assembled(cls, plain: _Plain, tensors: dict[str, Tensor]) -> "AlignXRouter":
         """Return the router of these values, tried out on one prompt so that what does not fit is found here."""
-        plain = {name: record[name] for name in _PLAIN}
-        if plain["calibration"] not in get_args(CalibrationMethod):
-            raise ValueError(f"calibration is {plain['calibration']!r}")
         router = cls(
-            **plain | {"axes": tuple(plain["axes"]), "lambdas": tuple(plain["lambdas"])},
+            **dict(plain) | {"axes": tuple(plain.axes), "lambdas": tuple(plain.lambdas)},
             latent=_part(LatentSpace, "latent", tensors),
             fractal=_part(FractalCalibrator, "fractal", tensors),
             natural=_part(NaturalCalibrator, "natural", tensors),
@@ -211,15 +228,13 @@ class AlignXRouter:
                 _part(Standardiser, "scalers.fractal", tensors),
                 _part(Standardiser, "scalers.natural", tensors),
             ),
-            chances=_chances(plain["calibration"], tensors),
+            chances=_chances(plain.calibration, tensors),
             weight=tensors["weight"],
             bias=tensors["bias"],
         )
         alpha, confidence = router.beliefs(router.latent.mean[None])
         if alpha.shape != (1, len(router.axes)) or not (alpha.isfinite().all() and confidence.isfinite().all()):
             raise ValueError(f"its weights are {alpha.tolist()} for {len(router.axes)} axes")
-        if router.fractal_score not in get_args(FractalScore) or router.temperature <= 0:
-            raise ValueError(f"fractal_score is {router.fractal_score!r}, temperature {router.temperature}")
         return router
 
 

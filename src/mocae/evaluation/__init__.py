@@ -14,13 +14,14 @@ from mocae.evaluation.measure import (
     measure_weights,
 )
 from mocae.evaluation.over_seeds import SeedDifference, difference_over_seeds
-from mocae.evaluation.records import read_samples, sample_to_json, write_samples
+from mocae.evaluation.records import VerdictRecord, read_samples, sample_to_json, write_samples
 
 __all__ = [
     "Bootstrap",
     "Cost",
     "Generation",
     "SeedDifference",
+    "VerdictRecord",
     "answer_all",
     "difference",
     "difference_over_seeds",

@@ -6,13 +6,60 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mocae.errors import ArtifactError
-from mocae.files import parse_json
+from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt
+
+from mocae.files import Record, read_lines
 from mocae.types import Answer, Example, Sample, Verdict
 
 __all__ = ["read_samples", "sample_to_json", "write_samples"]
+
+
+_Score = Annotated[float, Field(ge=0, le=1)] | None
+
+
+class VerdictRecord(Record):
+    """A verdict as lines of JSON hold it."""
+
+    score: _Score
+    label: str = ""
+    judge: str = ""
+    raw: str = ""
+    seconds: NonNegativeFloat = 0.0
+
+
+class _SampleRecord(Record):
+    """A line of `samples.jsonl`, as `sample_to_json` makes it."""
+
+    system: str
+    axis: str
+    probe: str
+    kind: str
+    group: str
+    prompt: str
+    answer: str
+    weights: dict[str, float] | None
+    confidence: _Score = None
+    n_tokens: NonNegativeInt
+    verdicts: dict[str, VerdictRecord]
+    acceptable: bool | None
+    facts: dict[str, JsonValue]
+    source: str
+
+    def sample(self) -> Sample:
+        example = Example(
+            prompt=self.prompt,
+            axis=self.axis,
+            probe=self.probe,
+            kind=self.kind,
+            group=self.group,
+            facts=self.facts,
+            source=self.source,
+        )
+        verdicts = {name: Verdict(**dict(verdict)) for name, verdict in self.verdicts.items()}
+        answer = Answer(example, self.answer, self.weights, self.n_tokens, self.confidence)
+        return Sample(self.system, answer, verdicts, self.acceptable)
 
 
 def sample_to_json(sample: Sample) -> dict[str, Any]:
@@ -37,21 +84,6 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _sample_from_json(row: dict[str, Any]) -> Sample:
-    example = Example(
-        prompt=row["prompt"],
-        axis=row["axis"],
-        probe=row["probe"],
-        kind=row["kind"],
-        group=row["group"],
-        facts=row["facts"],
-        source=row["source"],
-    )
-    verdicts = {name: Verdict(**verdict) for name, verdict in row["verdicts"].items()}
-    answer = Answer(example, row["answer"], row["weights"], row["n_tokens"], row.get("confidence"))
-    return Sample(row["system"], answer, verdicts, row["acceptable"])
-
-
 def write_samples(samples: Iterable[Sample], path: Path) -> None:
     """Write one line a sample."""
     with path.open("w", encoding="utf-8") as out:
@@ -65,11 +97,5 @@ def read_samples(path: Path) -> Iterator[Sample]:
     Raises:
         ArtifactError: a line is damaged; the message names it.
     """
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield _sample_from_json(parse_json(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ArtifactError(
-                    f"{path}:{number}: not a sample written by mocae ({error!r}); run the recipe again"
-                ) from error
+    for record in read_lines(path, _SampleRecord):
+        yield record.sample()

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
 from mocae.errors import ArtifactError
 from mocae.experts.finetune import Optimisation, TrainingRecord, train_supervised
 from mocae.experts.lora import given_back
+from mocae.files import read_tensors
 from mocae.models import LoadedBase, mix_feed_forward
 
 __all__ = ["finetune_blocks", "load_blocks"]
@@ -69,7 +70,7 @@ def load_blocks(blocks: Mapping[int, nn.Module], folder: Path) -> None:
         ArtifactError: the file is missing, damaged, or of other blocks.
     """
     try:
-        tensors: dict[str, Tensor] = load_file(str(folder / _FILE))
+        tensors = read_tensors(folder / _FILE)
         for layer, block in blocks.items():
             start = f"{layer}."
             block.load_state_dict({n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)})

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from mocae.bank import LoraWeights
 from mocae.calibration import AlignXRouter
 from mocae.errors import ArtifactError, ConfigError
-from mocae.files import make_readable, parse_json
+from mocae.files import Inside, Record, check_record, digest, inside, make_readable, plain_files, read_json
 from mocae.models import BASE_MODELS, LoadedBase
-from mocae.policies import weights_vector
+from mocae.policies import RouterOptions, weights_vector
 
 __all__ = ["BASE_COPY", "MANIFEST", "Bundle", "mixture_vector", "read_export", "whole_folder", "write_manifest"]
 
@@ -28,6 +28,32 @@ BASE_COPY = "base"
 _SCHEMA = 1
 _MOST = 1000
 """Weights above it are slips of the hand; no number format would hold what comes out."""
+
+
+class _Base(Record):
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None
+    fingerprint: str
+    dtype: str
+    copy_: Annotated[str | None, Field(alias="copy")] = None
+
+
+class _Router(Record):
+    options: RouterOptions
+
+
+class _Manifest(Record):
+    """`export.json`; what else a format tells of itself is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_: Annotated[int, Field(alias="schema")]
+    format: str
+    base: _Base
+    prompt_format: str
+    experts: Annotated[list[str], Field(min_length=1)]
+    router: _Router | None
+    files: dict[Inside, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,7 +178,7 @@ def write_manifest(folder: Path, bundle: Bundle, *, to: str, details: Mapping[st
         "experts": list(bundle.experts),
         "router": None if bundle.router is None else {"options": dict(bundle.router_options)},
         **details,
-        "files": {name: _digest(folder / name) for name in _files(folder)},
+        "files": {name: digest(folder / name) for name in plain_files(folder) if name != MANIFEST},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
@@ -167,30 +193,16 @@ def read_export(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError(f"{folder}: no {MANIFEST}, so this is no export; give the --out folder of `mocae export`")
-    try:
-        manifest: dict[str, Any] = parse_json(path.read_bytes())
-        schema, files = manifest["schema"], dict(manifest["files"])
-        for key in ("format", "base", "prompt_format", "experts", "router"):
-            manifest[key]
-        for key in ("model", "revision", "fingerprint", "dtype"):
-            manifest["base"][key]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: not written by mocae ({error!r}); export again") from error
-    if schema != _SCHEMA:
-        raise ArtifactError(f"{path}: export version {schema!r}, this mocae reads version {_SCHEMA}; export again")
-    for name, digest in files.items():
-        file = folder / name
-        inside = file.resolve().is_relative_to(folder.resolve())
-        if not inside or not file.is_file() or _digest(file) != digest:
-            state = "has changed" if inside and file.is_file() else "is missing"
+    manifest: dict[str, Any] = read_json(path)
+    record = check_record(_Manifest, manifest, str(path), remedy="export again")
+    if record.schema_ != _SCHEMA:
+        raise ArtifactError(
+            f"{path}: export version {record.schema_}, this mocae reads version {_SCHEMA}; export again"
+        )
+    plain_files(folder)
+    for name, expected in record.files.items():
+        file = inside(folder, name)
+        if not file.exists() or digest(file) != expected:
+            state = "has changed" if file.exists() else "is missing"
             raise ArtifactError(f"{folder}: {name} {state} since it was exported; export again")
     return manifest
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

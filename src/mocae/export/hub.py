@@ -25,9 +25,8 @@ _SAFE = (
     "*.html",
     "*.model",
     "*.jinja",
-    "*.sh",
 )
-"""What `pull` takes: nothing a pickle can hide in, no Python."""
+"""What `pull` takes: nothing a pickle can hide in, no Python, no script."""
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 

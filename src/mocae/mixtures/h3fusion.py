@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mocae.errors import ArtifactError, ConfigError
 from mocae.experts import LabelledRow, batch_of, encode_rows, gate_entropy, load_blocks, take_steps
+from mocae.files import read_tensors
 from mocae.mixtures.training import MixtureTraining
 from mocae.models import FeedForwardMixture, LoadedBase, mix_feed_forward
 from mocae.policies.mixture import generator_of
@@ -150,7 +151,7 @@ def load_mixtures(mixtures: Mapping[int, FeedForwardMixture], folder: Path) -> N
         ArtifactError: the file is missing, damaged, or of other mixtures.
     """
     try:
-        tensors: dict[str, Tensor] = load_file(str(folder / _FILE))
+        tensors = read_tensors(folder / _FILE)
         for layer, mixture in mixtures.items():
             start = f"{layer}."
             mixture.load_state_dict({n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)})

@@ -13,7 +13,7 @@ from typing import Any
 from mocae.config import Recipe, load_recipe, validate
 from mocae.errors import ConfigError
 from mocae.evaluation import Bootstrap, difference_over_seeds, read_samples
-from mocae.files import write_whole
+from mocae.files import read_json, write_whole
 from mocae.pipelines.ablation_parts import Part, parts_of
 from mocae.pipelines.ablation_runs import PlannedRun, run_all
 from mocae.pipelines.pool import StagePool
@@ -136,7 +136,7 @@ def _plan(path: Path, first: Recipe, overrides: Sequence[str], setting: Setting,
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = read_json(folder / "report.json")
     by_system: dict[str, list[Sample]] = {}
     for sample in read_samples(folder / "samples.jsonl"):
         by_system.setdefault(sample.system, []).append(sample)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter, OutputCalibrators
-from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError, unknown_name
+from mocae.errors import ConfigError, DataError, ModelMismatchError, unknown_name
+from mocae.files import read_json
 from mocae.models import LoadedBase, base_fingerprint, context_length, load_base
 from mocae.pipelines.manifest import DTYPES, read_manifest
 from mocae.policies import POLICIES, Mixture, Parts, build_policy, weights_vector
@@ -160,6 +160,7 @@ def load(
         for policy, entry in manifest["routers"].items()
         if "output" in entry
     }
+    read_manifest(root)  # nothing has changed while it was read
     parts = Parts(bank.names, routers, outputs=outputs)
     default = "alignx" if "alignx" in routers else "linear" if "linear" in routers else "uniform"
     mixture = Mixture(base, bank, build_policy(default, parts, **options.get(default, {})), mode="auto")
@@ -234,11 +235,8 @@ def read_report(root: Path) -> dict[str, Any] | None:
         ArtifactError: it is damaged, or was written by another version.
     """
     path = root / "report.json"
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        check_report(report)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path}: not a report written by mocae ({error!r}); run the recipe again") from error
+    report: dict[str, Any] = read_json(path)
+    check_report(report)
     return report

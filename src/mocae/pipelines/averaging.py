@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mocae.config import HmaConfig, SystemConfig, rival_options
 from mocae.experts import batch_of, encode_rows
+from mocae.files import read_json
 from mocae.merging import MERGE_METHODS, applied, block_weights_in_force, fit_block_weights, layer_blocks
 from mocae.models import decoder_layers
 from mocae.pipelines.contest import Contest
@@ -51,7 +52,7 @@ def averaged(contest: Contest, system: SystemConfig) -> Answered:
     fitted = contest.store.stage(f"hma/{folder_name(system.name)}", inputs, fit)
 
     def answer(folder: Path) -> None:
-        told = json.loads((fitted.folder / "weights.json").read_text(encoding="utf-8"))
+        told = read_json(fitted.folder / "weights.json")
         change = MERGE_METHODS.get("hma")(
             task_vectors({axis: contest.experts[axis] for axis in axes}),
             blocks=told["blocks"],

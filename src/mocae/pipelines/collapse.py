@@ -18,6 +18,7 @@ from mocae.data import select
 from mocae.errors import ConfigError, DataError
 from mocae.evaluation import Bootstrap, difference, measure_system
 from mocae.experts import pooled_states
+from mocae.files import read_json
 from mocae.merging import TaskVector
 from mocae.metrics import (
     chance_cka,
@@ -79,7 +80,7 @@ def overlap(contest: Contest) -> dict[str, Any] | None:
         (folder / "overlap.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     stage = contest.store.stage("collapse", inputs, make)
-    found: dict[str, Any] = json.loads((stage.folder / "overlap.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(stage.folder / "overlap.json")
     return found
 
 

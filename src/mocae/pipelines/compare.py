@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import Bootstrap, difference, read_samples
-from mocae.files import parse_json
+from mocae.files import read_json
 from mocae.metrics import paired_bootstrap_difference
+from mocae.report import check_report
 from mocae.types import Estimate, Sample
 
 __all__ = ["Comparison", "compare"]
@@ -180,18 +182,21 @@ def _load(text: str) -> _Side:
         place, _, system = text.partition(":")
         folder = Path(place)
     try:
-        report = parse_json((folder / "report.json").read_bytes())
+        report = read_json(folder / "report.json")
+        check_report(report)
         samples = list(read_samples(folder / "samples.jsonl"))
-        names = list(report["systems"])
-        report["recipe"]["name"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except ArtifactError as error:
         raise ArtifactError(
-            f"{folder}: no finished evaluation ({error!r}); give the --out folder of `mocae eval` or `mocae run`"
+            f"{folder}: no finished evaluation ({error}); give the --out folder of `mocae eval` or `mocae run`"
         ) from error
+    names = list(report["systems"])
     if system is None and len(names) > 1:
         raise ConfigError(f"{folder}: holds {len(names)} systems; name one as {folder}:{names[0]}")
     chosen = system or names[0]
     if chosen not in names:
         raise ConfigError(f"{folder}: {unknown_name('system', chosen, names)}")
     mine = [s for s in samples if s.system == chosen]
+    twice = next((name for name, n in Counter(s.answer.example.id for s in mine).items() if n > 1), None)
+    if twice is not None:
+        raise ArtifactError(f"{folder}/samples.jsonl: {chosen!r} answers prompt {twice} more than once; evaluate again")
     return _Side(text, (folder.resolve(), chosen), chosen if system else folder.name, mine, report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,6 +14,7 @@ from mocae.calibration import AlignXRouter
 from mocae.config import Recipe, RoutingConfig
 from mocae.errors import DataError
 from mocae.evaluation import Generation
+from mocae.files import read_json
 from mocae.models import LoadedBase, base_fingerprint, pick_device, shard
 from mocae.pipelines.fitting import Features, Fitter
 from mocae.pipelines.judges import Judges
@@ -106,7 +106,7 @@ class Contest:
 
     def n_active(self, policy: Policy) -> int:
         """Return the adapter parameters a policy uses: those of every expert it ever gives weight."""
-        records = (json.loads((s.folder / "training.json").read_text(encoding="utf-8")) for s in self.experts.values())
+        records = (read_json(s.folder / "training.json") for s in self.experts.values())
         sizes = [int(record["n_parameters"]) for record in records]
         weights = policy.weights.tolist() if isinstance(policy, FixedPolicy) else [1.0] * len(sizes)
         return sum(size for size, weight in zip(sizes, weights, strict=True) if weight)

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from mocae.errors import ArtifactError, JudgeError
 from mocae.evaluation import Bootstrap, judge_answers, measure_system, write_samples
-from mocae.files import parse_json, write_whole
+from mocae.files import Record, read_record, write_whole
 from mocae.judges import Judge, build_judge
 from mocae.judges.endpoint import EndpointJudge
 from mocae.metrics import estimate_rate
@@ -86,16 +88,26 @@ def evaluate(
     return EvalResult(report, store.root / "report.json", store.root / "report.html")
 
 
+class _Claim(Record):
+    """`eval.json`: what a folder is for."""
+
+    parts: dict[str, JsonValue]
+
+
+class _Choices(Record):
+    """`choices.json`: scores of the questions in their order."""
+
+    mc1: list[float | None]
+    mc2: list[float | None]
+
+
 def _claim(root: Path, target: Target, suite: Suite, limit: int | None, seed: int, rows: SuiteRows) -> None:
     """Write what the folder is for, or refuse one that is for something else."""
     asked = [[row.id, row.axis, row.probe] for row in (*rows.tests, *rows.choices)]
     parts = {"system": target.identity, "suite": suite.hash, "seed": seed, "prompts": key_of({"asked": asked})}
     path = root / "eval.json"
     if path.is_file():
-        try:
-            held = dict(parse_json(path.read_bytes())["parts"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: damaged ({error!r}); give another --out") from error
+        held = read_record(path, _Claim, remedy="give another --out").parts
         changed = [name for name in parts if held.get(name) != parts[name]]
         if changed:
             raise ArtifactError(
@@ -187,14 +199,8 @@ def _choices(target: Target, suite: Suite, questions: Sequence[Example], root: P
         return {}
     path = root / "choices.json"
     if path.is_file():
-        try:
-            scores = {
-                name: [None if v is None else float(v) for v in parse_json(path.read_bytes())[name]] for name in _MC
-            }
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{path}: damaged ({error!r}); remove it, and the questions are scored again"
-            ) from error
+        remedy = "remove it, and the questions are scored again"
+        scores = dict(read_record(path, _Choices, remedy=remedy))
     else:
         judged = target.choices(questions)
         if judged is None:

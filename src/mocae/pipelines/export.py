@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 import mocae
 from mocae.bank import ExpertBank, load_peft
@@ -31,10 +29,12 @@ from mocae.export import (
 )
 from mocae.export.card import export_card
 from mocae.export.gguf import NumberFormat
+from mocae.files import inside, read_tensors
 from mocae.pipelines.artifact import base_of
 from mocae.pipelines.judges import make_judges
 from mocae.pipelines.manifest import read_manifest
 from mocae.pipelines.rows import read_rows_of
+from mocae.pipelines.store import refuse_changed
 from mocae.policies import CodeBook, CodeBookPolicy, Mixture, Policy, PromptBatch, RoutedPolicy
 from mocae.progress import visible
 from mocae.prompts import FORMATS
@@ -141,6 +141,8 @@ def bundle_of(root: Path, *, base_model: str | None = None, device: str | None =
     experts = {axis: load_peft(root / "experts" / axis, name=axis) for axis in manifest["axes"]}
     name = next((policy for policy in ("alignx", "linear") if policy in manifest["routers"]), None)
     entry = manifest["routers"].get(name) if name else None
+    router = AlignXRouter.load(root / entry["folder"]) if entry else None
+    read_manifest(root)  # nothing has changed while it was read
     return Bundle(
         base=base,
         base_name=manifest["base"]["model"],
@@ -148,7 +150,7 @@ def bundle_of(root: Path, *, base_model: str | None = None, device: str | None =
         fingerprint=manifest["base"]["fingerprint"],
         prompt_format=manifest["prompt_format"],
         experts=experts,
-        router=AlignXRouter.load(root / entry["folder"]) if entry else None,
+        router=router,
         router_options=dict(entry["options"]) if entry else {},
     )
 
@@ -186,8 +188,11 @@ def _calibration_weights(root: Path, policy: Policy) -> torch.Tensor:
     """Return the weights exact routing gives the calibration prompts, (N, K), from their states in `features/`."""
     path = root / "features" / "features.safetensors"
     try:
-        pooled = load_file(path)["calibration"]
-    except (OSError, SafetensorError, KeyError) as error:
+        refuse_changed(inside(root, "features"))
+        pooled = read_tensors(path)["calibration"]
+        if pooled.dim() != 2:
+            raise KeyError(f"calibration has shape {tuple(pooled.shape)}")
+    except (ArtifactError, KeyError) as error:
         raise ArtifactError(
             f"{path}: the states of the calibration prompts cannot be read ({error}); run the recipe again"
         ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mocae.bank import ExpertBank
@@ -27,6 +27,7 @@ from mocae.data import select
 from mocae.errors import DataError
 from mocae.evaluation import Generation, answer_all, judge_answers, read_samples, write_samples
 from mocae.experts import pooled_states
+from mocae.files import read_tensors
 from mocae.judges import Judge
 from mocae.metrics import brier_score, expected_calibration_error
 from mocae.models import LoadedBase, decoder_layers
@@ -122,7 +123,7 @@ class Fitter:
 
     def read_features(self, stage: Stage) -> Features:
         """Return what a features stage holds."""
-        tensors = load_file(str(stage.folder / "features.safetensors"))
+        tensors = read_tensors(stage.folder / "features.safetensors")
         latent = LatentSpace(*(tensors[f"latent.{name}"] for name in LatentSpace._fields))
         clouds = {name: tensors[f"clouds.{name}"] for name in self.bank.names}
         return Features(latent, clouds, tensors["calibration"])

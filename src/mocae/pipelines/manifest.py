@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 
 from mocae.config.base import Name
 from mocae.errors import ArtifactError
-from mocae.files import parse_json
+from mocae.files import Inside, Record, check_record, inside, read_json
 from mocae.pipelines.store import refuse_changed
 from mocae.pipelines.summary import SCHEMA
+from mocae.policies import RouterOptions
 
 __all__ = ["DTYPES", "loaded_stages", "read_manifest"]
 
@@ -20,21 +21,7 @@ DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 """Number formats as torch and as recipes write them."""
 
 
-def _inside(folder: str) -> str:
-    parts = PurePosixPath(folder).parts
-    if not parts or folder.startswith("/") or "\\" in folder or "\0" in folder or ".." in parts:
-        raise ValueError("it should be a folder inside the artifact")
-    return folder
-
-
-_Folder = Annotated[str, AfterValidator(_inside)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class _Base(_Part):
+class _Base(Record):
     model: Annotated[str, Field(min_length=1)]
     revision: str | None
     dtype: str
@@ -42,22 +29,22 @@ class _Base(_Part):
     quantization: str | None = None
 
 
-class _Router(_Part):
-    folder: _Folder
-    options: dict[str, JsonValue]
-    output: _Folder | None = None
+class _Router(Record):
+    folder: Inside
+    options: RouterOptions
+    output: Inside | None = None
 
 
-class _Manifest(_Part):
+class _Manifest(Record):
     base: _Base
     axes: Annotated[list[Name], Field(min_length=1)]
     prompt_format: str
     max_new_tokens: PositiveInt
-    routers: dict[str, _Router]
-    stages: dict[str, str] = {}
+    routers: dict[Literal["alignx", "linear"], _Router]
+    stages: dict[str, str] = Field(default_factory=dict)
 
 
-class _Version(_Part):
+class _Version(Record):
     schema_: Annotated[int, Field(alias="schema")]
 
 
@@ -77,15 +64,10 @@ def read_manifest(root: Path, *, parts: bool = True) -> dict[str, Any]:
         raise ArtifactError(
             f"{root}: no manifest.json, so this is no finished run; give the --out folder of `mocae run`"
         )
-    try:
-        manifest: dict[str, Any] = parse_json(path.read_bytes())
-        version = _Version.model_validate(manifest).schema_
-        if version == SCHEMA:
-            _Manifest.model_validate(manifest)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f"{path}: not a manifest written by mocae ({_reason(error)}); run the recipe again"
-        ) from error
+    manifest: dict[str, Any] = read_json(path)
+    version = check_record(_Version, manifest, str(path)).schema_
+    if version == SCHEMA:
+        check_record(_Manifest, manifest, str(path))
     if version != SCHEMA:
         raise ArtifactError(
             f"{path}: artifact version {version}, this mocae reads version {SCHEMA}; run the recipe again"
@@ -94,7 +76,7 @@ def read_manifest(root: Path, *, parts: bool = True) -> dict[str, Any]:
         raise ArtifactError(f"{path}: unknown dtype {manifest['base']['dtype']!r}; run the recipe again")
     keys = manifest.get("stages", {})  # manifests of before they were written down name none
     for folder in loaded_stages(manifest["axes"], manifest["routers"]) if parts else ():
-        refuse_changed(root / folder, keys.get(folder))
+        refuse_changed(inside(root, folder), keys.get(folder))
     return manifest
 
 
@@ -102,11 +84,3 @@ def loaded_stages(axes: Iterable[str], routers: Mapping[str, Mapping[str, Any]])
     """Return the stages a model is loaded from: experts, routers, output calibrators, by their folders."""
     named = [entry[key] for entry in routers.values() for key in ("folder", "output") if entry.get(key)]
     return [*(f"experts/{axis}" for axis in axes), *named]
-
-
-def _reason(error: Exception) -> str:
-    """Return the first thing that is wrong, on one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
-    return str(error)

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mocae.bank import load_peft, save_peft
 from mocae.config import ArrowConfig, H3FusionConfig, SystemConfig, XLoraConfig, rival_options
 from mocae.experts import given_back
+from mocae.files import read_json, read_tensors
 from mocae.merging import TaskVector
 from mocae.mixtures import (
     H3FusionMixture,
@@ -96,7 +97,7 @@ def xlora(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str]]:
     def answer(folder: Path) -> None:
         with _taken(contest):
             wrapped = on_base()
-            scaling_head(wrapped).load_state_dict(load_file(str(head.folder / "xlora.safetensors")))
+            scaling_head(wrapped).load_state_dict(read_tensors(head.folder / "xlora.safetensors"))
             model = XLoraMixture(base, wrapped, contest.recipe.axis_names)
             contest.examiner.examine(system.name, model, folder, _adapters(contest) + _trained(head))
 
@@ -229,7 +230,7 @@ def _note(record: MixtureTraining, folder: Path) -> None:
 
 
 def _trained(stage: Stage) -> int:
-    return int(json.loads((stage.folder / "training.json").read_text(encoding="utf-8"))["n_parameters"])
+    return int(read_json(stage.folder / "training.json")["n_parameters"])
 
 
 def _adapters(contest: Contest) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from torch import nn
 
 from mocae.bank import ExpertBank, load_peft
 from mocae.config import SystemConfig, TrinityXConfig, rival_options
+from mocae.files import digest, read_json
 from mocae.merging import MERGE_METHODS, TaskVector, applied, importance, linear_peft_error
 from mocae.models import decoder_layers, feed_forward
 from mocae.pipelines.contest import Contest
@@ -127,7 +127,7 @@ def trinityx(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str
 
 def collapse_warnings(system: str, router: Stage) -> list[str]:
     """Return what the report must say of a trained router: that it collapsed, or nothing."""
-    record = json.loads((router.folder / "training.json").read_text(encoding="utf-8"))
+    record = read_json(router.folder / "training.json")
     if not record["collapsed"]:
         return []
     return [
@@ -152,8 +152,8 @@ def _reference(contest: Contest, config: TrinityXConfig) -> tuple[TaskVector | L
     if config.importance == "adapter":
         assert config.importance_adapter is not None  # checked with the options
         weights = load_peft(config.importance_adapter, name="importance_adapter")
-        digest = hashlib.sha256((config.importance_adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
-        return TaskVector.from_lora(weights), digest
+        key = digest(config.importance_adapter / "adapter_model.safetensors", links=True)
+        return TaskVector.from_lora(weights), key
     return ("mean" if config.importance == "mean" else "others"), None
 
 

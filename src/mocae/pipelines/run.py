@@ -17,7 +17,7 @@ from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, MocaeError, unknown_name
 from mocae.evaluation import sample_to_json
 from mocae.extras import require
-from mocae.files import write_whole
+from mocae.files import read_json, write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
 from mocae.pipelines.build import BUILD
 from mocae.pipelines.collapse import overlap
@@ -259,10 +259,7 @@ class _Run:
             picked = _pick(device) if pool is None else pool.remembered("dtype", lambda: _pick(device))
             write_whole(record, json.dumps(picked))
         wait()
-        try:
-            dtype = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
-            dtype = None
+        dtype = read_json(record)
         if dtype not in ("bf16", "fp16", "fp32"):
             raise ArtifactError(f"{record}: damaged; remove it, and the number format is chosen anew")
         return str(dtype)
@@ -277,9 +274,9 @@ class _Run:
         samples = (sample_to_json(sample) for system in answered.values() for sample in system.samples)
         lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         write_whole(root / "samples.jsonl", "".join(lines))
-        outcomes = root / "outcomes" / "outcomes.jsonl"
-        if outcomes.is_file():
-            write_whole(root / "outcomes.jsonl", outcomes.read_text(encoding="utf-8"))
+        if outcomes := self.store.stages.get("outcomes"):
+            text = (outcomes.folder / "outcomes.jsonl").read_text(encoding="utf-8")
+            write_whole(root / "outcomes.jsonl", text)
         seen = (row.id for split in ("train", "calibration") for row in rows.all_of(split))
         write_seen(root, seen, unknown=[axis.name for axis in self.recipe.axes if axis.adapter is not None])
         write_whole(root / "recipe.yaml", dump_recipe(self.recipe))

@@ -7,12 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mocae.errors import ArtifactError
-from mocae.files import parse_json, write_whole
+from mocae.files import Record, read_record, write_whole
 
 __all__ = ["Seen", "read_seen", "write_seen"]
 
 _FILE = "seen.json"
+
+
+class _Seen(Record):
+    prompts: list[str]
+    unknown: list[str]
 
 
 class Seen(NamedTuple):
@@ -40,13 +44,7 @@ def read_seen(root: Path) -> Seen | None:
         ArtifactError: its list is damaged.
     """
     path = root / _FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        told = parse_json(path.read_bytes())
-        prompts, unknown = told["prompts"], told["unknown"]
-        if not all(isinstance(name, str) for name in (*prompts, *unknown)):
-            raise TypeError("a name that is no text")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: damaged ({error!r}); run the recipe again") from error
-    return Seen(frozenset(prompts), tuple(unknown))
+    record = read_record(path, _Seen)
+    return Seen(frozenset(record.prompts), tuple(record.unknown))

@@ -12,20 +12,57 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import filelock
+from pydantic import Field
 from safetensors import SafetensorError
 
 from mocae.distributed import agreed, is_main, wait
 from mocae.errors import ArtifactError
-from mocae.files import make_readable, parse_json, write_whole
+from mocae.files import (
+    Inside,
+    Record,
+    check_record,
+    digest,
+    inside,
+    make_readable,
+    plain_files,
+    read_json,
+    read_record,
+    write_whole,
+)
 from mocae.pipelines.pool import StagePool, link_tree
 
 __all__ = ["Stage", "Store", "Took", "folder_name", "is_whole", "key_of", "refuse_changed"]
 
 _RECORD = "stage.json"
 _VERSION = 1
+_CLOCKED = "training.json"
+"""Says how long a training took: of two stages made alike the one file that differs."""
+_Seconds = Annotated[float, Field(ge=0)]
+_Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Clock(Record):
+    seconds: _Seconds
+    cpu_seconds: _Seconds
+
+
+class _Stage(Record):
+    """`stage.json`."""
+
+    version: int
+    stage: str
+    key: _Hash
+    files: dict[Inside, _Hash]
+    seal: _Hash
+    took: _Clock | None = None
+
+    @property
+    def made(self) -> str:
+        """What was made: a hash of the inputs and of every file, so that other bits make another stage."""
+        return key_of({"key": self.key, "files": {n: d for n, d in self.files.items() if n != _CLOCKED}})
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -80,11 +117,27 @@ class Took:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A finished stage: its folder, the key that later stages depend on, and what making it took (None: not told)."""
+    """A finished stage.
 
-    folder: Path
+    Attributes:
+        path: its folder, which may have been changed since.
+        key: of what was made, which later stages depend on.
+        took: what making it took; None: not told.
+    """
+
+    path: Path
     key: str
     took: Took | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder, whose files are as they were finished whenever somebody goes to read them.
+
+        Raises:
+            ArtifactError: they are not.
+        """
+        refuse_changed(self.path, self.key)
+        return self.path
 
 
 class Store:
@@ -179,7 +232,9 @@ class Store:
                 with tempfile.TemporaryDirectory(prefix="mocae-") as own:
                     make(Path(own))
         wait()
-        self.stages[name] = Stage(folder, key, _took(folder))
+        record = read_record(folder / _RECORD, _Stage)
+        took = None if record.took is None else Took(record.took.seconds, record.took.cpu_seconds)
+        self.stages[name] = Stage(folder, record.made, took)
         return self.stages[name]
 
     def _found(self, name: str, folder: Path, key: str) -> bool:
@@ -238,8 +293,8 @@ class Store:
             (self.root / name).unlink(missing_ok=True)
         self.clean()
         for record in list(self.root.rglob(_RECORD)):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                if parse_json(record.read_bytes())["stage"] == record.parent.relative_to(self.root).as_posix():
+            with suppress(ArtifactError):
+                if read_record(record, _Stage).stage == record.parent.relative_to(self.root).as_posix():
                     shutil.rmtree(record.parent)
 
     def _seal(self, folder: Path, name: str, key: str, took: Took) -> None:
@@ -267,69 +322,66 @@ def is_whole(folder: Path, key: str) -> bool:
     """Return whether a folder holds the finished stage of this key, every file as it was when it was finished."""
     try:
         record = _sealed(folder)
-        return bool(record["key"] == key) and not any(_changed(folder, record))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return record.key == key and next(_changed(folder, record), None) is None
+    except ArtifactError:
         return False
 
 
 def refuse_changed(folder: Path, key: str | None = None) -> None:
-    """Refuse a finished stage that is not as it was finished.
+    """Refuse a finished stage that is not as it was finished, or holds anything but plain files.
 
     Args:
         folder: of the stage.
-        key: the stage it has to be; None: any, and a folder without a record is let through.
+        key: of what it has to be; None: any, and a folder without a record is let through.
 
     Raises:
         ArtifactError: the record or a file it lists is missing or has changed, or it is the record of another stage.
     """
-    if key is None and not (folder / _RECORD).is_file():
+    plain_files(folder)
+    if key is None and not (folder / _RECORD).exists():
         return
-    other = False
     try:
         record = _sealed(folder)
-        changed = next(_changed(folder, record), None)
-        other = key is not None and record["key"] != key
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        changed = _RECORD
-    if other:
+    except ArtifactError as error:
+        raise _is_changed(folder, _RECORD) from error
+    # Manifests of before what was made had a key of its own name the key of the inputs.
+    if key not in (None, record.made, record.key):
         raise ArtifactError(
             f"{folder}: was made anew, with other settings, after the run was finished; the rest of the folder belongs "
             "to the one before. Run the recipe again into this folder, which brings them together"
         )
-    if changed is not None:
-        state = "has changed" if (folder / changed).is_file() else "is missing"
-        raise ArtifactError(
-            f"{folder / changed}: {state} since the run finished it; copy the folder again, or run the recipe again, "
-            "which makes this part anew"
-        )
+    for name in _changed(folder, record):
+        raise _is_changed(folder, name)
 
 
-def _sealed(folder: Path) -> dict[str, Any]:
+def _is_changed(folder: Path, name: str) -> ArtifactError:
+    state = "has changed" if (folder / name).exists() else "is missing"
+    return ArtifactError(
+        f"{folder / name}: {state} since the run finished it; copy the folder again, or run the recipe again, which "
+        "makes this part anew"
+    )
+
+
+def _sealed(folder: Path) -> _Stage:
     """Return the record of a stage.
 
     Raises:
-        ValueError: it is not as it was written; a record that is no record raises other errors too.
+        ArtifactError: it is not as it was written, or no record.
     """
-    record: dict[str, Any] = parse_json((folder / _RECORD).read_bytes())
-    seal = record.pop("seal")
-    if record["version"] != _VERSION or key_of(record) != seal:
-        raise ValueError("broken seal")
+    values = read_json(folder / _RECORD)
+    record = check_record(_Stage, values, str(folder / _RECORD))
+    del values["seal"]
+    if record.version != _VERSION or key_of(values) != record.seal:
+        raise ArtifactError(f"{folder / _RECORD}: is not as it was written")
     return record
 
 
-def _changed(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
+def _changed(folder: Path, record: _Stage) -> Iterator[str]:
     """Yield the files of a stage that are not as its record says."""
-    for name, digest in record["files"].items():
+    for name, expected in record.files.items():
         try:
-            with (folder / name).open("rb") as file:
-                same = hashlib.file_digest(file, "sha256").hexdigest() == digest
-        except OSError:
+            same = digest(inside(folder, name)) == expected
+        except ArtifactError:
             same = False
         if not same:
             yield name
-
-
-def _took(folder: Path) -> Took | None:
-    """Return what the record says; one written before stages were timed says nothing."""
-    told = json.loads((folder / _RECORD).read_text(encoding="utf-8")).get("took")
-    return Took(**told) if told else None

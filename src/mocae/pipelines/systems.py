@@ -20,6 +20,7 @@ from mocae.evaluation import (
     score_multiple_choice,
     write_samples,
 )
+from mocae.files import read_json
 from mocae.judges import Judge
 from mocae.models import LoadedBase
 from mocae.pipelines.store import Stage, Store, folder_name
@@ -135,6 +136,6 @@ class Examiner:
         asked = [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in self.prompts]
         depends = {**self.depends, **inputs, "asked": asked, "generation": asdict(self.generation)}
         stage = self.store.stage(f"answers/{folder_name(system)}", depends, answer)
-        record = json.loads((stage.folder / "cost.json").read_text(encoding="utf-8"))
+        record = read_json(stage.folder / "cost.json")
         samples = list(read_samples(stage.folder / "samples.jsonl"))
         return Answered(samples, Cost(**record["cost"]), record["n_active"])

@@ -168,13 +168,12 @@ def artifact_target(folder: Path, *, device: str | None = None) -> ModelTarget:
         ArtifactError: the folder is no finished run.
         ModelMismatchError: its base model is not the one it was made for.
     """
-    import hashlib
-
+    from mocae.files import digest
     from mocae.pipelines.artifact import load
     from mocae.pipelines.manifest import read_manifest
 
     loaded = load(folder, device=device)
-    manifest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    manifest = digest(folder / "manifest.json")
     identity = {"artifact": folder.resolve().name, "manifest": manifest}
     return ModelTarget(
         loaded.mixture,

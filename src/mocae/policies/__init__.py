@@ -17,7 +17,7 @@ from mocae.policies.fixed import FixedPolicy
 from mocae.policies.mixture import Generator, Mixture, PlainModel, Routed
 from mocae.policies.oracle import OraclePolicy
 from mocae.policies.per_prompt import PerPrompt, Steered
-from mocae.policies.routed import RoutedPolicy
+from mocae.policies.routed import RoutedPolicy, RouterOptions
 
 __all__ = [
     "POLICIES",
@@ -36,6 +36,7 @@ __all__ = [
     "Reading",
     "Routed",
     "RoutedPolicy",
+    "RouterOptions",
     "Steered",
     "build_policy",
     "output_of",

@@ -9,10 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocae.errors import ArtifactError
-from mocae.files import parse_json
+from mocae.files import Record, read_record
 from mocae.policies.base import Policy, PromptBatch, Reading
 
 __all__ = ["CodeBook", "CodeBookPolicy"]
+
+
+class _Record(Record):
+    experts: list[str]
+    mixtures: dict[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,12 +59,12 @@ class CodeBook:
             ArtifactError: the file is missing or damaged.
         """
         try:
-            record = parse_json(path.read_bytes())
-            mixtures = torch.tensor(list(record["mixtures"].values()), dtype=torch.float32)
-            experts = tuple(str(name) for name in record["experts"])
+            record = read_record(path, _Record, remedy="export again")
+            mixtures = torch.tensor(list(record.mixtures.values()), dtype=torch.float32)
+            experts = tuple(record.experts)
             if mixtures.dim() != 2 or mixtures.shape[1] != len(experts) or not mixtures.isfinite().all():
                 raise ValueError(f"mixtures of shape {tuple(mixtures.shape)} for {len(experts)} experts")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise ArtifactError(f"{path}: no code book written by mocae ({error}); export again") from error
         return cls(experts, mixtures)
 

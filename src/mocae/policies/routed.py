@@ -1,13 +1,27 @@
 """Policies that read the prompt: the label-trained router and AlignX."""
 
+from typing import Annotated
+
 from jaxtyping import Float
+from pydantic import ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from mocae.calibration import AlignXRouter, OutputCalibrators
 from mocae.errors import ConfigError, ModelMismatchError
+from mocae.files import Record
 from mocae.policies.base import Parts, Policy, PromptBatch, Reading, shape_weights
 
-__all__ = ["RoutedPolicy", "alignx", "linear"]
+__all__ = ["RoutedPolicy", "RouterOptions", "alignx", "linear"]
+
+
+class RouterOptions(Record):
+    """What a router is used with, as records of finished folders hold it; see `RoutedPolicy`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: PositiveInt | None = None
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    per_token: bool = False
 
 
 class RoutedPolicy:

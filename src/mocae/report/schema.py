@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
 
 from mocae.errors import ArtifactError
+from mocae.files import Record, check_record
 from mocae.types import Estimate
 
 __all__ = [
@@ -26,19 +29,109 @@ SCHEMA = 1
 MAIN_SYSTEMS = ("alignx", "joint", "joint_outcomes", "trinityx", "linear", "sequential", "uniform", "base")
 """Those that are shown first where a recipe has more systems than fit; variants of them come after."""
 
-# Optional sections and the kind of JSON value each must be when it is there and not null.
-_SECTIONS: dict[str, type] = {
-    "routing": Mapping,
-    "updates": Mapping,
-    "forgetting": Mapping,
-    "collapse": Mapping,
-    "comparisons": Mapping,
-    "counts": Mapping,
-    "environment": Mapping,
-    "judges": Sequence,
-    "examples": Sequence,
-    "notes": Sequence,
-}
+_Count = Annotated[int, Field(ge=0, le=2**53)] | None
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Number = Any
+"""An estimate or a number that may not be finite; `read_estimate` says whether it is one."""
+
+
+class _Named(Record):
+    name: str
+
+
+class _Base(Record):
+    model: str
+
+
+class _Suite(Record):
+    name: str
+    version: int | str | None = None
+
+
+class _Recipe(Record):
+    name: str
+    seed: int
+    base: _Base
+    axes: Annotated[Sequence[_Named], Field(min_length=1)]
+    suite: _Suite | None = None
+
+
+class _Bin(Record):
+    low: _Share
+    high: _Share
+    n: _Count = None
+    confidence: _Number = None
+    accuracy: _Number = None
+
+
+class _Routing(Record):
+    reliability: Annotated[Sequence[_Bin], Field(max_length=1000)] | None = None
+    ece: _Number = None
+
+
+class _Usage(Record):
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+    requests: _Count = None
+    cached: _Count = None
+    answered: _Count = None
+    cost: float | None = None
+
+
+class _Quality(Record):
+    n: _Count = None
+    note: str | None = None
+
+
+class _Judge(_Named):
+    judgements: Sequence[str] | None = None
+    quality: _Quality | None = None
+    n_verdicts: _Count = None
+    n_unscored: _Count = None
+    usage: _Usage | None = None
+    usage_before: _Usage | None = None
+
+
+class _Example(Record):
+    prompt: str
+
+
+class _Forgetting(Record):
+    axes: Sequence[str] | None = None
+    stages: Sequence[str] | None = None
+    matrix: Sequence[Sequence[_Number]] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Forgetting:
+        rows, columns = len(self.stages or ()), len(self.axes or ())
+        if self.matrix is not None and (len(self.matrix) != rows or any(len(row) != columns for row in self.matrix)):
+            raise ValueError(
+                f"got rows of {[len(row) for row in self.matrix]} values, expected {rows} rows (stages) of {columns} "
+                "(axes)"
+            )
+        return self
+
+
+class _Collapse(Record):
+    orders: Mapping[str, _Forgetting | None] | None = None
+
+
+class _Report(Record):
+    """What every report has, and the shape of the parts that are read beside the page a run draws of its own."""
+
+    schema_: Annotated[int, Field(alias="schema")]
+    recipe: _Recipe
+    systems: Annotated[Mapping[str, Mapping[str, Any] | None], Field(min_length=1)]
+    routing: Annotated[Mapping[str, _Routing | None], Field(max_length=64)] | None = None
+    updates: Mapping[str, Any] | None = None
+    forgetting: _Forgetting | None = None
+    collapse: _Collapse | None = None
+    comparisons: Mapping[str, Any] | None = None
+    counts: Mapping[str, Any] | None = None
+    environment: Mapping[str, Any] | None = None
+    judges: Sequence[_Judge] | None = None
+    examples: Sequence[_Example] | None = None
+    notes: Sequence[str] | None = None
 
 
 def check_report(report: Mapping[str, Any]) -> None:
@@ -50,44 +143,11 @@ def check_report(report: Mapping[str, Any]) -> None:
     Raises:
         ArtifactError: another schema version, a missing key, or a section of the wrong kind.
     """
-    if report.get("schema") != SCHEMA:
+    schema = check_record(_Report, report, "report.json").schema_
+    if schema != SCHEMA:
         raise ArtifactError(
-            f"report.json: schema: got {report.get('schema')!r}, this version of mocae draws {SCHEMA}; "
-            "evaluate the run again to write a new report.json"
-        )
-    for path in (("recipe",), ("recipe", "name"), ("recipe", "seed"), ("recipe", "base", "model"), ("recipe", "axes")):
-        if lookup(report, *path) is None:
-            raise ArtifactError(f"report.json: {'.'.join(path)}: missing; needed to say what was measured")
-    axes = report["recipe"]["axes"]
-    if not isinstance(axes, Sequence) or not axes or any(not lookup(axis, "name") for axis in axes):
-        raise ArtifactError(f"report.json: recipe.axes: got {axes!r}; a list of at least one {{'name': ...}} is needed")
-    systems = report.get("systems")
-    if not isinstance(systems, Mapping) or not systems:
-        raise ArtifactError(f"report.json: systems: got {systems!r}; at least one measured system is needed")
-    for name, kind in _SECTIONS.items():
-        section = report.get(name)
-        if section is not None and (not isinstance(section, kind) or isinstance(section, str)):
-            expected = "an object" if kind is Mapping else "a list"
-            raise ArtifactError(f"report.json: {name}: got {type(section).__name__}, expected {expected} or null")
-    for section, key in (("judges", "name"), ("examples", "prompt")):
-        for number, item in enumerate(report.get(section) or ()):
-            if lookup(item, key) is None:
-                raise ArtifactError(f"report.json: {section}[{number}]: got {item!r}; {key!r} is missing")
-    for table in forgetting_tables(report).values():
-        _check_forgetting(table)
-
-
-def _check_forgetting(forgetting: Mapping[str, Any] | None) -> None:
-    """Refuse a matrix that does not have one row a stage and one column an axis."""
-    if not forgetting or forgetting.get("matrix") is None:
-        return
-    rows = len(forgetting.get("stages") or ())
-    columns = len(forgetting.get("axes") or ())
-    matrix = forgetting["matrix"]
-    if len(matrix) != rows or any(len(row) != columns for row in matrix):
-        raise ArtifactError(
-            f"report.json: forgetting.matrix: got rows of {[len(row) for row in matrix]} values, "
-            f"expected {rows} rows (stages) of {columns} (axes)"
+            f"report.json: schema: got {schema}, this version of mocae draws {SCHEMA}; evaluate the run again to "
+            "write a new report.json"
         )
 
 
@@ -116,16 +176,14 @@ def lookup(value: object, *path: str) -> Any:
 def read_estimate(value: object) -> Estimate:
     """Return the estimate in a JSON value: an object with an interval, a bare number, or null.
 
-    Numbers that are not finite are read as missing: nothing can be drawn at NaN.
+    Numbers that are not finite or absurdly large are read as missing: nothing can be drawn at NaN.
 
     Raises:
         ArtifactError: the value is neither.
     """
     if isinstance(value, Mapping):
-        n = value.get("n")
-        return Estimate(
-            _number(value.get("value")), _number(value.get("low")), _number(value.get("high")), n=int(n or 0)
-        )
+        n = _number(value.get("n")) or 0
+        return Estimate(_number(value.get("value")), _number(value.get("low")), _number(value.get("high")), n=int(n))
     return Estimate(_number(value))
 
 
@@ -136,7 +194,7 @@ def _number(value: object) -> float | None:
         raise ArtifactError(
             f"report.json: got {value!r} where a number, null or {{'value', 'low', 'high', 'n'}} is expected"
         )
-    return float(value) if math.isfinite(value) else None
+    return float(value) if abs(value) < 2**63 else None
 
 
 def axis_names(report: Mapping[str, Any]) -> list[str]:

@@ -3,18 +3,31 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mocae.errors import ArtifactError, ConfigError
+from mocae.files import Record, read_record, read_tensors
 
 __all__ = ["TrinityXRouter"]
 
 _VERSION = 1
+
+
+class _Record(Record):
+    """`trinityx.json`."""
+
+    version: int
+    experts: list[str]
+    layers: list[NonNegativeInt]
+    hidden_size: PositiveInt
+    tau: PositiveFloat
+    top_k: PositiveInt | None
+    norm: bool
 
 
 class TrinityXRouter(nn.Module):
@@ -126,11 +139,11 @@ class TrinityXRouter(nn.Module):
             ArtifactError: a file is missing, damaged or of another version.
         """
         try:
-            record: dict[str, Any] = json.loads((folder / "trinityx.json").read_text(encoding="utf-8"))
-            if record.pop("version") != _VERSION:
+            record = read_record(folder / "trinityx.json", _Record)
+            if record.version != _VERSION:
                 raise ArtifactError(f"{folder}/trinityx.json: this mocae reads version {_VERSION}")
-            tensors = load_file(str(folder / "trinityx.safetensors"))
-            router = cls(record.pop("experts"), gamma=tensors["gamma"], **record)
+            tensors = read_tensors(folder / "trinityx.safetensors")
+            router = cls(gamma=tensors["gamma"], **record.model_dump(exclude={"version"}))
             router.load_state_dict(tensors)
         except ArtifactError:
             raise
