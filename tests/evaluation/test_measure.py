@@ -89,7 +89,13 @@ def test_saying_that_one_has_no_answer_is_measured_where_it_is_right_and_where_i
 
 def test_a_system_draws_with_itself() -> None:
     entry = measure_system(BASE, BASE, AXES, boot=BOOT)
-    assert entry["help"]["win_rate"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 4}
+    far = 0.5 * (1 - 0.025 ** (1 / 4))  # four draws leave room for prompts that are won or lost
+    assert entry["help"]["win_rate"] == {
+        "value": 0.5,
+        "low": pytest.approx(0.5 - far),
+        "high": pytest.approx(0.5 + far),
+        "n": 4,
+    }
 
 
 def test_every_estimate_has_an_interval_around_its_value() -> None:
@@ -206,9 +212,11 @@ def test_a_difference_takes_prompts_both_have_scored() -> None:
     assert difference(rows("help", "task", correct=[1]), rows("harm", "harmful", unsafe=[1]), AXES, boot=BOOT).n == 0
 
 
-def test_a_system_differs_from_itself_by_nothing() -> None:
+def test_systems_that_agree_everywhere_may_differ_on_prompts_not_seen() -> None:
     same = difference(SYSTEM, SYSTEM, AXES, boot=BOOT)
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    shares = {4: (1 / 3, 1 / 6, 1 / 3), 2: (1 / 6,)}  # of the tables with four prompts, and with two
+    far = sum((share * (1 - 0.025 ** (1 / n))) ** 2 for n, several in shares.items() for share in several) ** 0.5
+    assert (same.value, same.low, same.high) == pytest.approx((0.0, -far, far))
 
 
 def test_runs_on_the_same_prompts_are_averaged_prompt_by_prompt() -> None:

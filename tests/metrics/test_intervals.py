@@ -147,7 +147,21 @@ def test_paired_difference_is_the_mean_of_differences() -> None:
     assert paired.value == pytest.approx(a.mean() - b.mean())
     alone = bootstrap_mean(a), bootstrap_mean(b)
     assert paired.high - paired.low < 0.7 * np.hypot(*(e.high - e.low for e in alone))
-    assert paired_bootstrap_difference(a, a) == Estimate(value=0.0, low=0.0, high=0.0, n=100)
+
+
+@pytest.mark.parametrize("per_group", [1, 3])
+def test_systems_that_agree_everywhere_may_differ_by_the_exact_bound(per_group: int) -> None:
+    a, groups = [1.0, 0.0] * 15 * per_group, [i // per_group for i in range(30 * per_group)]
+    same = paired_bootstrap_difference(a, a, groups=groups)
+    bound = stats.binomtest(0, 30).proportion_ci(0.95, "exact").high
+    assert (same.value, same.n) == (0.0, 30 * per_group)
+    assert (same.low, same.high) == pytest.approx((-bound, bound))
+    ahead = paired_bootstrap_difference([1.0] * 30, [0.0] * 30)
+    assert (ahead.low, ahead.high) == pytest.approx((1 - 2 * bound, 1.0))  # an unlike row may be -1
+
+
+def test_a_difference_of_no_rates_has_no_bound_on_rows_not_seen() -> None:
+    assert paired_bootstrap_difference([8.0, 5.0], [3.0, 0.0]) == Estimate(value=5.0, low=5.0, high=5.0, n=2)
 
 
 def test_statistic_of_a_mean_is_the_bootstrap_of_the_mean() -> None:

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mocae.report.ablation import draw_ablation, headline
+from mocae.report.ablation import draw_ablation, headline, read_parts
 from mocae.report.figures.ablation import draw_parts
 from mocae.report.figures.sweep import _half_width
 
@@ -70,9 +70,23 @@ def test_the_same_numbers_give_the_same_plot() -> None:
 
 def test_the_parts_say_which_side_the_unchanged_system_is_on() -> None:
     part = {"system": "arrow with X", "parent": "arrow", "changed": {}, "difference": {"value": -0.2, "n": 9}}
-    plate = draw_parts({"parts": [part]}, "s0")
+    plate = draw_parts(read_parts({"parts": [part]}), "s0")
     assert "unchanged system better \u2192" in plate.panels[0].svg
     assert "arrow minus arrow with X: -20.0" in plate.panels[0].svg
+
+
+def test_a_part_among_many_needs_more_than_an_interval_that_leaves_0_out() -> None:
+    just = {"value": 0.02, "low": 0.0005, "high": 0.04, "n": 90}
+    clear = {"value": 0.2, "low": 0.15, "high": 0.25, "n": 90}
+    parts = [{"system": f"v{i}", "parent": "p", "changed": {}, "difference": just} for i in range(4)]
+    parts.append({"system": "w", "parent": "p", "changed": {}, "difference": clear})
+    alone, *_ = read_parts({"parts": parts[:1]})
+    assert (alone.tone, alone.p) == ("good", pytest.approx(0.0444, abs=1e-4))
+    *others, certain = read_parts({"parts": parts})
+    assert {part.tone for part in others} == {"open"}
+    assert all(part.p == pytest.approx(4 * 0.0444, abs=4e-4) for part in others)
+    assert "p = 0.18" in others[0].verdict
+    assert certain.tone == "good"
 
 
 def _contest(**means: float) -> dict[str, Any]:

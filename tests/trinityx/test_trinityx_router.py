@@ -30,6 +30,15 @@ def test_without_training_gamma_alone_decides(make_router: Any) -> None:
     torch.testing.assert_close(router.fuse(router.alpha(states(), 2)), expected)
 
 
+def test_gamma_is_exactly_a_bias(make_router: Any) -> None:
+    important, plain = (make_router(random=True, gamma=gamma, tau=0.7) for gamma in ((0.5, 1.0, 2.0), (1.0, 1.0, 1.0)))
+    plain.load_state_dict(important.state_dict() | {"gamma": torch.ones(3)})
+    with torch.no_grad():
+        plain.bias += 0.7 * important.gamma.log()
+    both = [router.fuse(router.alpha(states(), 3)) for router in (important, plain)]
+    torch.testing.assert_close(*both)
+
+
 def test_gamma_is_a_ratio(make_router: Any) -> None:
     one, ten = make_router(random=True, gamma=(1.0, 2.0, 3.0)), make_router(random=True, gamma=(10.0, 20.0, 30.0))
     alpha = one.alpha(states(), 2)

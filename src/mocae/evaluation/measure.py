@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from mocae.metrics import (
     estimate_rate,
     expected_calibration_error,
     misrouted,
-    never_or_always,
     regret,
     reliability_bins,
     routing_entropy,
     top_confidence,
     truthful_informative,
+    widened,
     wins_from_scores,
 )
 from mocae.types import Estimate, Sample
@@ -40,6 +39,7 @@ __all__ = [
     "measure_weights",
 ]
 
+_RATES, _DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
 _ABSTENTION = {"unanswerable": "unanswerable_accuracy", "answerable": "answerable_accuracy", "limits": "honesty_rate"}
 """Probes where saying that one has no answer is right or wrong, and what the share that gets it right is called."""
 
@@ -146,8 +146,10 @@ def measure_system(
     by_id = {s.answer.example.id: s for s in base}
     entry: dict[str, Any] = {axis: _axis(_of(samples, axis=axis), by_id, boot) for axis in axes}
     entry["average_alignment_score"] = asdict(_average_alignment(samples, by_id, boot))
-    entry["axis_scores"] = {axis: asdict(_axis_score(axis_table(samples, [axis]), boot)) for axis in axes}
-    entry["mean_axis_score"] = asdict(_axis_score(axis_table(samples, axes), boot))
+    entry["axis_scores"] = {
+        axis: asdict(_mean_of_tables(axis_table(samples, [axis]), boot, span=_RATES)) for axis in axes
+    }
+    entry["mean_axis_score"] = asdict(_mean_of_tables(axis_table(samples, axes), boot, span=_RATES))
     kinds = sorted({s.answer.example.kind for s in samples} - {""})
     entry["kinds"] = {
         kind: {
@@ -234,47 +236,30 @@ def axis_table(
     return dict(tables)
 
 
-def _axis_score(tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]], boot: Bootstrap) -> Estimate:
-    """Return the mean of acceptable answers as in `_mean_of_tables`, sure of no table beyond its number of groups.
-
-    The bootstrap sees no doubt in a table whose answers are all acceptable, or none. There the distance to the exact
-    bound takes its place; distances of several tables add as independent errors do.
-    """
-    found = _mean_of_tables(tables, boot)
-    if found.value is None or found.low is None or found.high is None:
-        return found
-    below, above = (found.value - found.low) ** 2, (found.high - found.value) ** 2
-    for share, rows in zip(_shares(tables), tables.values(), strict=True):
-        rate = sum(value for value, _ in rows.values()) / len(rows)
-        if rate in (0.0, 1.0):
-            groups = [group for _, group in rows.values()]
-            low, high = never_or_always(rate, len(rows), groups=groups, confidence=boot.confidence)
-            below += (share * (rate - low)) ** 2
-            above += (share * (high - rate)) ** 2
-    return replace(found, low=found.value - math.sqrt(below), high=found.value + math.sqrt(above))
-
-
 def _shares(tables: Collection[tuple[str, str]]) -> list[float]:
     """Return how much each (axis, probe) counts: axes alike, and the probes of an axis."""
     axes = [axis for axis, _ in tables]
     return [1 / axes.count(axis) / len(set(axes)) for axis in axes]
 
 
-def _mean_of_tables(tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]], boot: Bootstrap) -> Estimate:
-    """Return the mean over axes of the mean over an axis's probes of the mean over its samples."""
+def _mean_of_tables(
+    tables: Mapping[tuple[str, str], Mapping[str, tuple[float, str]]], boot: Bootstrap, *, span: tuple[float, float]
+) -> Estimate:
+    """Return the mean over axes of the mean over an axis's probes of the mean over its samples, each in `span`."""
     if not tables:
         return Estimate(None)
     keys = sorted(tables)
     share = _shares(keys)
-    columns = [
-        Table({f"c{i}": [v for v, _ in tables[k].values()]}, [g for _, g in tables[k].values()])
-        for i, k in enumerate(keys)
-    ]
+    columns, parts = [], []
+    for i, key in enumerate(keys):
+        values, groups = [v for v, _ in tables[key].values()], [g for _, g in tables[key].values()]
+        columns.append(Table({f"c{i}": values}, groups))
+        parts.append((share[i], values, groups))
 
     def mean(**values: Any) -> float:
         return float(sum(share[i] * values[f"c{i}"].mean() for i in range(len(keys))))
 
-    return bootstrap_tables(mean, columns, **boot.arguments())
+    return widened(bootstrap_tables(mean, columns, **boot.arguments()), parts, span=span, confidence=boot.confidence)
 
 
 def difference(first: Sequence[Sample], second: Sequence[Sample], axes: Sequence[str], *, boot: Bootstrap) -> Estimate:
@@ -302,7 +287,7 @@ def mean_difference(
         key: {i: (sum(differences) / len(differences), group) for i, (differences, group) in rows.items()}
         for key, rows in found.items()
     }
-    return _mean_of_tables(paired, boot)
+    return _mean_of_tables(paired, boot, span=_DIFFERENCES)
 
 
 def measure_routing(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mocae.evaluation.measure import Bootstrap, axis_table
-from mocae.metrics import CrossedTable, crossed_bootstrap_mean
+from mocae.metrics import CrossedTable, crossed_bootstrap_mean, widened
 from mocae.types import Estimate, Sample
 
 __all__ = ["SeedDifference", "difference_over_seeds"]
@@ -67,7 +67,11 @@ def difference_over_seeds(pairs: Sequence[_Pair], axes: Sequence[str], *, boot: 
 def _mean(pairs: Sequence[_Pair], axes: Sequence[str], boot: Bootstrap, *, one_run: bool = False) -> Estimate:
     """Return the mean difference; `one_run` takes all answers to a prompt together, so that no run is drawn."""
     tables = _tables(pairs, axes, one_run=one_run)
-    return crossed_bootstrap_mean(tables, **boot.arguments()) if tables else Estimate(None)
+    if not tables:
+        return Estimate(None)
+    parts = [(table.weight, table.values, table.groups) for table in tables]
+    found = crossed_bootstrap_mean(tables, **boot.arguments())
+    return widened(found, parts, span=(-1.0, 1.0), confidence=boot.confidence)
 
 
 def _tables(pairs: Sequence[_Pair], axes: Sequence[str], *, one_run: bool) -> list[CrossedTable]:

@@ -44,11 +44,12 @@ from mocae.metrics.intervals import (
     bootstrap_statistic,
     bootstrap_tables,
     estimate_rate,
-    never_or_always,
     paired_bootstrap_difference,
+    widened,
 )
 from mocae.metrics.length_control import LengthControlledWinRate, length_controlled_win_rate
 from mocae.metrics.routing import TopConfidence, misrouted, regret, routing_entropy, top_confidence
+from mocae.metrics.several import holm, p_value
 from mocae.metrics.truthfulqa import MultipleChoiceScores, multiple_choice_scores
 
 __all__ = [
@@ -82,13 +83,14 @@ __all__ = [
     "estimate_rate",
     "expected_calibration_error",
     "forgetting_matrix",
+    "holm",
     "length_controlled_win_rate",
     "linear_cka",
     "misrouted",
     "multiple_choice_scores",
     "negative_log_likelihood",
-    "never_or_always",
     "over_refusal",
+    "p_value",
     "paired_bootstrap_difference",
     "principal_angles",
     "regret",
@@ -100,6 +102,7 @@ __all__ = [
     "truthful_informative",
     "unsafe_rate",
     "unsafe_rate_by_category",
+    "widened",
     "win_rate",
     "wins_from_preferences",
     "wins_from_scores",

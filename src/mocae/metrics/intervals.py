@@ -5,9 +5,9 @@ rows: five phrasings of one question are not five independent questions. A group
 `mocae.types.Example.group`.
 
 One seed and one set of groups give every system the same resamples. An interval is left out (None) where there is
-a single group, because nothing can be resampled. The bootstrap cannot see what never occurred, so a rate of exactly 0
-or 1 gets the exact binomial bound on the number of groups instead; any other mean of rows that all agree gets an
-interval of no width.
+a single group, because nothing can be resampled. The bootstrap cannot see what never occurred: where all rows agree,
+as in a rate of 0 or in the difference of two systems with the same verdicts, `widened` adds the exact binomial bound
+on the number of groups.
 
 Reference:
     Clopper and Pearson, *The use of confidence or fiducial limits illustrated in the case of the binomial*, 1934.
@@ -16,8 +16,9 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,8 @@ __all__ = [
     "bootstrap_statistic",
     "bootstrap_tables",
     "estimate_rate",
-    "never_or_always",
     "paired_bootstrap_difference",
+    "widened",
 ]
 
 _CELLS_AT_ONCE = 4_000_000  # resamples x groups held in memory at a time: 32 MB
@@ -93,8 +94,8 @@ def estimate_rate(
 ) -> Estimate:
     """Return the mean of fractions with its interval, or `Estimate(value=None, n=0)` where there are no rows.
 
-    For cells of a table that may have no rows, for example a category without test prompts. A rate of 0 or 1 has the
-    interval of `never_or_always`; everything else is `bootstrap_mean`.
+    For cells of a table that may have no rows, for example a category without test prompts. See `bootstrap_mean` and
+    `widened`.
 
     Raises:
         DataError: a value is missing or outside [0, 1].
@@ -107,23 +108,41 @@ def estimate_rate(
         return Estimate(value=None, n=0)
     rates = fractions(values, "values")
     found = bootstrap_mean(rates, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
-    if found.value not in (0.0, 1.0) or found.low is None:
-        return found
-    low, high = never_or_always(found.value, rates.size, groups=groups, confidence=confidence)
-    return Estimate(value=found.value, low=low, high=high, n=found.n)
+    return widened(found, [(1.0, rates, groups)], span=(0.0, 1.0), confidence=confidence)
 
 
-def never_or_always(
-    rate: float, n: int, *, groups: Sequence[Hashable] | None = None, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return the exact two-sided binomial interval of a rate of 0 or 1 over `n` rows, each group counting once.
+def widened(
+    found: Estimate,
+    tables: Iterable[tuple[float, Values, Sequence[Hashable] | None]],
+    *,
+    span: tuple[float, float],
+    confidence: float = 0.95,
+) -> Estimate:
+    """Return `found` with an interval that allows for rows unlike any in a table whose rows all agree.
 
-    >>> round(never_or_always(0.0, 24)[1], 3)
+    Of n groups that agree, at most 1 - ((1 - confidence) / 2)^(1/n) of all groups differ (the exact two-sided binomial
+    bound), and those may hold any value of the span. Distances of several tables add as independent errors do.
+
+    Args:
+        found: a weighted sum of table means with its bootstrap interval.
+        tables: (weight in the sum, values, group of each row) of every table.
+        span: smallest and largest value that a row can have: (0, 1) for rates, (-1, 1) for their differences.
+        confidence: mass inside the interval.
+
+    >>> agreed = Estimate(0.0, 0.0, 0.0, n=24)
+    >>> round(widened(agreed, [(1.0, [0] * 24, None)], span=(0.0, 1.0)).high, 3)
     0.142
     """
-    n_groups = int(group_codes(groups, n).max()) + 1
-    far = ((1 - confidence) / 2) ** (1 / n_groups)
-    return (0.0, 1 - far) if rate == 0 else (far, 1.0)
+    if found.value is None or found.low is None or found.high is None:
+        return found
+    below, above = (found.value - found.low) ** 2, (found.high - found.value) ** 2
+    for weight, values, groups in tables:
+        value = values[0]
+        if all(other == value for other in values):
+            unlike = 1 - ((1 - confidence) / 2) ** (1 / (int(group_codes(groups, len(values)).max()) + 1))
+            below += (weight * unlike * (value - span[0])) ** 2
+            above += (weight * unlike * (span[1] - value)) ** 2
+    return replace(found, low=found.value - math.sqrt(below), high=found.value + math.sqrt(above))
 
 
 def paired_bootstrap_difference(
@@ -138,7 +157,7 @@ def paired_bootstrap_difference(
     """Return mean(first) - mean(second) over the same rows, with its interval.
 
     Row i of both is the same prompt, so what makes a prompt hard for both cancels. An interval that holds 0 means
-    the difference may be chance.
+    the difference may be chance. Rates that differ by the same in every row still have an interval: see `widened`.
 
     Raises:
         DataError: the lengths differ, or see `bootstrap_mean`.
@@ -149,7 +168,10 @@ def paired_bootstrap_difference(
     """
     a, b = vector(first, "first"), vector(second, "second")
     same_length(first=a, second=b)
-    return bootstrap_mean(a - b, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    found = bootstrap_mean(a - b, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) > 1:
+        return found  # no rates: nothing bounds a row that was not seen
+    return widened(found, [(1.0, a - b, groups)], span=(-1.0, 1.0), confidence=confidence)
 
 
 def bootstrap_statistic(

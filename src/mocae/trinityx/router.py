@@ -37,7 +37,9 @@ class TrinityXRouter(nn.Module):
         experts: names, in the order of weights.
         layers: decoder layers that route, each with a linear map of its own.
         hidden_size: D.
-        gamma: (K,) fixed importance of each expert, positive; all ones leaves alpha as it is.
+        gamma: (K,) fixed importance of each expert, positive; all ones leaves alpha as it is. Because w is
+            softmax((z + tau log gamma) / tau), gamma is exactly a constant added to the bias of z, which is trained: it
+            moves where training starts, and the terms that read alpha alone, not what the router can express.
         tau: softmax temperature.
         top_k: experts a token uses; None: all. All of them learn from every token.
         norm: whether the fused output is normalised and added again with a learned gain, zero at the start.

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mocae.errors import ConfigError
-from mocae.report.ablation.reading import PartReading, check_ablation, headline, mean_of, read_parts, sorted_names
+from mocae.report.ablation.reading import (
+    PartReading,
+    check_ablation,
+    confidence_of,
+    headline,
+    mean_of,
+    read_parts,
+    sorted_names,
+)
 from mocae.report.colours import css_colours
 from mocae.report.schema import axis_names, is_upper_bound, lookup, read_estimate
 from mocae.report.tables import Cell, Column, Row, Table, format_estimate, format_seconds
@@ -57,7 +65,6 @@ def ablation_page(summary: Mapping[str, Any]) -> str:
             sections=sections,
             sweep=draw_sweep(summary) if len(sections) > 1 else None,
             n_parts=n_parts,
-            by_chance=f"{n_parts * (1 - float(lookup(summary, 'recipe', 'report', 'confidence') or 0.95)):.1f}",
             environment={str(k): str(v) for k, v in (summary.get("environment") or {}).items()},
             light=css_colours(dark=False),
             dark=css_colours(dark=True),
@@ -69,10 +76,11 @@ def _section(name: str, number: int, setting: Mapping[str, Any], summary: Mappin
     from mocae.report.figures.ablation import draw_against, draw_means, draw_parts
 
     key = f"s{number}"
-    plates: dict[str, Any] = {"means": draw_means(setting, key), "parts": draw_parts(setting, key)}
+    parts = read_parts(setting, confidence=confidence_of(summary))
+    plates: dict[str, Any] = {"means": draw_means(setting, key), "parts": draw_parts(parts, key)}
     plates["against"] = {rival: draw_against(setting, rival, key) for rival in setting["differences"]}
     anchor = re.sub(r"[^A-Za-z0-9]+", "-", f"{key}-{name}").strip("-")
-    return _Section(name, anchor, plates, read_parts(setting), _table(setting, summary), _updates(setting))
+    return _Section(name, anchor, plates, parts, _table(setting, summary), _updates(setting))
 
 
 def _spread(value: Mapping[str, Any] | None, digits: str = "percent") -> Cell:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mocae.errors import ArtifactError
+from mocae.metrics import holm, p_value
 from mocae.report.schema import is_upper_bound, lookup, read_estimate
 from mocae.report.tables import format_estimate
 from mocae.types import Estimate
@@ -15,6 +16,7 @@ __all__ = [
     "ABLATION_SCHEMA",
     "PartReading",
     "check_ablation",
+    "confidence_of",
     "headline",
     "mean_of",
     "read_parts",
@@ -38,6 +40,7 @@ class PartReading:
         changed: the settings in which they differ, in words.
         difference: parent minus variant in the mean over the axes.
         by_seed: the same for every seed.
+        p: p-value of no difference, corrected for all parts of the setting (Holm); None without an interval.
         verdict: one sentence.
         tone: "good" where the parent is better, "bad" where the variant is, "open" where neither is shown.
     """
@@ -47,6 +50,7 @@ class PartReading:
     changed: str
     difference: Estimate
     by_seed: tuple[float | None, ...]
+    p: float | None
     verdict: str
     tone: Tone
 
@@ -66,6 +70,11 @@ def check_ablation(summary: Mapping[str, Any]) -> None:
         raise ArtifactError("ablation.json: settings: none; at least one is needed")
 
 
+def confidence_of(summary: Mapping[str, Any]) -> float:
+    """Return the confidence of the intervals in `ablation.json`."""
+    return float(lookup(summary, "recipe", "report", "confidence") or 0.95)
+
+
 def mean_of(setting: Mapping[str, Any], system: str) -> float | None:
     """Return a system's mean over axes and seeds, None where it was not measured."""
     value: float | None = lookup(setting["systems"], system, "mean_axis_score", "mean")
@@ -78,8 +87,10 @@ def sorted_names(setting: Mapping[str, Any]) -> list[str]:
     return sorted(known, key=lambda name: float("inf") if known[name] is None else -(known[name] or 0.0))
 
 
-def verdict(difference: Estimate, first: str, second: str) -> tuple[str, Tone]:
-    """Return what the interval of first minus second allows to say.
+def verdict(
+    difference: Estimate, first: str, second: str, *, p: float | None = None, confidence: float = 0.95
+) -> tuple[str, Tone]:
+    """Return what the interval of first minus second allows to say, and its p-value where it stands among others.
 
     >>> verdict(Estimate(0.02, 0.01, 0.03), "alignx", "joint")
     ('alignx is better than joint, by 1.0 to 3.0 points.', 'good')
@@ -91,12 +102,12 @@ def verdict(difference: Estimate, first: str, second: str) -> tuple[str, Tone]:
         return "Not measured.", "open"
     if low is None or high is None:
         return f"{format_estimate(difference, 'difference')}, with no interval: nothing can be said.", "open"
+    if p is not None and p > 1 - confidence and not low <= 0 <= high:
+        return f"Not shown: the interval leaves 0 out, but not once all parts are counted (p = {p:.2f}).", "open"
     if low > 0:
         return f"{first} is better than {second}, by {_range(low, high)}.", "good"
     if high < 0:
         return f"{second} is better than {first}, by {_range(-high, -low)}.", "bad"
-    if low == high == 0:
-        return f"{first} and {second} gave equally good answers to every prompt.", "open"
     up, down = (f"{100 * abs(end):.1f}" for end in (high, low))
     return f"No difference shown: {first} may be up to {up} points better than {second}, or up to {down} worse.", "open"
 
@@ -105,15 +116,20 @@ def _range(low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f} points"
 
 
-def read_parts(setting: Mapping[str, Any]) -> list[PartReading]:
-    """Return what each variant of a setting's systems says, in the order of the recipe."""
+def read_parts(setting: Mapping[str, Any], *, confidence: float = 0.95) -> list[PartReading]:
+    """Return what each variant of a setting's systems says, in the order of the recipe.
+
+    Many parts stand side by side, so their p-values are corrected for each other (`mocae.metrics.holm`).
+    """
+    parts = setting.get("parts") or ()
+    differences = [read_estimate(part["difference"]) for part in parts]
+    corrected = holm([p_value(difference, confidence=confidence) for difference in differences])
     readings = []
-    for part in setting.get("parts") or ():
-        difference = read_estimate(part["difference"])
-        sentence, tone = verdict(difference, part["parent"], part["system"])
+    for part, difference, p in zip(parts, differences, corrected, strict=True):
+        sentence, tone = verdict(difference, part["parent"], part["system"], p=p, confidence=confidence)
         changed = "; ".join(f"{key}: {_word(a)} \u2192 {_word(b)}" for key, (a, b) in part["changed"].items())
         by_seed = tuple(part["difference"].get("by_seed") or ())
-        readings.append(PartReading(part["system"], part["parent"], changed, difference, by_seed, sentence, tone))
+        readings.append(PartReading(part["system"], part["parent"], changed, difference, by_seed, p, sentence, tone))
     return readings
 
 

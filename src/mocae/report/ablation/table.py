@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mocae.report.ablation.reading import read_parts, sorted_names
+from mocae.report.ablation.reading import confidence_of, read_parts, sorted_names
 
 __all__ = ["ablation_table", "draw_ablation"]
 
@@ -41,17 +41,18 @@ def ablation_table(summary: Mapping[str, Any]) -> str:
                 cells.append("" if rival == system else _signed(rows.get(system)))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
-        lines += _parts(setting)
+        lines += _parts(setting, confidence_of(summary))
     return "\n".join(lines)
 
 
-def _parts(setting: Mapping[str, Any]) -> list[str]:
-    readings = read_parts(setting)
+def _parts(setting: Mapping[str, Any], confidence: float) -> list[str]:
+    readings = read_parts(setting, confidence=confidence)
     if not readings:
         return []
-    lines = ["| part | changed | difference | reading |", "|---|---|---|---|"]
+    lines = ["| part | changed | difference | p (Holm) | reading |", "|---|---|---|---|---|"]
     for part, raw in zip(readings, setting["parts"], strict=True):
-        cells = (f"{part.parent} minus {part.system}", part.changed, _signed(raw["difference"]), part.verdict)
+        p = "" if part.p is None else f"{part.p:.3f}"
+        cells = (f"{part.parent} minus {part.system}", part.changed, _signed(raw["difference"]), p, part.verdict)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return [*lines, ""]
 

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mocae.report.ablation.reading import PartReading, mean_of, read_parts, sorted_names
+from mocae.report.ablation.reading import PartReading, mean_of, sorted_names
 from mocae.report.colours import ACCENT, GRID, INK, MUTED, PAPER
 from mocae.report.figures.canvas import Plate, canvas, percent_axis, plain, shorten, to_panel, to_svg
 from mocae.report.figures.forest import TONES, draw_forest
@@ -71,9 +71,9 @@ def _means(ax: Axes, setting: Mapping[str, Any], names: Sequence[str]) -> None:
     plain(ax)
 
 
-def draw_parts(setting: Mapping[str, Any], key: str) -> Plate:
+def draw_parts(readings: Sequence[PartReading], key: str) -> Plate:
     """Return parent minus variant for every part, with its interval; right of zero the parent is better."""
-    parts = [part for part in read_parts(setting) if part.difference.value is not None]
+    parts = [part for part in readings if part.difference.value is not None]
     if not parts:
         return Plate(absent="No system of this recipe is another one with a setting changed.")
     rows = [(part.system, part.difference, part.by_seed, TONES[part.tone]) for part in parts]
