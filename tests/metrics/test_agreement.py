@@ -77,3 +77,12 @@ def test_refusals() -> None:
         auroc([0.1, 0.2], [1, 1])
     with pytest.raises(DataError, match=r"scores\[0\] = nan is missing"):
         auroc([None, 0.2], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [([1, 0], [True, False]), ([1.0, True], [1.0, 1.0]), ([1, 0], ["1", "0"])]
+)
+def test_labels_of_two_types_are_refused(first: list[Any], second: list[Any]) -> None:
+    for metric in (accuracy, balanced_accuracy, cohens_kappa):
+        with pytest.raises(DataError, match="labels are of several kinds"):
+            metric(first, second)

@@ -111,6 +111,53 @@ def test_agreement_of_two_raters(write: Write) -> None:
     assert found.n_unscored == 1
 
 
+@pytest.mark.parametrize(
+    ("judge", "label"),
+    [
+        ([1.0, 0.0, None], [1, 0, 1]),
+        (["1.0", "0.0", ""], ["1", "0", "1"]),
+        ([True, False, None], [1, 0, 0]),
+        (["True", "False", "nan"], ["true", "false", "true"]),
+        (["true", "false", None], [1, 0, 0]),
+        (["caf\u00e9", "te", None], ["cafe\u0301", "te", "te"]),
+        ([1, 2, None], ["1", "2.0", "none"]),
+    ],
+)
+def test_the_same_label_in_another_form_is_the_same_label(write: Write, judge: list[Any], label: list[Any]) -> None:
+    found = score_file("kappa", write([{"judge": a, "label": b} for a, b in zip(judge, label, strict=True)]))
+    assert (found.values["accuracy"], found.values["cohens_kappa"]) == (1, 1)
+    assert (found.n, found.n_unscored) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("judge", "label", "message"),
+    [
+        ([True, 1], [1, 0], "one rater has numbers and true or false in one column"),
+        ([True, False], [2, 0], "one rater has numbers and another true or false"),
+        (["yes", "no"], [1, 0], "one rater has numbers and another words"),
+        (["a", 1], ["a", 1], "one rater has numbers and words in one column"),
+        (["cut \ud83d", "a"], ["a", "a"], "line 1: column 'judge': got "),
+    ],
+)
+def test_labels_of_different_kinds_are_refused(write: Write, judge: list[Any], label: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        score_file("kappa", write([{"judge": a, "label": b} for a, b in zip(judge, label, strict=True)]))
+
+
+def test_none_is_a_category_among_words_and_missing_among_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("judge,label\nnone,none\nviolence,violence\nviolence,none\n,none\n")
+    found = score_file("kappa", path)
+    assert (found.n, found.n_unscored, found.values["accuracy"]) == (3, 1, pytest.approx(2 / 3))
+    assert "'none' is a label" in found.notes[0]
+
+
+@pytest.mark.parametrize(("metric", "rest"), [("auroc", {"prob": 0.5}), ("brier", {"prob": 0.5})])
+def test_a_column_of_labels_has_one_form(write: Write, metric: str, rest: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="line 2: column 'label': got True; expected one form in the column"):
+        score_file(metric, write([{"label": 1, **rest}, {"label": True, **rest}]))
+
+
 def test_truthful_informative_and_multiple_choice(write: Write) -> None:
     rows = [{"truthful": t, "informative": i} for t, i in ((1, 0), (1, 0), (0, 1), (0, 1))]
     values = score_file("truthful-informative", write(rows)).values

@@ -79,7 +79,9 @@ def cohens_kappa(first: Sequence[Any], second: Sequence[Any]) -> float:
     _check_labels(first, second)
     used = np.unique(np.concatenate([np.asarray(first), np.asarray(second)]))
     if used.size == 1:
-        raise DataError(f"both raters gave all {len(first)} rows the label {used[0]!r}; kappa needs a second label")
+        raise DataError(
+            f"both raters gave all {len(first)} rows the label {str(used[0])!r}; kappa needs a second label"
+        )
     return float(cohen_kappa_score(first, second))
 
 
@@ -114,9 +116,18 @@ def _check_labels(first: Sequence[Any], second: Sequence[Any]) -> None:
     if len(first) == 0:
         raise DataError("there are no labels; at least one row is needed")
     same_length(first=first, second=second)
+    kinds = {_kind(label) for label in (*first, *second)}
+    if len(kinds) > 1:  # True == 1 == 1.0 in Python, and numpy writes 1 as "1" beside words
+        raise DataError(f"labels are of several kinds, {' and '.join(sorted(kinds))}; write all in one form")
     for name, labels in (("first", first), ("second", second)):
         for i, label in enumerate(labels):
             if label is None or label != label:  # NaN differs from itself
                 raise DataError(
                     f"the {name} rater's label {i} is {label}; remove unscored rows and report their number"
                 )
+
+
+def _kind(label: Any) -> str:
+    if isinstance(label, bool | np.bool_):
+        return "true or false"
+    return "numbers" if label is None or isinstance(label, int | float | np.number) else "words"

@@ -34,8 +34,17 @@ from mocae.metrics import (
     unsafe_rate_by_category,
     win_rate,
 )
-from mocae.pipelines.score_table import ScoreTable, read_table
-from mocae.pipelines.score_values import flag, label, number, numbers, refusal_label, text_length
+from mocae.pipelines.score_table import MISSING, ScoreTable, read_table
+from mocae.pipelines.score_values import (
+    Label,
+    flag,
+    label,
+    number,
+    numbers,
+    one_kind,
+    refusal_label,
+    text_length,
+)
 
 __all__ = ["SCORES", "FileScore", "Scored", "score_file"]
 
@@ -299,7 +308,7 @@ def _truthful(table: ScoreTable, _: Settings) -> Scored:
 
 
 def _kappa(table: ScoreTable, _: Settings) -> Scored:
-    said, right = table.column("judge", str), table.column("label", str)
+    said, right, notes = _labels(table)
     both = [(a, b) for a, b in zip(said, right, strict=True) if a is not None and b is not None]
     if not both:
         raise DataError(f"none of {len(said)} rows has both labels")
@@ -309,7 +318,26 @@ def _kappa(table: ScoreTable, _: Settings) -> Scored:
         "balanced_accuracy": balanced_accuracy(first, second),
         "cohens_kappa": cohens_kappa(first, second),
     }
-    return Scored(values, len(both), len(said) - len(both))
+    return Scored(values, len(both), len(said) - len(both), notes=notes)
+
+
+def _labels(table: ScoreTable) -> tuple[list[Label | None], list[Label | None], list[str]]:
+    """Return the labels of both raters, comparable, and what a reader must know of them."""
+    missing = MISSING - {"none"}  # a category in many a file of words; no label where the others are numbers
+    raw = [
+        [None if str(value).strip().lower() in missing else value for value in table.column(name, _same, text=True)]
+        for name in ("judge", "label")
+    ]
+    bare = [[None if str(value).strip().lower() == "none" else value for value in column] for column in raw]
+    (said, right), kind = one_kind(*bare)
+    if raw == bare or kind != "words":
+        return said, right, []
+    (said, right), _ = one_kind(*raw)
+    return said, right, ["'none' is a label as the others; an empty cell is a missing one"]
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _multiple_choice(table: ScoreTable, _: Settings) -> Scored:

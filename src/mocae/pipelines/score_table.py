@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mocae.data.readers import place, read_rows
+from mocae.data.rows import half_character
 from mocae.errors import ConfigError, DataError, unknown_name
+from mocae.pipelines.score_values import kind_of
 
 __all__ = ["MISSING", "ScoreTable", "read_table"]
 
@@ -51,6 +53,7 @@ class ScoreTable:
             DataError: a row has no such column, or a value does not fit.
         """
         values: list[T | None] = []
+        kinds: set[str] = set()
         for number, row in self.rows:
             if not self._found(row, name):
                 raise DataError(
@@ -60,7 +63,12 @@ class ScoreTable:
             if value is None or value != value or (not text and str(value).strip().lower() in MISSING):
                 values.append(None)
                 continue
+            kinds |= set() if text else {kind_of(value)} - {"words"}
             try:
+                if len(kinds) > 1:  # 1, 1.0 and true are equal in Python, and not the same thing in a column
+                    raise ValueError("one form in the column: numbers, or true and false")
+                if half_character(value) is not None:
+                    raise ValueError("valid Unicode, not half a character")
                 values.append(read(value))
             except (TypeError, ValueError) as error:
                 raise DataError(
