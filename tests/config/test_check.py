@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mocae.config import parse_recipe, validate
+from mocae.config import parse_recipe, unreached_limits, validate
+from mocae.data import hash_fraction
 from mocae.errors import ConfigError
 from recipes_for_tests import small_recipe
 
@@ -213,3 +215,39 @@ def test_splits_that_share_rows_are_refused() -> None:
     del values["axes"][0]["test"]["hash_range"]
     with pytest.raises(ConfigError, match=r"axes.helpfulness.test.0.hash_range: got \[0.0, 1.0\], which overlaps"):
         check(values)
+
+
+def test_an_expert_that_never_sees_a_bare_prompt_is_told() -> None:
+    assert check(small_recipe(experts={"injection_rate": 1.0})) == []  # no axis injects anything
+    values = small_recipe(experts={"injection_rate": 1.0})
+    values["axes"][0]["injection"] = "Be brief."
+    (note,) = check(values)
+    assert note.startswith("experts.injection_rate: 1.0, so every training row carries the injected prompt")
+    assert check(values | {"experts": {}}) == []
+
+
+def test_a_file_that_teaches_judge_and_expert_is_told_and_refused_where_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    judges = [{"judge": "safety-classifier", "options": {"labelled": "a.jsonl"}}]
+    source = {"source": "beavertails", "path": "a.jsonl", "hash_range": [0.0, 0.8]}
+    (note,) = check(with_train(source, judges=judges, data_root=str(tmp_path)))
+    assert note.startswith("judges.0: 'safety-classifier' learns from 'a.jsonl', which trains axis 'helpfulness' too")
+    with pytest.raises(ConfigError, match=r"judges.0: 'safety-classifier' .* with all its prompts; give the"):
+        check(with_train(source | {"hash_range": None}, judges=judges, data_root=str(tmp_path)))
+
+
+def test_a_limit_no_split_can_reach_is_told_with_the_count(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Name number {i}.", "output": str(i)} for i in range(40)]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    source = {"source": "alpaca", "path": "a.json", "hash_range": [0.0, 0.5], "limit": 30}
+    recipe = parse_recipe(with_train(source, data_root=str(tmp_path)))
+    (note,) = unreached_limits(recipe)
+    n = sum(hash_fraction(row["instruction"]) < 0.5 for row in rows)
+    assert n < 30
+    assert note == (
+        f"axes.helpfulness.train.0.limit: 30 is never reached, its source has {n} rows with a hash in [0.0, 0.5)"
+    )
+    assert unreached_limits(parse_recipe(with_train(source | {"limit": n}, data_root=str(tmp_path)))) == []
+    assert unreached_limits(parse_recipe(with_train(source))) == []  # no data root: nothing to count
+    (tmp_path / "a.json").write_text("{}", encoding="utf-8")
+    assert "train.0: its rows could not be counted" in unreached_limits(recipe)[0]

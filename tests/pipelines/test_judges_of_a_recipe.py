@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mocae.config import parse_recipe
+from mocae.config import SourceConfig, parse_recipe
 from mocae.judges import JUDGES
 from mocae.pipelines.judges import make_judges
 from mocae.pipelines.rows import Rows
@@ -66,6 +66,16 @@ def test_judges_come_in_order_with_their_options(root: Path) -> None:
 def test_judges_are_kept_from_what_they_judge(root: Path) -> None:
     learner: Any = make_judges(recipe(root, LEARNER), rows()).judges[0]
     assert learner.excluded == {Example(prompt, "any", "task").id for prompt in ("t", "c")}
+
+
+def test_a_judge_does_not_learn_the_rows_an_expert_learns_from_the_same_file(root: Path) -> None:
+    shared = recipe(root, LEARNER)
+    axis = shared.axes[0].model_copy(
+        update={"train": (SourceConfig(source="table", path=Path("labels.jsonl"), hash_range=(0.0, 0.5)),)}
+    )
+    shared = shared.model_copy(update={"axes": (axis, *shared.axes[1:])})
+    learner: Any = make_judges(shared, rows()).judges[0]
+    assert learner.excluded == {Example(prompt, "any", "task").id for prompt in ("t", "c", "train")}
 
 
 def test_the_key_depends_on_all_that_changes_verdicts(root: Path) -> None:

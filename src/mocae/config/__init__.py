@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mocae.config.check import validate
+from mocae.config.check import limit_note, unreached_limits, validate
 from mocae.config.comparing import (
     ROUTED_SYSTEMS,
     ComparisonConfig,
@@ -64,10 +64,12 @@ __all__ = [
     "XLoraConfig",
     "dump_recipe",
     "find_recipe",
+    "limit_note",
     "load_recipe",
     "override_model",
     "parse_recipe",
     "rival_options",
     "shipped_recipes",
+    "unreached_limits",
     "validate",
 ]

@@ -1,7 +1,8 @@
-"""Whether what a recipe names is there: plug-ins, their options, data files. Reads no row and no weight.
+"""Whether what a recipe names is there: plug-ins, their options, data files. Reads no weight.
 
 Options are checked against the signature of the code that takes them. Where that code needs a package that is not
-installed (a policy needs torch), a note says what was not checked and which extra brings it.
+installed (a policy needs torch), a note says what was not checked and which extra brings it. `unreached_limits` alone
+reads rows.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from mocae.config.overrides import override_model
 from mocae.config.recipe import Recipe
 from mocae.config.rivals import TRAINED_SYSTEMS, rival_options, sharding_problem
 from mocae.config.training import AxisConfig, SourceConfig
-from mocae.data import SOURCES, checked_options
-from mocae.errors import ConfigError, PluginError, unknown_name
+from mocae.data import SOURCES, checked_options, read_source, select
+from mocae.errors import ConfigError, DataError, PluginError, unknown_name
 from mocae.extras import missing_extra
 from mocae.judges import JUDGES
 from mocae.prompts import FORMATS
 from mocae.registry import Registry
 
-__all__ = ["validate"]
+__all__ = ["limit_note", "unreached_limits", "validate"]
 
 _SPLITS = ("train", "calibration", "test")
 _GIVEN_TO_SOURCES = frozenset({"path", "axis", "on_bad_row"})
@@ -77,6 +78,14 @@ def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
     notes += unchecked
     notes += [f"{', '.join(keys)}: not checked; {reason}" for reason, keys in unseen.items()]
     problems += _overlaps(recipe)
+    if recipe.experts.injection_rate == 1 and any(axis.train and axis.injection for axis in recipe.axes):
+        notes.append(
+            "experts.injection_rate: 1.0, so every training row carries the injected prompt, and prompts are asked "
+            "without; an expert that never saw a bare prompt may not act on one. Give less than 1, such as 0.5"
+        )
+    learned, shared = _taught_twice(recipe)
+    problems += learned
+    notes += shared
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     return notes
@@ -167,6 +176,67 @@ def _system_problems(recipe: Recipe, system: SystemConfig, where: str) -> list[s
         if axis not in recipe.axis_names:
             problems.append(f"{where}.options.weights: {unknown_name('axis', axis, recipe.axis_names)}")
     return problems
+
+
+def unreached_limits(recipe: Recipe) -> list[str]:
+    """Return a note for every limit of a source that its file, where it is here, has too few rows to reach.
+
+    Reads the rows of sources with a limit; nothing of a hub.
+    """
+    notes = []
+    for key, _, source in _sources(recipe):
+        path = source.path
+        here = path is None or ((path.is_absolute() or recipe.data_root) and (recipe.data_path(path) or path).is_file())
+        if source.limit is None or source.source == "hub" or not here:
+            continue
+        axis = key.split(".")[1]
+        try:
+            read = read_source(
+                source.source,
+                recipe.data_path(path),
+                axis=axis,
+                on_bad_row=source.on_bad_row,
+                options=source.options,
+            )
+            notes += limit_note(key, source, len(select(read.examples, hash_range=source.hash_range)))
+        except DataError as error:
+            notes.append(f"{key}: its rows could not be counted: {error}")
+    return notes
+
+
+def limit_note(key: str, source: SourceConfig, n_rows: int) -> list[str]:
+    """Return a note where a source has fewer rows than its limit, else nothing.
+
+    >>> limit_note("axes.a.test.0", SourceConfig(source="table", limit=5), 3)
+    ['axes.a.test.0.limit: 5 is never reached, its source has 3 rows']
+    """
+    if source.limit is None or n_rows >= source.limit:
+        return []
+    part = f" with a hash in [{source.hash_range[0]}, {source.hash_range[1]})" if source.hash_range else ""
+    return [f"{key}.limit: {source.limit} is never reached, its source has {n_rows} rows{part}"]
+
+
+def _taught_twice(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Return problems and notes: a judge that learns from a file an expert is trained on would flatter the expert.
+
+    Judges are kept from the prompts of such an axis (`mocae.pipelines.judges`); where these are the whole file, nothing
+    is left to learn from.
+    """
+    problems, notes = [], []
+    for index, judge in enumerate(recipe.judges):
+        files = {value for value in judge.options.values() if isinstance(value, str)}
+        for axis in recipe.axes:
+            whole = [s for s in axis.train if str(s.path) in files]
+            if not whole:
+                continue
+            both = (
+                f"judges.{index}: {judge.judge!r} learns from {str(whole[0].path)!r}, which trains axis {axis.name!r}"
+            )
+            if any(s.limit is None and (s.hash_range or (0.0, 1.0)) == (0.0, 1.0) for s in whole):
+                problems.append(f"{both} with all its prompts; give the training a hash_range, or the judge a file")
+            else:
+                notes.append(f"{both} too; the judge gets the prompts alone that this axis is not trained on")
+    return problems, notes
 
 
 def _overlaps(recipe: Recipe) -> list[str]:

@@ -194,8 +194,8 @@ class ExpertsConfig(Config):
     """First adapted decoder layer, which is where the router reads; null: a third of the depth."""
     max_length: PositiveInt = 512
     """Longest training row in tokens. AlignX: 512."""
-    injection_rate: Fraction = 1.0
-    """Share of training rows that carry the injected prompt."""
+    injection_rate: Fraction = 0.5
+    """Share of training rows that carry the injected prompt; the others are as prompts are asked. The papers: 1.0."""
     objective: Literal["sft", "dpo"] = "sft"
     """sft: the responses; dpo: the response rather than the rejected one, for sources that give both."""
     preference: PreferenceConfig = PreferenceConfig()

@@ -116,18 +116,18 @@ def _check_labels(first: Sequence[Any], second: Sequence[Any]) -> None:
     if len(first) == 0:
         raise DataError("there are no labels; at least one row is needed")
     same_length(first=first, second=second)
-    kinds = {_kind(label) for label in (*first, *second)}
-    if len(kinds) > 1:  # True == 1 == 1.0 in Python, and numpy writes 1 as "1" beside words
-        raise DataError(f"labels are of several kinds, {' and '.join(sorted(kinds))}; write all in one form")
     for name, labels in (("first", first), ("second", second)):
         for i, label in enumerate(labels):
             if label is None or label != label:  # NaN differs from itself
                 raise DataError(
                     f"the {name} rater's label {i} is {label}; remove unscored rows and report their number"
                 )
+    kinds = {_kind(label) for label in (*first, *second)}
+    if len(kinds) > 1:  # True == 1 == 1.0 in Python, and numpy writes 1 as "1" beside words
+        raise DataError(f"labels are of several kinds, {' and '.join(sorted(kinds))}; write all in one form")
 
 
 def _kind(label: Any) -> str:
     if isinstance(label, bool | np.bool_):
         return "true or false"
-    return "numbers" if label is None or isinstance(label, int | float | np.number) else "words"
+    return "numbers" if isinstance(label, int | float | np.number) else "words"

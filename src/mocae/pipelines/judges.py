@@ -28,30 +28,40 @@ class Judges:
 def make_judges(recipe: Recipe, rows: Rows) -> Judges:
     """Return the judges in the recipe's order; those that learn never see prompts of the test and calibration splits.
 
+    A judge that learns from a file an axis is trained on does not see that axis's training prompts either.
+
     Raises:
         PluginError, ConfigError, DataError, ArtifactError: see `mocae.judges.build_judge`.
     """
     # Calibration too: a judge that knows those answers would teach the router a confidence it does not have on others.
-    excluded = sorted({row.id for row in (*rows.all_of("test"), *rows.all_of("calibration"))})
-    judges = []
+    asked = {row.id for row in (*rows.all_of("test"), *rows.all_of("calibration"))}
+    judges, excluded = [], []
     for config in recipe.judges:
         say(f"judge {config.judge}")
+        excluded.append(sorted(asked | _trained_on(recipe, rows, config)))
         judges.append(
             build_judge(
                 config.judge,
                 config.options,
                 data_root=recipe.data_root,
                 seed=recipe.seed,
-                exclude_prompts=excluded,
+                exclude_prompts=excluded[-1],
             )
         )
     inputs = {
         "judges": [config.model_dump() for config in recipe.judges],
         "files": list(_file_digests(recipe)),
         "seed": recipe.seed,
-        "excluded": excluded if any(map(_learns, recipe.judges)) else [],
+        "excluded": [ids if _learns(config) else [] for config, ids in zip(recipe.judges, excluded, strict=True)],
     }
     return Judges(judges, key_of(inputs))
+
+
+def _trained_on(recipe: Recipe, rows: Rows, config: JudgeConfig) -> set[str]:
+    """Return the training prompts of every axis that is trained on a file the judge learns from."""
+    files = {value for value in config.options.values() if isinstance(value, str)}
+    axes = [axis.name for axis in recipe.axes if any(str(source.path) in files for source in axis.train)]
+    return {row.id for axis in axes for row in rows.train[axis]}
 
 
 def _learns(config: JudgeConfig) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mocae.axes import probe
-from mocae.config import Recipe, SourceConfig
+from mocae.config import Recipe, SourceConfig, limit_note
 from mocae.data import SOURCES, check_disjoint, read_source, select
 from mocae.errors import DataError
 from mocae.evaluation import too_long
@@ -60,22 +60,27 @@ def read_rows_of(recipe: Recipe) -> Rows:
     """
     skipped = 0
 
-    def read(axis: str, sources: Sequence[SourceConfig]) -> list[Example]:
+    def read(axis: str, split: str, sources: Sequence[SourceConfig]) -> list[Example]:
         nonlocal skipped
         rows: list[Example] = []
-        for source in sources:
+        for index, source in enumerate(sources):
             path = recipe.data_path(source.path)
             # A source that draws its rows draws others for another seed, unless the recipe fixes it.
             drawn = "seed" in inspect.signature(SOURCES.get(source.source)).parameters
             options = {"seed": recipe.seed, **source.options} if drawn else source.options
             result = read_source(source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=options)
             skipped += result.n_skipped
-            rows += select(result.examples, hash_range=source.hash_range, limit=source.limit, seed=recipe.seed)
+            chosen = select(result.examples, hash_range=source.hash_range, limit=source.limit, seed=recipe.seed)
+            for note in limit_note(f"axes.{axis}.{split}.{index}", source, len(chosen)):
+                say(note)
+            rows += chosen
         return rows
 
-    train = {axis.name: read(axis.name, axis.train) for axis in recipe.axes}
-    calibration = {axis.name: _once(read(axis.name, axis.calibration)) for axis in recipe.axes if axis.calibration}
-    test = {axis.name: _once(read(axis.name, axis.test)) for axis in recipe.axes}
+    train = {axis.name: read(axis.name, "train", axis.train) for axis in recipe.axes}
+    calibration = {
+        axis.name: _once(read(axis.name, "calibration", axis.calibration)) for axis in recipe.axes if axis.calibration
+    }
+    test = {axis.name: _once(read(axis.name, "test", axis.test)) for axis in recipe.axes}
     rows = Rows(train, calibration, test, skipped)
     imported = {axis.name for axis in recipe.axes if axis.adapter is not None}
     trained = [(axis, found) for axis, found in train.items() if axis not in imported]

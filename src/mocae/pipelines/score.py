@@ -207,7 +207,7 @@ def _probabilities(table: ScoreTable) -> _Probabilities:
     # Where neither is there the error names the column that was asked for.
     binary = not table.has("probs") and "probs" not in table.renamed
     probs: list[Any] = table.column("prob", number) if binary else table.column("probs", numbers)
-    labels = table.column("label", label)
+    labels = table.column("label", label, one_form=True)
     kept = [i for i in range(len(probs)) if probs[i] is not None and labels[i] is not None]
     if not kept:
         raise DataError(f"{table.path}: none of {len(probs)} rows has both a probability and a label")

@@ -40,7 +40,9 @@ class ScoreTable:
         """Return whether any row has the column."""
         return any(self._found(values, name) for _, values in self.rows)
 
-    def column(self, name: str, read: Callable[[Any], T], *, text: bool = False) -> list[T | None]:
+    def column(
+        self, name: str, read: Callable[[Any], T], *, text: bool = False, one_form: bool = False
+    ) -> list[T | None]:
         """Return one value a row, None where the file says null or nothing.
 
         Args:
@@ -48,6 +50,7 @@ class ScoreTable:
                 level down: the score of `verdicts[name]` is found as well.
             read: a value that is there to what the metric needs; raises ValueError with what was expected.
             text: whether the column is free text, where "" and "none" are values.
+            one_form: whether numbers beside true or false are refused; they are equal in Python, and not one thing.
 
         Raises:
             DataError: a row has no such column, or a value does not fit.
@@ -63,9 +66,9 @@ class ScoreTable:
             if value is None or value != value or (not text and str(value).strip().lower() in MISSING):
                 values.append(None)
                 continue
-            kinds |= set() if text else {kind_of(value)} - {"words"}
+            kinds |= {kind_of(value)} if one_form else set()
             try:
-                if len(kinds) > 1:  # 1, 1.0 and true are equal in Python, and not the same thing in a column
+                if len(kinds) > 1:
                     raise ValueError("one form in the column: numbers, or true and false")
                 if half_character(value) is not None:
                     raise ValueError("valid Unicode, not half a character")
