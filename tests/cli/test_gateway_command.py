@@ -15,6 +15,7 @@ BACKEND = "http://127.0.0.1:8000/v1"
     ("words", "message"),
     [
         (["--backend", "ftp://127.0.0.1/v1"], "--backend 'ftp://127.0.0.1/v1': not an address; give one as http://"),
+        (["--backend", "http://me:pass@127.0.0.1/v1"], "--backend: a name or password stands before '127.0.0.1/v1'"),
         (["--backend", "foo"], "--backend 'foo': not an address"),
         (
             ["--backend", BACKEND, "--host", "0.0.0.0"],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError
 from mocae.export import Bundle, export_peft, export_vllm, load_chooser, write_manifest
+from mocae.models import count_tokens
 from run_for_tests import tiny_base
 
 ALPHA = torch.tensor([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]] * 2)
@@ -31,8 +33,21 @@ def test_more_than_the_model_can_read_is_not_read(exported: Path, monkeypatch: p
     chooser = load_chooser(exported)
     assert chooser.choose("a" * 256, is_chat=False).name
     monkeypatch.setattr(chooser.base.model, "forward", lambda **_: pytest.fail("it was read"))
-    with pytest.raises(DataError, match="the prompt has 257 tokens; the model's context is 256 tokens"):
+    with pytest.raises(DataError, match="the prompt has at least 257 tokens; the model's context is 256 tokens"):
         chooser.choose("a" * 257, is_chat=False)
+
+
+def test_a_text_of_megabytes_is_tokenised_only_until_it_is_too_long() -> None:
+    read: list[int] = []
+
+    def tokenizer(text: str, **_: object) -> SimpleNamespace:
+        read.append(len(text))
+        return SimpleNamespace(input_ids=[1, *text.split(" "), 2])
+
+    assert count_tokens(tokenizer, "a " * 500_000, enough=100) > 100
+    assert max(read) < 1_000
+    assert count_tokens(tokenizer, "a " * 50, enough=100) == 53
+    assert count_tokens(tokenizer, "a" * 500_000, enough=100) == 3  # one word may be as long as it likes
 
 
 def test_what_does_not_fit_is_refused(exported: Path, bundle: Bundle, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from mocae.export import (
     export_peft,
     export_vllm,
     merged_adapters,
+    prove_export,
     whole_folder,
     write_manifest,
 )
@@ -176,3 +179,38 @@ def test_an_export_of_the_embedded_base_loads_as_its_card_says(to: str, pocket: 
     for config in (tmp_path / "out").rglob("adapter_config.json"):
         named = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
         assert AutoConfig.from_pretrained(tmp_path / "out" / named).model_type == "llama"
+
+
+def _peft(bundle: Bundle, folder: Path, size: float) -> None:
+    export_peft(_scaled(bundle, size), folder, weights={"all": 1.0})
+
+
+def _merged(bundle: Bundle, folder: Path, size: float) -> None:
+    export_merged(_scaled(bundle, size), folder, weights={"all": 1.0})
+
+
+def _lorax(bundle: Bundle, folder: Path, size: float) -> None:
+    export_lorax(_scaled(bundle, size), folder)
+
+
+def _gguf(bundle: Bundle, folder: Path, size: float) -> None:
+    export_gguf(_scaled(bundle, size), folder)
+
+
+def _scaled(bundle: Bundle, size: float) -> Bundle:
+    experts = {
+        name: replace(expert, layers={m: replace(pair, B=size * pair.B) for m, pair in expert.layers.items()})
+        for name, expert in bundle.experts.items()
+    }
+    return replace(bundle, experts=experts)
+
+
+@pytest.mark.parametrize("write", [_peft, _merged, _lorax, _gguf])
+def test_an_export_in_which_experts_do_not_act_is_refused(bundle: Bundle, tmp_path: Path, write: Any) -> None:
+    plain = logits(bundle.base.model, IDS)
+    for size, folder in ((1.0, tmp_path / "acts"), (0.0, tmp_path / "idle")):
+        folder.mkdir()
+        write(bundle, folder, size)
+        with nullcontext() if size else pytest.raises(ModelMismatchError, match="changes nothing"):
+            prove_export(bundle, folder)
+    assert torch.equal(logits(bundle.base.model, IDS), plain)  # the base model is as before

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ def test_llama_cpp_gets_the_exact_weights(bundle: Bundle, tmp_path: Path, fake: 
     write_manifest(folder, bundle, to="gguf", details=export_gguf(bundle, folder))
     with in_front_of(fake, load_chooser(folder)) as client:
         client.post("/v1/completions", json={"prompt": "ccc"})
+    assert fake.bodies[-1]["cache_prompt"] is False  # it may hold keys and values of other weights
     scales = fake.bodies[-1]["lora"]
     assert [entry["id"] for entry in scales] == [0, 1, 2]
     assert [entry["scale"] for entry in scales] == pytest.approx(exact_weights(bundle, "ccc")[0].tolist(), abs=1e-5)
@@ -368,10 +370,77 @@ def test_errors_of_the_backend_are_passed_on_and_silence_is_a_502(chooser: Choos
     assert "does not answer" in shaped(answer)["message"]
 
 
+class Odd(httpx.AsyncBaseTransport):
+    """A backend that sets a cookie and answers with a status of its own."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.status, self.cookies = status, list[str | None]()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.cookies.append(request.headers.get("cookie"))
+        return httpx.Response(self.status, headers={"set-cookie": "client=one"}, content=self.pieces())
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        yield b"{}"
+
+
+def test_a_cookie_of_one_clients_answer_is_not_sent_with_anothers_request(chooser: Chooser) -> None:
+    backend = Odd()
+    app = create_gateway(chooser, "http://backend/v1", transport=backend)
+    with TestClient(app) as one:
+        assert one.post(TEXT, json={"prompt": "a"}).headers["set-cookie"] == "client=one"  # it is that client's own
+        one.cookies.clear()
+        one.post(TEXT, json={"prompt": "a"}, headers={"Cookie": "client=two"})
+        one.cookies.clear()
+        one.post(TEXT, json={"prompt": "a"})
+    assert backend.cookies == [None, "client=two", None]
+
+
+@pytest.mark.parametrize("status", [199, 600, 999])
+def test_a_status_that_is_none_of_http_is_a_502(chooser: Chooser, status: int) -> None:
+    with TestClient(create_gateway(chooser, "http://backend/v1", transport=Odd(status))) as client:
+        answer = client.post(TEXT, json={"prompt": "a"})
+    assert answer.status_code == 502
+    assert f"answers with status {status}" in shaped(answer)["message"]
+
+
+def test_clients_that_keep_their_streams_open_lock_nobody_out(chooser: Chooser) -> None:
+    streaming = FastAPI()
+
+    @streaming.post("/v1/completions")
+    async def answer(request: Request) -> Response:
+        async def forever() -> AsyncIterator[bytes]:
+            yield b"data: {}\n\n"
+            await asyncio.Future()
+
+        if (await request.json()).get("stream"):
+            return StreamingResponse(forever(), media_type="text/event-stream")
+        return JSONResponse({"choices": []})
+
+    body = b'{"prompt": "a", "stream": true}'
+    head = f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with ExitStack() as stack:
+        backend = stack.enter_context(live_app(streaming))
+        url = stack.enter_context(live_app(create_gateway(chooser, f"{backend}/v1")))
+        for _ in range(120):  # a pool of the client's default size holds 100
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)))
+            held.sendall(head.encode() + body)
+            assert held.recv(15) == b"HTTP/1.1 200 OK"
+        assert httpx.post(f"{url}{TEXT}", json={"prompt": "a"}, timeout=30).status_code == 200
+
+
 @pytest.mark.parametrize("address", ["localhost:8000", "ftp://127.0.0.1/v1", "http://", "http://[", "http://a:b", ""])
 def test_a_backend_needs_an_address(address: str, chooser: Chooser) -> None:
     with pytest.raises(ConfigError, match="not an address"):
         create_gateway(chooser, address)
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@127.0.0.1/v1", "https://token@host/v1"])
+def test_a_password_in_the_address_is_refused_and_not_repeated(address: str, chooser: Chooser) -> None:
+    with pytest.raises(ConfigError, match="MOCAE_BACKEND_KEY") as refused:
+        create_gateway(chooser, address)
+    assert "secret" not in str(refused.value)
+    assert "token" not in str(refused.value)
 
 
 def test_over_the_network_too(chooser: Chooser, fake: FakeServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,12 @@ def gateway(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="S", min=0.1, help="Longest silence of the backend.")
     ] = 600,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="S", min=0, help="How long the backend may take to start.")
+    ] = 600,
+    canary: Annotated[
+        bool, typer.Option("--canary/--no-canary", help="First ask the backend for proof that the experts act there.")
+    ] = True,
     grace: Annotated[float, typer.Option("--grace", metavar="S", min=0, help="Time to finish when stopped.")] = 20,
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="ID_OR_PATH", help="Where the base model lies now.")
@@ -47,22 +54,29 @@ def gateway(
 
     [bold]sh out/vllm/serve.sh --port 8000 & mocae gateway out/vllm --backend http://127.0.0.1:8000/v1[/bold]
 
+    Before it listens it asks the backend one prompt with each expert or mixture, and refuses to start where two answers
+    are alike: then the experts do not act there.
+
     A client's `Authorization` goes to the backend, unless the gateway has keys of its own. A key for the backend is
     read from MOCAE_BACKEND_KEY.
     """
     from mocae.export.chooser import load_chooser
-    from mocae.serving.gateway import backend_address, create_gateway
+    from mocae.serving.gateway import backend_address, create_gateway, prove_backend
     from mocae.serving.guard import Access
     from mocae.serving.listening import address_of, hosts_of, listen, open_socket, read_keys, refuse_open
 
     address, keys = backend_address(backend), read_keys(api_keys)
     refuse_open(host, keys, without_keys=no_keys)
+    key = os.environ.get("MOCAE_BACKEND_KEY") or None
     with open_socket(host, port) as opened:
+        chooser = load_chooser(folder, base_model=base_model, device=device)
+        if canary:
+            prove_backend(chooser, address, key=key, wait_s=wait, on_wait=partial(typer.echo, err=True))
         app = create_gateway(
-            load_chooser(folder, base_model=base_model, device=device),
+            chooser,
             address,
             access=Access(keys, hosts_of(host, keys, allow_host or ()), body_bytes=max_body),
-            backend_key=os.environ.get("MOCAE_BACKEND_KEY") or None,
+            backend_key=key,
             queue_size=queue_size,
             timeout_s=timeout,
         )

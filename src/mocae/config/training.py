@@ -53,6 +53,8 @@ class BaseConfig(Config):
 
     model: Annotated[str, Field(min_length=1)] | None
     """The word pocket, a folder, or a hub id; null: the environment variable MOCAE_BASE_MODEL."""
+    known_as: Annotated[tuple[str, ...], Sequence] = ()
+    """Other names of the same model: of a copy elsewhere, or one that an adapter gives as its base model."""
     revision: str | None = None
     """Branch, tag or commit on the hub; null: the newest."""
     dtype: Literal["auto", "bf16", "fp32", "fp16"] = "auto"

@@ -7,6 +7,7 @@ from mocae.export.hub import pull, push
 from mocae.export.lorax import export_lorax, merged_adapters
 from mocae.export.merged import export_merged
 from mocae.export.peft import export_peft
+from mocae.export.proof import prove_export
 from mocae.export.vllm import export_vllm, fit_code_book
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "load_chooser",
     "merged_adapters",
     "mixture_vector",
+    "prove_export",
     "pull",
     "push",
     "read_export",

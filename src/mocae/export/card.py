@@ -31,14 +31,17 @@ model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```""",
     "gguf": """```bash
-llama-server -m base.gguf {lora} --lora-init-without-apply --port 8000
+llama-server -m base.gguf {lora} --lora-init-without-apply --cache-ram 0 --port 8000
 ```
 
 Each request carries the weight of every adapter; `scales.json` has some, in the order of the command above:
 
 ```json
-{{"prompt": "...", "lora": [{{"id": 0, "scale": 0.7}}]}}
+{{"prompt": "...", "lora": [{{"id": 0, "scale": 0.7}}], "cache_prompt": false}}
 ```
+
+`--cache-ram 0` and `cache_prompt` keep what was read with one set of weights from a request with another
+(llama.cpp's issue 26207).
 
 `mocae gateway . --backend http://127.0.0.1:8000/v1` adds the router's exact weights to every request.""",
     "vllm": """```bash

@@ -14,7 +14,7 @@ from mocae.calibration import AlignXRouter
 from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError
 from mocae.experts import pooled_states
 from mocae.export.bundle import read_export
-from mocae.models import LoadedBase, base_fingerprint, context_length, decoder_layers, load_base
+from mocae.models import LoadedBase, base_fingerprint, context_length, count_tokens, decoder_layers, load_base
 from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, shape_weights, weights_vector
 from mocae.prompts import FORMATS, PromptFormat
 
@@ -68,6 +68,15 @@ class Chooser:
         """Names of the mixtures the backend knows, empty where it takes weights."""
         return () if self.book is None else self.book.names
 
+    @property
+    def proofs(self) -> dict[str, dict[str, Any]]:
+        """Fields of requests that a backend must answer differently, by name; the first is without experts."""
+        if self.book is not None:
+            return {"no expert": {}, **{name: {"model": name} for name in self.book.names}}
+        scales = {"no expert": [0.0] * len(self.experts)}
+        scales |= {name: [float(name == other) for other in self.experts] for name in self.experts}
+        return {name: {**_llama_cpp(each), "n_probs": 5} for name, each in scales.items()}
+
     def choose(
         self,
         prompt: str,
@@ -95,8 +104,8 @@ class Chooser:
         else:
             alpha = shape_weights(self._route(prompt, is_chat=is_chat), steer=self._factors(steer))
         if self.book is None:
-            scales = [{"id": i, "scale": round(w, 6)} for i, w in enumerate(alpha[0].tolist())]
-            return Choice(dict(zip(self.experts, alpha[0].tolist(), strict=True)), {"lora": scales}, "")
+            scales = [round(w, 6) for w in alpha[0].tolist()]
+            return Choice(dict(zip(self.experts, alpha[0].tolist(), strict=True)), _llama_cpp(scales), "")
         index = int(self.book.nearest(alpha)[0])
         mixed = dict(zip(self.experts, self.book.mixtures[index].tolist(), strict=True))
         return Choice(mixed, {"model": self.book.names[index]}, self.book.names[index])
@@ -120,9 +129,12 @@ class Chooser:
             return self.policy.route(PromptBatch([""], pooled))
 
     def _refuse_long(self, text: str) -> None:
-        n, context = len(self.base.tokenizer(text).input_ids), context_length(self.base.model)
+        context = context_length(self.base.model)
+        n = count_tokens(self.base.tokenizer, text, enough=context)
         if n > context:
-            raise DataError(f"the prompt has {n} tokens; the model's context is {context} tokens, so send less")
+            raise DataError(
+                f"the prompt has at least {n} tokens; the model's context is {context} tokens, so send less"
+            )
 
     def _factors(self, steer: Mapping[str, float] | None) -> torch.Tensor | None:
         if not steer:
@@ -173,6 +185,15 @@ def load_chooser(folder: Path, *, base_model: str | None = None, device: str | N
         prompt_format=FORMATS.get(manifest["prompt_format"]),
         book=book,
     )
+
+
+def _llama_cpp(scales: list[float]) -> dict[str, Any]:
+    """Return what llama.cpp's server must be sent: every adapter's weight, and no keys and values of other weights.
+
+    Its cache of prompts may hand the keys and values of one set of weights to a request with another
+    (github.com/ggml-org/llama.cpp/issues/26207, open).
+    """
+    return {"lora": [{"id": i, "scale": scale} for i, scale in enumerate(scales)], "cache_prompt": False}
 
 
 def keep_layers(base: LoadedBase, reading: Reading) -> None:

@@ -2,7 +2,7 @@
 
 from mocae.models.entering import StopForward, at_layer, layer_inputs
 from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_forward_name, mix_feed_forward
-from mocae.models.layers import context_length, decoder_layers, layer_index, linear_groups
+from mocae.models.layers import context_length, count_tokens, decoder_layers, layer_index, linear_groups
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base, without_library_bars
 from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS
@@ -20,6 +20,7 @@ __all__ = [
     "base_fingerprint",
     "can_resume",
     "context_length",
+    "count_tokens",
     "decoder_layers",
     "feed_forward",
     "feed_forward_name",

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from mocae.errors import ModelMismatchError
 
-__all__ = ["context_length", "decoder_layers", "layer_index", "linear_groups"]
+__all__ = ["context_length", "count_tokens", "decoder_layers", "layer_index", "linear_groups"]
 
+_SPECIAL = 8
+"""More tokens than a tokenizer adds around a text, or than a cut can change."""
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 
 
@@ -20,6 +22,20 @@ def context_length(model: Any) -> int:
     """Return the most tokens a model was made to read; a very large number where its configuration does not say."""
     config = model.config.get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+
+
+def count_tokens(tokenizer: Any, text: str, *, enough: int) -> int:
+    """Return the number of tokens of a text; of one with more than `enough`, a smaller number that is too large too.
+
+    Reading a text of megabytes takes gigabytes, so it is read from its beginning, in parts that double.
+    """
+    size = 4 * enough + _SPECIAL
+    while size < len(text):
+        n = len(tokenizer(text[:size], verbose=False).input_ids)
+        if n > enough + _SPECIAL:  # what was cut may join the last of them to fewer
+            return n - _SPECIAL
+        size *= 2
+    return len(tokenizer(text, verbose=False).input_ids)
 
 
 def decoder_layers(model: nn.Module, *, path: str | None = None) -> nn.ModuleList:

@@ -24,6 +24,7 @@ from mocae.export import (
     export_peft,
     export_vllm,
     mixture_vector,
+    prove_export,
     whole_folder,
     write_manifest,
 )
@@ -124,6 +125,7 @@ def export(
     with visible(progress), whole_folder(Path(out)) as folder:
         bundle = bundle_of(root, base_model=base_model, device=device)
         details = {"mocae": mocae.__version__, **_write(root, bundle, folder, to, chosen)}
+        prove_export(bundle, folder)
         manifest = write_manifest(folder, bundle, to=to, details=details)
         (folder / "README.md").write_text(export_card(manifest), encoding="utf-8")
         return write_manifest(folder, bundle, to=to, details=details)

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mocae.bank import load_peft, save_peft
+from mocae.bank import LoraWeights, load_peft, save_peft
 from mocae.bank.adapters import CONFIG_FILE, WEIGHTS_FILE
 from mocae.bank.build import bank_linears
 from mocae.bank.gates import Gates
-from mocae.config import ExpertsConfig, Recipe
-from mocae.errors import ConfigError
+from mocae.config import BaseConfig, ExpertsConfig, Recipe
+from mocae.errors import ConfigError, ModelMismatchError
 from mocae.experts import (
     LoraSpec,
     Optimisation,
@@ -31,7 +31,7 @@ from mocae.pipelines.store import Stage, Store, key_of
 from mocae.prompts import FORMATS
 from mocae.types import Example
 
-__all__ = ["Trainer", "adapter_folder", "first_expert_layer"]
+__all__ = ["Trainer", "adapter_folder", "first_expert_layer", "refuse_another_base"]
 
 
 def first_expert_layer(experts: ExpertsConfig, base: LoadedBase) -> int:
@@ -106,6 +106,7 @@ class Trainer:
         """
         source = adapter_folder(adapter)
         expert = load_peft(source, name=axis)
+        refuse_another_base(expert, self.recipe.base)
         bank_linears(self.base.model, {axis: expert}, gates=Gates(1))  # tells what does not fit before anything is run
         digests = {name: _digest(source / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
 
@@ -305,3 +306,26 @@ class Trainer:
 
 def _note(record: TrainingRecord, folder: Path) -> None:
     (folder / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+
+
+def refuse_another_base(expert: LoraWeights, base: BaseConfig) -> None:
+    """Do nothing if an adapter names no other base model: one of the same shape would take it, and answer nonsense.
+
+    Names are compared by their last part: that of a Hub id, or of a folder.
+
+    Raises:
+        ModelMismatchError: it names another one.
+    """
+    ours = (base.required_model(), *base.known_as)
+    if expert.base_model is None or _last_part(expert.base_model) in map(_last_part, ours):
+        return
+    raise ModelMismatchError(
+        f"expert {expert.name!r} was trained on {expert.base_model!r} (base_model_name_or_path in {CONFIG_FILE}), and "
+        f"base.model is {ours[0]!r}. Use that base model; if they are the same, say so: "
+        f"--set 'base.known_as=[{expert.base_model}]'"
+    )
+
+
+def _last_part(name: str) -> str:
+    """Return what tells models apart in a Hub id or a path."""
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].casefold()

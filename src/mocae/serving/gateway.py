@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -24,13 +25,14 @@ from starlette.types import ASGIApp
 
 from mocae.errors import ConfigError, PluginError, unknown_name
 from mocae.export.chooser import Choice, Chooser
+from mocae.serving.canary import prove
 from mocae.serving.errors import Overloaded
 from mocae.serving.failure import ApiError, error_body, install
 from mocae.serving.guard import Access, Guard
 from mocae.serving.schemas import MAX_TEXTS
 from mocae.serving.stream import client_left
 
-__all__ = ["MODEL_NAME", "backend_address", "create_gateway"]
+__all__ = ["MODEL_NAME", "backend_address", "create_gateway", "prove_backend"]
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +105,18 @@ def backend_address(given: str) -> str:
     """Return the address of a backend without a slash at its end.
 
     Raises:
-        ConfigError: it is no http address.
+        ConfigError: it is no http address, or holds a name or password, which would be seen in logs and in errors.
     """
     try:
         parts = urlsplit(given)
         is_address = parts.scheme in ("http", "https") and bool(httpx.URL(given).host) and parts.port != 0
     except (ValueError, httpx.InvalidURL):
         is_address = False
+    if "@" in given:
+        raise ConfigError(
+            f"--backend: a name or password stands before {given.rpartition('@')[2]!r}, for all to see; give the "
+            "address alone, and a key in MOCAE_BACKEND_KEY"
+        )
     if not is_address:
         raise ConfigError(f"--backend {given!r}: not an address; give one as http://127.0.0.1:8000/v1")
     return given.rstrip("/")
@@ -126,9 +133,7 @@ class _Backend:
 
     def __init__(self, address: str, key: str | None, *, keep_key: bool) -> None:
         self.address = address
-        self._headers = [(b"content-type", b"application/json")]
-        if key is not None:
-            self._headers.append((b"authorization", f"Bearer {_printable(key)}".encode()))
+        self._headers = [(b"content-type", b"application/json"), *_key_header(key)]
         self._dropped = _NOT_PASSED_ON if keep_key and key is None else _NOT_PASSED_ON | {b"authorization"}
         self.client: httpx.AsyncClient | None = None
 
@@ -155,6 +160,10 @@ class _Backend:
         try:
             request = self.client.build_request("POST", url, content=content, headers=headers)
             found = await self.client.send(request, stream=True)
+            if not 200 <= found.status_code <= 599:  # no server of ours can send it on
+                await found.aclose()
+                message = f"the backend {url} answers with status {found.status_code}, which is none of HTTP's"
+                raise ApiError(502, message, kind="api_error", code="bad_gateway")
             if found.headers.get("content-type", "").startswith("text/event-stream"):
                 response: Response = StreamingResponse(_events(found), found.status_code)
             else:
@@ -166,10 +175,34 @@ class _Backend:
         return response
 
 
-def _printable(key: str) -> str:
+def _key_header(key: str | None) -> list[tuple[bytes, bytes]]:
+    if key is None:
+        return []
     if not key.isascii() or not key.isprintable():
         raise ConfigError("MOCAE_BACKEND_KEY: not a key; accepted: plain characters")
-    return key
+    return [(b"authorization", f"Bearer {key}".encode())]
+
+
+def prove_backend(
+    chooser: Chooser, backend: str, *, key: str | None, wait_s: float, on_wait: Callable[[str], None]
+) -> None:
+    """Do nothing if the experts act in the backend, see `mocae.serving.canary`.
+
+    Raises:
+        ServingError: they do not, or it does not answer.
+    """
+    with httpx.Client(headers=_key_header(key), timeout=httpx.Timeout(max(wait_s, 60.0), connect=10.0)) as client:
+        prove(client, backend_address(backend), chooser.proofs, wait_s=wait_s, on_wait=on_wait)
+
+
+def _client(transport: httpx.AsyncBaseTransport | None, timeout_s: float) -> httpx.AsyncClient:
+    """Return the client of the backend: it keeps no cookies, and clients that read slowly take nobody's place."""
+    return httpx.AsyncClient(
+        transport=transport,
+        timeout=httpx.Timeout(timeout_s, connect=10.0),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
 
 
 def create_gateway(
@@ -202,7 +235,7 @@ def create_gateway(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(timeout_s, connect=10.0)) as client:
+        async with _client(transport, timeout_s) as client:
             behind.client = client
             yield
 
