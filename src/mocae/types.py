@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mocae.texts import split_thought, whole_text
+
 __all__ = ["Answer", "Estimate", "Example", "Sample", "Verdict", "prompt_id"]
 
 
@@ -54,13 +56,17 @@ class Example:
 class Answer:
     """What one system said to one example.
 
+    Thoughts are separated from the text here, once for all judges, and half a surrogate pair is replaced, see
+    `mocae.texts`. So `text` may be empty where a model has only thought.
+
     Attributes:
         example: what was asked.
-        text: the answer.
+        text: the answer, without thoughts.
         weights: of the experts, None for a system without.
         n_tokens: generated tokens.
         confidence: chance that the answer of the expert with the largest weight is acceptable, None where the system
             does not say.
+        thought: what the system thought before it answered, "" where it did not.
     """
 
     example: Example
@@ -68,6 +74,13 @@ class Answer:
     weights: Mapping[str, float] | None = None
     n_tokens: int = 0
     confidence: float | None = None
+    thought: str = ""
+
+    def __post_init__(self) -> None:
+        """Keep thoughts apart, and characters whole."""
+        thought, text = split_thought(whole_text(self.text))
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "thought", "\n\n".join(filter(None, (whole_text(self.thought), thought))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,11 @@ class Verdict:
     judge: str = ""
     raw: str = ""
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Keep characters whole: a judge's server may send half a surrogate pair."""
+        for name in ("label", "raw"):
+            object.__setattr__(self, name, whole_text(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,20 @@ def test_the_first_judge_that_scores_wins() -> None:
     assert {s.system for s in judged} == {"base"}
 
 
+def test_a_judge_is_asked_only_for_what_is_used() -> None:
+    first = Fixed("first", {"x": {"correct": 1.0}, "y": {"correct": None}})
+    second = Fixed("second", {text: {"correct": 0.0} for text in "xyz"})
+    asked: list[str] = []
+
+    def judge(answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        asked.extend(answer.text for answer in answers)
+        return Fixed.judge(second, answers)
+
+    second.judge, second.judgements = judge, ("correct",)  # type: ignore[method-assign,assignment]
+    judge_answers("base", answers("x", "y", "z"), [first, second])
+    assert asked == ["y", "z"]
+
+
 def test_what_nobody_scored_is_neither_acceptable_nor_not() -> None:
     silent = Fixed("silent", {"x": {"correct": None}})
     judged = judge_answers("base", answers("x", "y"), [silent, silent])

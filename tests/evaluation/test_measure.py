@@ -10,6 +10,7 @@ import mocae.data.honesty  # noqa: F401  # registers its probes
 from mocae.axes import probe as find_probe
 from mocae.errors import DataError
 from mocae.evaluation import Bootstrap, difference, mean_difference, measure_routing, measure_system, measure_weights
+from mocae.metrics import win_rate
 from mocae.types import Answer, Example, Sample, Verdict
 
 BOOT = Bootstrap(n_resamples=200, seed=3)
@@ -69,6 +70,21 @@ def test_a_case_worked_by_hand() -> None:
     assert entry["mean_axis_score"]["value"] == pytest.approx((0.5 + 0.625 + 0.5) / 3)
     assert entry["average_alignment_score"]["value"] == pytest.approx((0.5 + 0.5625 - 0.5) / 3)
     assert entry["mean_axis_score"]["n"] == entry["average_alignment_score"]["n"] + 4 == 14
+
+
+def test_a_win_is_over_the_reference_where_answers_are_compared_with_it() -> None:
+    """Two systems that always beat the reference both win always; a flip is half a win and not acceptable."""
+    judged = [sample("help", "task", str(i), win=win, correct=win > 0.5) for i, win in enumerate([1, 1, 0.5, 0])]
+    rest = [row for row in SYSTEM if row.answer.example.axis != "help"]
+    always = [*rows("help", "task", win=[1, 1, 1, 1], correct=[1, 1, 1, 1]), *rest]
+    for base in (always, [], judged):
+        entry = measure_system(always, base, AXES, boot=BOOT)
+        assert (entry["help"]["win_rate"]["value"], entry["win_rate_against"]) == (1.0, "reference")
+        assert entry["average_alignment_score"]["value"] == pytest.approx((1 + 0.5625 - 0.5) / 3)
+    entry = measure_system(judged, always, AXES, boot=BOOT)
+    assert values(entry["help"]) == {"win_rate": 0.625, "pass_rate": 0.5}
+    assert entry["help"]["win_rate"]["value"] == win_rate([1 + s.verdicts["win"].score for s in judged]).value  # type: ignore[operator]
+    assert measure_system(SYSTEM, BASE, AXES, boot=BOOT)["win_rate_against"] == "base"
 
 
 def test_saying_that_one_has_no_answer_is_measured_where_it_is_right_and_where_it_is_wrong() -> None:

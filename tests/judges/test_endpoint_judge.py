@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from endpoint_server import Failure, endpoint_server, reply_body
+from mocae.axes import probe
 from mocae.errors import ConfigError, JudgeError
 from mocae.judges import build_judge
 from mocae.judges.endpoint import (
@@ -31,7 +34,14 @@ def answers(n: int, probe: str = "question", **facts: Any) -> list[Answer]:
     return [Answer(Example(f"Question {i}?", "honesty", probe, facts=facts), f"answer {i}") for i in range(n)]
 
 
-def judge(base_url: str, prompt: str = "truthful", **options: Any) -> Any:
+def judge(base_url: str, prompt: str = "truthful", *, give_up_after: int | None = None, **options: Any) -> Any:
+    made: Any = _judge(base_url, prompt, **options)
+    if give_up_after is not None:
+        made._client.endpoint = replace(made._client.endpoint, give_up_after=give_up_after)
+    return made
+
+
+def _judge(base_url: str, prompt: str, **options: Any) -> Any:
     return build_judge("openai", {"prompt": prompt, "model": "test", "base_url": base_url, **FAST, **options})
 
 
@@ -139,24 +149,155 @@ def test_an_endpoint_that_refuses_stops_the_run_with_its_reason() -> None:
         assert sum(server.asked.values()) <= 2
 
 
-def test_an_endpoint_that_is_gone_stops_the_run_and_it_can_go_on(tmp_path: Path) -> None:
-    cache = str(tmp_path / "cache.jsonl")
-    alive = {"up": True}
+def test_an_endpoint_that_never_answers_stops_the_run() -> None:
+    with endpoint_server(lambda *_: Failure(503)) as server:
+        with pytest.raises(JudgeError, match=r"16 requests in a row got no reply .*the same command goes on"):
+            judge(server.base_url, max_retries=0, concurrency=1).judge(answers(60))
+        assert sum(server.asked.values()) in (16, 17)  # one may be on its way when the sixteenth has failed
+
+
+def test_an_endpoint_that_has_worked_loses_single_items_only_and_stops_trying_each_again(tmp_path: Path) -> None:
+    cache, broken = str(tmp_path / "cache.jsonl"), {"on": True}
 
     def behave(text: str, _: int) -> Any:
-        return "Verdict: yes" if number(text) < 5 or alive["up"] else Failure(503)
+        return Failure(503) if broken["on"] and 5 <= number(text) < 55 else "Verdict: yes"
 
     with endpoint_server(behave) as server:
-        alive["up"] = False
-        with pytest.raises(JudgeError, match=r"16 requests in a row got no reply .*the same command goes on"):
-            judge(server.base_url, cache=cache, max_retries=0, concurrency=1).judge(answers(60))
-        alive["up"] = True
-        asked = dict(server.asked)
+        judged = judge(server.base_url, cache=cache, concurrency=1).judge(answers(60))
+        assert [v["truthful"].score for v in judged] == [1] * 5 + [None] * 50 + [1] * 5
+        assert sum(server.asked.values()) == 60 + 16 * FAST["max_retries"]  # after 16 in a row, each once
+        broken["on"] = False
         judged = judge(server.base_url, cache=cache).judge(answers(60))
         assert all(v["truthful"].score == 1 for v in judged)
-        answered_before = [text for text in asked if number(text) < 5]
-        assert len(answered_before) == 5
-        assert all(server.asked[text] == 1 for text in answered_before)
+        assert all(server.asked[text] == 1 for text in server.asked if not 5 <= number(text) < 55)
+
+
+def test_an_endpoint_that_is_not_there_any_more_stops_the_run_and_it_can_go_on(tmp_path: Path) -> None:
+    with endpoint_server(lambda *_: "Verdict: yes") as server:
+        options = {"base_url": server.base_url, "max_retries": 0, "cache": str(tmp_path / "cache.jsonl")}
+        judge(**options).judge(answers(5))
+    with pytest.raises(JudgeError, match=r"16 requests in a row got no reply \(last: APIConnectionError"):
+        judge(**options).judge(answers(60))
+    assert all(v["truthful"].score == 1 for v in judge(**options).judge(answers(5)))
+
+
+FILTERED = b'{"error": {"message": "The prompt was filtered.", "param": "prompt", "code": "content_filter"}}'
+
+
+def withheld(content: str | None, finish: str = "content_filter", **message: Any) -> Failure:
+    """Return a whole reply with another content and reason to end."""
+    body = json.loads(reply_body(""))
+    body["choices"][0] |= {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    return Failure(200, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("failure", "label", "word"),
+    [
+        (Failure(400, FILTERED), "filtered", "The prompt was filtered"),
+        (Failure(403, b'{"error": {"message": "requires moderation: flagged for \\"x\\""}}'), "filtered", "moderation"),
+        (withheld(None), "filtered", "content_filter"),
+        (withheld("Verdict: y"), "filtered", "Verdict: y"),
+        (withheld(None, refusal="I will not judge this."), "filtered", "I will not judge this."),
+        (
+            Failure(400, b'{"error": {"message": "maximum context length is 9 tokens, max_tokens 300"}}'),
+            "refused",
+            "9 to",
+        ),
+        (withheld(None, "stop"), "no reply", "holds no text"),
+        (withheld("Verdict: yes", "length"), "cut off", "Verdict: yes"),
+        (withheld(None, "length", reasoning_content="Verdict: yes, or"), "cut off", "Verdict: yes, or"),
+    ],
+    ids=["400", "403", "null", "half", "refusal", "too-long", "no-text", "cut", "cut-in-thought"],
+)
+def test_what_is_wrong_with_one_item_costs_that_item_and_keeps_the_word(
+    failure: Failure, label: str, word: str
+) -> None:
+    """More of them in a row than would mean that the endpoint is gone."""
+    with endpoint_server(lambda text, _: failure if number(text) >= 2 else "Verdict: yes") as server:
+        judged = judge(server.base_url, concurrency=1, give_up_after=5).judge(answers(12))
+    assert [v["truthful"].score for v in judged] == [1] * 2 + [None] * 10
+    assert {v["truthful"].label for v in judged[2:]} == {f"unscored: {label}"}
+    assert word in judged[2]["truthful"].raw
+    if label in ("filtered", "refused"):
+        assert set(server.asked.values()) == {1}  # asking again does not change it
+
+
+def test_a_filter_that_withholds_everything_stops_nothing() -> None:
+    with endpoint_server(lambda *_: Failure(400, FILTERED)) as server:
+        judged = judge(server.base_url, give_up_after=5).judge(answers(12))
+    assert {v["truthful"].label for v in judged} == {"unscored: filtered"}
+
+
+def test_a_refusal_of_everything_stops_the_run_with_its_reason() -> None:
+    with endpoint_server(lambda *_: Failure(400, b'{"error": {"message": "messages: no"}}')) as server:
+        with pytest.raises(JudgeError, match=r"BadRequestError 400: .*messages: no.*; check base_url"):
+            judge(server.base_url).judge(answers(3))
+
+
+def test_a_thought_is_no_verdict_and_a_refusal_of_the_model_is_kept() -> None:
+    replies = ["<think>Verdict: yes?</think>Verdict: no", "Verdict: yes, or is it?</think>\n\nVerdict: no"]
+    apart = withheld("Verdict: no", "stop", reasoning_content="Verdict: yes?")
+    refused = withheld(None, "stop", refusal="I cannot say.")
+    with endpoint_server(lambda text, _: [*replies, apart, refused][number(text)]) as server:
+        judged = judge(server.base_url).judge(answers(4))
+    assert [v["truthful"].score for v in judged] == [0, 0, 0, None]
+    assert (judged[3]["truthful"].label, judged[3]["truthful"].raw) == ("unscored: unreadable", "I cannot say.")
+
+
+@pytest.mark.parametrize(
+    ("refused", "sent"),
+    [
+        (("max_tokens",), {"max_completion_tokens": 300, "temperature": 0.0}),
+        (("max_tokens", "max_completion_tokens"), {"temperature": 0.0}),
+        (("temperature",), {"max_tokens": 300}),
+        (("temperature", "max_tokens"), {"max_completion_tokens": 300}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("form", ["param", "detail", "words"])
+def test_a_parameter_that_a_server_does_not_take_is_renamed_or_left_out_and_told_once(
+    refused: tuple[str, ...], sent: dict[str, Any], form: str, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    def behave(text: str, _: int) -> Any:
+        body = next(b for b in reversed(server.bodies) if b["messages"][-1]["content"] == text)
+        bad = next((name for name in refused if name in body), None)
+        if bad is None:
+            return "Verdict: yes"
+        told = {
+            "param": {"error": {"message": "Unsupported parameter.", "param": bad, "code": "unsupported_parameter"}},
+            "detail": {"detail": [{"type": "extra_forbidden", "loc": ["body", bad], "msg": "Extra inputs"}]},
+            "words": {"error": {"message": f"{bad} is not supported by this model"}},
+        }[form]
+        return Failure(422 if form == "detail" else 400, json.dumps(told).encode())
+
+    with endpoint_server(behave) as server:
+        judged = judge(server.base_url, concurrency=3, give_up_after=2).judge(answers(9))
+        assert [v["truthful"].score for v in judged] == [1] * 9
+        body = server.bodies[-1]
+    assert {name: value for name, value in body.items() if name not in ("model", "messages")} == sent
+    told = capsys.readouterr().err + caplog.text
+    assert all(told.count(f"does not take {name!r}") == 1 for name in refused)
+
+
+def test_parameters_can_be_set_and_left_out() -> None:
+    with endpoint_server(lambda *_: "Verdict: yes") as server:
+        judge(server.base_url, parameters={"temperature": None, "seed": 3, "max_tokens": 9}).judge(answers(1))
+    assert {name: server.bodies[0].get(name) for name in ("temperature", "seed", "max_tokens")} == {
+        "temperature": None,
+        "seed": 3,
+        "max_tokens": 9,
+    }
+
+
+def test_half_a_character_is_replaced_and_the_cache_stays_readable(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.jsonl"
+    with endpoint_server(lambda *_: "so \ud83d\nVerdict: yes") as server:
+        verdict = judge(server.base_url, cache=str(cache)).judge(answers(1))[0]["truthful"]
+    assert (verdict.score, verdict.raw) == (1.0, "so \ufffd\nVerdict: yes")
+    kept = {"key": "a", "text": "x \ud83d", "prompt_tokens": 1, "completion_tokens": 1}  # written before
+    cache.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    assert ReplyCache(cache).get("a") == CachedReply("x \ufffd", 1, 1)
 
 
 def test_the_number_of_requests_in_flight_is_limited() -> None:
@@ -185,7 +326,9 @@ def test_comparisons_are_asked_in_both_orders_and_flips_are_seen() -> None:
         judged = judge(server.base_url, "win-rate").judge(answers(4, probe="task", reference="the reference"))
     found = [(v["win"].score, v["win"].label) for v in judged]
     assert found == [(0.5, "flipped"), (1.0, "win"), (0.5, "draw"), (None, "unscored: unreadable")]
-    assert [v["correct"] for v in judged] == [v["win"] for v in judged]
+    # A draw or a flip is no win: not correct, and so not acceptable.
+    assert [v["correct"].score for v in judged] == [0.0, 1.0, 0.0, None]
+    assert [probe("task").accepts(v) for v in judged] == [False, True, False, None]
     assert sum(server.asked.values()) == 8
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from mocae.errors import ConfigError
-from mocae.judges import JudgeQuality, build_judge
+from mocae.judges import JudgeQuality, build_judge, with_correct
 from mocae.judges.vote import VotingJudge
 from mocae.types import Answer, Example, Verdict
 
@@ -41,6 +41,20 @@ def test_the_majority_of_those_that_voted_counts(
     verdict = VotingJudge([Fixed(s) for s in scores]).judge([ANSWER])[0]["correct"]
     assert (verdict.score, verdict.label) == (score, label)
     assert all(f"fixed {s}" in verdict.raw for s in scores)
+
+
+def test_a_draw_of_answers_is_half_a_vote_for_each() -> None:
+    def compared(*wins: float) -> tuple[float | None, float | None]:
+        judges = [Fixed(win) for win in wins]
+        for judge in judges:
+            judge.judgements = ("win", "correct")
+            judge.judge = lambda answers, win=judge._score: [with_correct(Verdict(win)) for _ in answers]  # type: ignore[method-assign,misc]
+        verdicts = VotingJudge(judges).judge([ANSWER])[0]
+        return verdicts["win"].score, verdicts["correct"].score
+
+    assert compared(0.5, 0.5, 0.5) == (0.5, 0.0)  # flips are no votes for the answer
+    assert compared(1.0, 0.5, 0.5) == (2 / 3, 1 / 3)
+    assert compared(1.0, 1.0, 0.5) == (2.5 / 3, 2 / 3)
 
 
 def test_nobody_who_has_to_say_something_says_nothing() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from endpoint_server import EndpointServer, Failure, endpoint_server, reply_body
+from endpoint_server import Failure, endpoint_server, reply_body
+from evaluate_for_tests import N, own_suite, speak, target
 from mocae.cli import main
 from mocae.config import load_recipe
 from mocae.errors import ArtifactError, ConfigError, DataError, JudgeError
@@ -20,46 +21,9 @@ from mocae.pipelines.compare import compare
 from mocae.pipelines.evaluate import evaluate
 from mocae.pipelines.rows import read_rows_of
 from mocae.pipelines.seen import Seen, read_seen
-from mocae.pipelines.suite import Suite, load_suite, read_suite, suite_names, with_endpoint_judges
+from mocae.pipelines.suite import load_suite, read_suite, suite_names, with_endpoint_judges
 from mocae.pipelines.targets import EndpointTarget, artifact_target
 from mocae.report import comparison_page
-
-N = 24
-OWN_SUITE = """
-name: own
-version: 1
-description: a table
-axes:
-  - name: helpfulness
-    tests:
-      source: table
-      path: rows.jsonl
-      options: {probe: task, columns: {prompt: prompt}, facts: {reference: reference}}
-judges:
-  - judge: openai
-    options:
-      {prompt: win-rate, model: judge, base_url: URL, concurrency: 2, backoff_s: 0.001, max_retries: 1, timeout_s: SECS}
-generation: {max_new_tokens: 8}
-"""
-
-
-def own_suite(folder: Path, url: str, rows: list[dict[str, Any]] | None = None, timeout_s: float = 10.0) -> Suite:
-    given = rows or [{"prompt": f"Say {i}.", "reference": f"reference {i}"} for i in range(N)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
-    (folder / "own.yaml").write_text(OWN_SUITE.replace("URL", url).replace("SECS", str(timeout_s)), encoding="utf-8")
-    return load_suite(str(folder / "own.yaml"), [f"data_root={folder}"])
-
-
-def speak(text: str, _: int) -> str:
-    """Answer prompts, and judge in favour of what is not the reference."""
-    found = re.findall(r"<answer_.>\n(.*)\n</answer_.>", text)
-    if found:
-        return f"Verdict: {'B' if found[0].startswith('reference') else 'A'}"
-    return text.removeprefix("Say ")
-
-
-def target(server: EndpointServer) -> EndpointTarget:
-    return EndpointTarget(Endpoint("model", base_url=server.base_url, max_retries=1, backoff_s=0.001, concurrency=2))
 
 
 def test_a_server_is_evaluated_and_nothing_is_asked_twice(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,6 +54,16 @@ def evaluate(
         str | None,
         typer.Option("--judge-api-key-variable", metavar="NAME", help="The same, with the key of --judge-endpoint."),
     ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter", metavar="NAME=VALUE", help="Sent to --endpoint with every prompt; null leaves one out."
+        ),
+    ] = None,
+    judge_parameters: Annotated[
+        list[str] | None,
+        typer.Option("--judge-parameter", metavar="NAME=VALUE", help="The same, sent to --judge-endpoint."),
+    ] = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
 ) -> None:
@@ -73,11 +83,17 @@ def evaluate(
         raise ConfigError("eval: --judge-endpoint and --judge-model belong together; give both or none")
     loaded = load_suite(suite, settings or ())
     if judge_endpoint is not None and judge_model is not None:
-        options = {"api_key_variable": judge_api_key_variable} if judge_api_key_variable else {}
+        options: dict[str, Any] = {"parameters": _parameters("--judge-parameter", judge_parameters)}
+        if judge_api_key_variable:
+            options["api_key_variable"] = judge_api_key_variable
         loaded = with_endpoint_judges(loaded, base_url=judge_endpoint, model=judge_model, options=options)
-    elif judge_api_key_variable is not None:
-        raise ConfigError("eval: --judge-api-key-variable is the key of --judge-endpoint; give that too")
-    target = _target(artifact, model, endpoint, prompt_format, api_key_variable, out)
+    elif judge_api_key_variable is not None or judge_parameters:
+        raise ConfigError(
+            "eval: --judge-api-key-variable and --judge-parameter are for --judge-endpoint; give that too"
+        )
+    if parameters and endpoint is None:
+        raise ConfigError("eval: --parameter is for --endpoint; give that too")
+    target = _target(artifact, model, endpoint, prompt_format, api_key_variable, parameters, out)
     target.label = name or target.label
     result = run_suite(target, loaded, out=out, limit=limit, seed=seed, progress=progress)
     if as_json:
@@ -86,12 +102,27 @@ def evaluate(
         print_result(result.report, result.html_path)
 
 
+def _parameters(option: str, words: list[str] | None) -> dict[str, Any]:
+    """Return parameters of a completion by name, their values read as YAML.
+
+    Raises:
+        ConfigError: a word of another form.
+    """
+    from mocae.config.overrides import apply_override
+
+    values: dict[str, Any] = {}
+    for word in words or ():
+        apply_override(values, word, option=option)
+    return values
+
+
 def _target(
     artifact: Path | None,
     model: str | None,
     endpoint: str | None,
     prompt_format: str | None,
     api_key_variable: str | None,
+    parameters: list[str] | None,
     out: Path,
 ) -> Target:
     """Return what is evaluated.
@@ -121,7 +152,8 @@ def _target(
         key = None
         if api_key_variable is not None and not (key := os.environ.get(api_key_variable)):
             raise ConfigError(f"eval: --api-key-variable: the environment variable {api_key_variable!r} is not set")
-        return EndpointTarget(Endpoint(model, base_url=endpoint, api_key=key), cache=out / "answer-replies.jsonl")
+        end = Endpoint(model, base_url=endpoint, api_key=key, parameters=_parameters("--parameter", parameters))
+        return EndpointTarget(end, cache=out / "answer-replies.jsonl")
     if (artifact is None) is (model is None):
         raise ConfigError("eval: give one thing to evaluate: a folder a run has written, --model, or --endpoint")
     if artifact is not None:

@@ -22,19 +22,19 @@ _IDENTITIES = ("name", "judge", "source")
 """Keys by which an item of a list may be called instead of by its index."""
 
 
-def apply_override(data: dict[str, Any], override: str) -> Place:
+def apply_override(data: dict[str, Any], override: str, *, option: str = "--set") -> Place:
     """Set one value in `data`, in place, and return where.
 
     The part after `=` is YAML: `10`, `5e-4`, `null`, `[0.0, 0.5]`, `{split: test}`. An item of a list is
     called by its index (`axes.0`) or by its name (`axes.helpfulness`, `judges.refusal`). A missing mapping
-    on the way is made; whether its keys are known is checked with the recipe.
+    on the way is made; whether its keys are known is checked with the recipe. Messages name the `option`.
 
     Raises:
         ConfigError: no `=`, no key, or the key leads through something that has no parts.
     """
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
-    where = f"--set {override}"
+    where = f"{option} {override}"
     if not equals or not all(keys):
         raise ConfigError(f"{where}: not a setting. Accepted: key=value with a dotted key, as in experts.r=16")
     value = read_yaml(text, where)

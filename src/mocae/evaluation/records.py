@@ -39,6 +39,7 @@ class _SampleRecord(Record):
     group: str
     prompt: str
     answer: str
+    thought: str = ""
     weights: dict[str, float] | None
     confidence: _Score = None
     n_tokens: NonNegativeInt
@@ -58,7 +59,7 @@ class _SampleRecord(Record):
             source=self.source,
         )
         verdicts = {name: Verdict(**dict(verdict)) for name, verdict in self.verdicts.items()}
-        answer = Answer(example, self.answer, self.weights, self.n_tokens, self.confidence)
+        answer = Answer(example, self.answer, self.weights, self.n_tokens, self.confidence, self.thought)
         return Sample(self.system, answer, verdicts, self.acceptable)
 
 
@@ -74,6 +75,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "group": example.group,
         "prompt": example.prompt,
         "answer": sample.answer.text,
+        "thought": sample.answer.thought,
         "weights": dict(sample.answer.weights) if sample.answer.weights is not None else None,
         "confidence": sample.answer.confidence,
         "n_tokens": sample.answer.n_tokens,

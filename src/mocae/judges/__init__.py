@@ -6,6 +6,6 @@ options. Installed packages add their own under the entry point group `mocae.jud
 
 from __future__ import annotations
 
-from mocae.judges.base import JUDGES, Judge, JudgeQuality, build_judge, judge_each, unscored
+from mocae.judges.base import JUDGES, Judge, JudgeQuality, build_judge, judge_each, unscored, with_correct
 
-__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "unscored"]
+__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "unscored", "with_correct"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from mocae.metrics import accuracy, auroc, balanced_accuracy
 from mocae.registry import Registry
 from mocae.types import Answer, Verdict
 
-__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "unscored"]
+__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "unscored", "with_correct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +192,11 @@ def judge_each(
         else:
             judged.append({judgement: Verdict(verdict.score, verdict.label, judge, verdict.raw, seconds)})
     return judged
+
+
+def with_correct(win: Verdict) -> dict[str, Verdict]:
+    """Return the verdicts of a comparison with a reference: the "win", and "correct" where it is above one half."""
+    return {"win": win, "correct": win if win.score is None else replace(win, score=float(win.score > 0.5))}
 
 
 def unscored(error: Exception, *, judge: str) -> Verdict:

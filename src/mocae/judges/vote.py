@@ -16,8 +16,9 @@ __all__ = ["VotingJudge", "voting_judge"]
 class VotingJudge:
     """Judges by vote: each judge says yes (score of one half or more) or no, the score is the share of yes.
 
-    A judge whose verdict is unscored has no vote; fewer votes than `quorum`, or as many yes as no, is unscored. The
-    label tells the votes ("2 of 3"), `raw` each judge's verdict.
+    A judge whose verdict is unscored has no vote; fewer votes than `quorum`, or as many yes as no, is unscored. In
+    comparisons ("win") a draw or a flip, one half, is half a vote, and a tie is a draw. The label tells the votes ("2
+    of 3"), `raw` each judge's verdict.
 
     Args:
         judges: at least two.
@@ -47,18 +48,18 @@ class VotingJudge:
 
     def _vote(self, given: Sequence[Mapping[str, Verdict]]) -> dict[str, Verdict]:
         return {
-            name: self._count([verdicts[name] for verdicts in given if name in verdicts])
+            name: self._count([verdicts[name] for verdicts in given if name in verdicts], comparison=name == "win")
             for name in self.judgements
             if any(name in verdicts for verdicts in given)
         }
 
-    def _count(self, verdicts: Sequence[Verdict]) -> Verdict:
+    def _count(self, verdicts: Sequence[Verdict], *, comparison: bool) -> Verdict:
         scores = [verdict.score for verdict in verdicts if verdict.score is not None]
-        yes = sum(score >= 0.5 for score in scores)
+        yes = sum(0.5 if comparison and score == 0.5 else score >= 0.5 for score in scores)
         raw = "\n".join(f"{v.judge}: {'unscored' if v.score is None else f'{v.score:.3g}'} {v.label}" for v in verdicts)
         seconds = sum(verdict.seconds for verdict in verdicts)
-        label = f"{yes} of {len(scores)}"
-        if len(scores) < self._quorum or 2 * yes == len(scores):
+        label = f"{yes:g} of {len(scores)}"
+        if len(scores) < self._quorum or (2 * yes == len(scores) and not (comparison and scores)):
             return Verdict(None, f"unscored: {label}", self.name, raw, seconds)
         return Verdict(yes / len(scores), label, self.name, raw, seconds)
 

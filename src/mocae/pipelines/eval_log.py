@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ class _Answer(Record):
 
     id: str
     text: str
+    thought: str = ""
     weights: dict[str, float] | None
     n_tokens: NonNegativeInt
     seconds: NonNegativeFloat
@@ -56,7 +58,7 @@ class EvalLog:
     def answer(self, example: Example) -> Answer | None:
         """Return the answer to a prompt, None when it has not come yet."""
         row = self._answers.get(example.id)
-        return None if row is None else Answer(example, row.text, row.weights, row.n_tokens)
+        return None if row is None else Answer(example, row.text, row.weights, row.n_tokens, thought=row.thought)
 
     def add_answers(self, answers: Iterable[Answer], seconds: float) -> None:
         """Keep answers; they are on disk when this returns. `seconds` is what they took together."""
@@ -64,7 +66,8 @@ class EvalLog:
         rows = [
             _Answer(
                 id=a.example.id,
-                text=_whole(a.text),
+                text=a.text,
+                thought=a.thought,
                 weights=dict(a.weights) if a.weights else None,
                 n_tokens=a.n_tokens,
                 seconds=seconds / len(some),
@@ -88,21 +91,11 @@ class EvalLog:
     def add_verdicts(self, judge: str, given: Mapping[str, Mapping[str, Verdict]]) -> None:
         """Keep a judge's verdicts by prompt identity; they are on disk when this returns."""
         rows = [
-            _Verdicts(judge=judge, id=i, verdicts={name: _verdict(v) for name, v in verdicts.items()})
+            _Verdicts(judge=judge, id=i, verdicts={name: VerdictRecord(**asdict(v)) for name, v in verdicts.items()})
             for i, verdicts in given.items()
         ]
         _append(self._verdicts_path, rows)
         self._verdicts |= {(judge, row.id): row.verdicts for row in rows}
-
-
-def _whole(text: str) -> str:
-    """Return a text as UTF-8 can hold it: a server may send half a surrogate pair."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _verdict(verdict: Verdict) -> VerdictRecord:
-    texts = {name: _whole(getattr(verdict, name)) for name in ("label", "judge", "raw")}
-    return VerdictRecord(score=verdict.score, seconds=verdict.seconds, **texts)
 
 
 def _read(path: Path, schema: type[_RowT]) -> Iterator[_RowT]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,7 @@ def evaluate(
         log = EvalLog(store.root)
         answers = _answer(target, suite, rows.tests, log, seed)
         judges = _judges(suite, rows, store.root, seed)
-        samples = judge_answers(
-            target.label, answers, [_ask(judge, key, answers, log) for key, judge in judges.items()]
-        )
+        samples = judge_answers(target.label, answers, [_Logged(judge, key, log) for key, judge in judges.items()])
         choices = _choices(target, suite, rows.choices, store.root)
         report = _report(target, suite, rows, samples, list(judges.values()), choices, log, seed=seed, limit=limit)
         page = html_page(report)
@@ -158,39 +157,29 @@ def _with_cache(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {"judge": entry["judge"], "options": options}
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """A judge whose verdicts are known."""
+class _Logged:
+    """A judge whose verdicts are kept in the log, under `key`; only answers it has not judged are asked about."""
 
-    name: str
-    judgements: tuple[str, ...]
-    quality: Any
-    given: list[dict[str, Verdict]]
+    def __init__(self, judge: Judge, key: str, log: EvalLog) -> None:
+        self._judge, self._key, self._log = judge, key, log
+        self.name, self.judgements, self.quality = judge.name, judge.judgements, judge.quality
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
-        """Return them."""
-        return self.given
-
-
-def _ask(judge: Judge, key: str, answers: Sequence[Answer], log: EvalLog) -> Judge:
-    """Return the judge with its verdicts; only answers it has not judged are asked about."""
-    missing = [answer for answer in answers if log.verdicts(key, answer.example) is None]
-    with bar(len(missing), f"verdicts {judge.name}") as shown:
-        for start in range(0, len(missing), _CHUNK):
-            some = missing[start : start + _CHUNK]
-            said = judge.judge(some)
-            if len(said) != len(some):
-                raise JudgeError(f"judge {judge.name!r} gave {len(said)} verdicts on {len(some)} answers")
-            log.add_verdicts(key, {a.example.id: verdicts for a, verdicts in zip(some, said, strict=True)})
-            shown.advance(len(some))
-    given = [log.verdicts(key, answer.example) for answer in answers]
-    # A judge that has nothing to say about a kind of prompt has said so; it did not fail.
-    whole = [_unreached(judge) if verdicts is None else verdicts for verdicts in given]
-    return _Told(judge.name, judge.judgements, judge.quality, whole)
-
-
-def _unreached(judge: Judge) -> dict[str, Verdict]:
-    return {name: Verdict(None, "unscored: no reply", judge.name) for name in judge.judgements}
+        """Return the verdicts on each answer."""
+        missing = [answer for answer in answers if self._log.verdicts(self._key, answer.example) is None]
+        with bar(len(missing), f"verdicts {self.name}") as shown:
+            for start in range(0, len(missing), _CHUNK):
+                some = missing[start : start + _CHUNK]
+                said = self._judge.judge(some)
+                if len(said) != len(some):
+                    raise JudgeError(f"judge {self.name!r} gave {len(said)} verdicts on {len(some)} answers")
+                given = {answer.example.id: verdicts for answer, verdicts in zip(some, said, strict=True)}
+                self._log.add_verdicts(self._key, given)
+                shown.advance(len(some))
+        # A judge that has nothing to say about a kind of prompt has said so; it did not fail.
+        unreached = {name: Verdict(None, "unscored: no reply", self.name) for name in self.judgements}
+        held = (self._log.verdicts(self._key, answer.example) for answer in answers)
+        return [dict(unreached) if verdicts is None else verdicts for verdicts in held]
 
 
 def _choices(target: Target, suite: Suite, questions: Sequence[Example], root: Path) -> dict[str, Estimate]:
@@ -224,7 +213,7 @@ def _report(
 ) -> dict[str, Any]:
     boot = Bootstrap(seed=seed)
     axes = suite.axis_names
-    entry = measure_system(samples, _references(samples), axes, boot=boot)
+    entry = measure_system(samples, (), axes, boot=boot)
     if choices and suite.multiple_choice:
         entry[suite.multiple_choice.axis] |= {name: asdict(value) for name, value in choices.items()}
     n_tokens, seconds = sum(s.answer.n_tokens for s in samples), log.seconds()
@@ -261,16 +250,6 @@ def _report(
     }
 
 
-def _references(samples: Sequence[Sample]) -> list[Sample]:
-    """Return stand-ins for the reference answers of comparisons.
-
-    A comparison's score is the share of orders in which the system won, so the reference's is one half: above it a win,
-    at it (a draw, or a flip) one half, below it a loss. Tasks judged otherwise have no win rate.
-    """
-    half = Verdict(0.5)
-    return [replace(s, verdicts={"correct": half}) for s in samples if "win" in s.verdicts]
-
-
 def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
     mine = [{n: v for n, v in s.verdicts.items() if v.judge == judge.name} for s in samples]
     given = [v for verdicts in mine for name, v in verdicts.items() if not (name == "correct" and "win" in verdicts)]
@@ -305,7 +284,19 @@ def _notes(rows: SuiteRows, samples: Sequence[Sample], target: Target) -> list[s
         notes.append(f"{rows.n_repeated} rows repeated a prompt and were left out")
     if len(samples) < len(rows.tests):
         notes.append(f"{len(rows.tests) - len(samples)} prompts got no answer and are in no number")
-    return notes
+        if target.problem:
+            notes.append(f"last reason for no answer: {target.problem}")
+    thought = [sample.answer for sample in samples if sample.answer.thought]
+    if thought:
+        alone = sum(not answer.text for answer in thought)
+        notes.append(f"{len(thought)} answers came with a thought, which was not judged; {alone} are thought alone")
+    unscored = Counter(
+        (verdict.judge, verdict.label.removeprefix("unscored: "))
+        for sample in samples
+        for verdict in sample.verdicts.values()
+        if verdict.score is None and verdict.label.startswith("unscored: ")
+    )
+    return notes + [f"{judge}: {n} verdicts unscored: {why}" for (judge, why), n in sorted(unscored.items())]
 
 
 def _examples(label: str, samples: Sequence[Sample], per_kind: int = 3) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from mocae.types import Example
 
 __all__ = ["Suite", "SuiteRows", "load_suite", "read_suite", "suite_names", "with_endpoint_judges"]
 
-_ENDPOINT_PROMPTS = ("win-rate", "safety", "truthful", "informative", "abstains")
+_ENDPOINT_PROMPTS = ("win-rate", "safety", "refusal", "truthful", "informative", "abstains")
 
 
 class SuiteAxis(Config):
@@ -185,7 +185,7 @@ def read_suite(
 
 
 def with_endpoint_judges(suite: Suite, *, base_url: str, model: str, options: dict[str, Any] | None = None) -> Suite:
-    """Return the suite judged by a language model behind an endpoint; only refusals are still read locally.
+    """Return the suite judged by a language model behind an endpoint, in place of all its own judges.
 
     Args:
         suite: what is asked.
@@ -194,6 +194,5 @@ def with_endpoint_judges(suite: Suite, *, base_url: str, model: str, options: di
         options: further options of the judge `openai`.
     """
     shared = {"base_url": base_url, "model": model, **(options or {})}
-    judges = [JudgeConfig(judge="openai", options={"prompt": name, **shared}) for name in _ENDPOINT_PROMPTS]
-    local = [judge for judge in suite.judges if judge.judge in ("refusal", "pocket")]
-    return suite.model_copy(update={"judges": (*local, *judges)})
+    judges = tuple(JudgeConfig(judge="openai", options={"prompt": name, **shared}) for name in _ENDPOINT_PROMPTS)
+    return suite.model_copy(update={"judges": judges})

@@ -130,6 +130,8 @@ class EndpointTarget:
         self._client = EndpointClient(endpoint, cache=cache)
         self.label = self.base_model = endpoint.model
         self.identity: dict[str, Any] = {"base_url": endpoint.base_url, "model": endpoint.model}
+        if endpoint.parameters:
+            self.identity["parameters"] = dict(endpoint.parameters)
         self.problem = ""
 
     def answers(

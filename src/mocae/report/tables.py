@@ -168,7 +168,11 @@ def systems_table(report: Mapping[str, Any]) -> Table:
         estimates = [read_estimate(lookup(report["systems"][system], *path)) for system in systems]
         if all(e.value is None for e in estimates):
             continue
-        columns.append(Column(group, found.label, found.meaning, _arrow(found.higher_is_better)))
+        label = found.label
+        if name == "win_rate":
+            known = {lookup(report["systems"][system], "win_rate_against") for system in systems} - {None}
+            label += "".join(f" against {whom}" for whom in sorted(known))
+        columns.append(Column(group, label, found.meaning, _arrow(found.higher_is_better)))
         rivals = [not is_upper_bound(system) for system in systems]
         for row, cell in zip(cells, _column(estimates, name, rivals), strict=True):
             row.append(cell)

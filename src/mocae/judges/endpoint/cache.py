@@ -7,12 +7,13 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mocae.errors import JudgeError
 from mocae.files import parse_json
+from mocae.texts import whole_text
 
 __all__ = ["CachedReply", "ReplyCache", "reply_key"]
 
@@ -22,11 +23,16 @@ _log = logging.getLogger("mocae.judges")
 
 @dataclass(frozen=True, slots=True)
 class CachedReply:
-    """A model's text as it came, with its size in tokens (0 where the server does not say)."""
+    """A model's text as it came, with its size in tokens (0 where the server does not say).
+
+    `finish` is why it ended, in the server's word; `first` holds log-probabilities of the likeliest first tokens.
+    """
 
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    finish: str = ""
+    first: Mapping[str, float] = field(default_factory=dict)
 
 
 def reply_key(request: Mapping[str, Any]) -> str:
@@ -100,9 +106,15 @@ class ReplyCache:
                 continue
             try:
                 row = parse_json(line)
-                reply = CachedReply(str(row["text"]), int(row["prompt_tokens"]), int(row["completion_tokens"]))
+                reply = CachedReply(
+                    whole_text(str(row["text"])),
+                    int(row["prompt_tokens"]),
+                    int(row["completion_tokens"]),
+                    str(row.get("finish", "")),
+                    {str(token): float(value) for token, value in row.get("first", {}).items()},
+                )
                 self._replies[str(row["key"])] = reply
-            except (ValueError, KeyError, TypeError, OverflowError):
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                 damaged += 1
         if damaged:
             _log.warning("%s: %d damaged lines passed over; these replies are asked for again", path.name, damaged)

@@ -15,13 +15,23 @@ from typing import Any
 
 from mocae.errors import JudgeError
 from mocae.judges.endpoint.cache import CachedReply, ReplyCache, reply_key
+from mocae.judges.endpoint.refusals import (
+    ContentFiltered,
+    NoText,
+    Refusal,
+    refusal,
+    refused_parameter,
+    server_word,
+)
+from mocae.progress import say
+from mocae.texts import whole_text
 
 __all__ = ["Asked", "Endpoint", "EndpointClient", "Messages", "Usage"]
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]] | str
+"""Messages of a chat, or a text that the model continues as it stands."""
 
-_NO_USE = (400, 401, 403, 404, 422)
-"""Statuses that asking again does not change."""
+_OTHER_WORD = {"max_tokens": "max_completion_tokens"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,9 @@ class Endpoint:
         timeout_s: longest silence of the server, in seconds.
         max_retries: attempts after the first one fails.
         backoff_s: wait before the first retry; doubles, up to a minute, unless the server says how long.
-        give_up_after: requests that may fail in a row, with all their retries, before the endpoint counts as gone.
+        give_up_after: requests that may fail in a row, with all their retries, before the endpoint counts as gone,
+            see `EndpointClient.ask`.
+        parameters: of every completion, over those that a caller asks for; None leaves one out.
         prompt_price: per million prompt tokens, in any currency.
         completion_price: per million completion tokens.
     """
@@ -52,17 +64,38 @@ class Endpoint:
     give_up_after: int = 16
     prompt_price: float | None = None
     completion_price: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What came of one request: `text` is None when it failed, and `error` says how."""
+    """What came of one request.
+
+    Attributes:
+        text: of the reply; None when there is none.
+        error: why there is none, in the server's words.
+        cached: the reply was there already.
+        seconds: time it took.
+        n_tokens: of the reply.
+        failure: what that says; all but "filtered" and "refused" may be asked again.
+        cut: the reply ended at its limit of tokens.
+        first: log-probabilities of the likeliest first tokens, where they were asked for and the server tells them.
+    """
 
     text: str | None
     error: str = ""
     cached: bool = False
     seconds: float = 0.0
     n_tokens: int = 0
+    failure: Refusal | None = None
+    cut: bool = False
+    first: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, reply: CachedReply, *, cached: bool = False, seconds: float = 0.0) -> Asked:
+        """Return what came of a request that got a reply."""
+        cut = reply.finish == "length"
+        return cls(reply.text, "", cached, seconds, reply.completion_tokens, None, cut, reply.first)
 
 
 @dataclass(slots=True)
@@ -72,7 +105,7 @@ class Usage:
     Attributes:
         requests: sent, retries among them.
         answered: replies received.
-        failed: requests without a reply after all retries.
+        failed: requests without a reply after all retries, what a filter withheld among them.
         cached: replies taken from the cache.
         prompt_tokens: as the server counts them, cached replies left out.
         completion_tokens: likewise.
@@ -105,6 +138,8 @@ class EndpointClient:
         self._cache = ReplyCache(cache)
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
+        self._worked = len(self._cache) > 0
+        self._refused: set[str] = set()  # parameters that the server does not take
         self._jitter = random.Random(0)
         # None lets the client look into the environment; the client insists on a key where none is wanted.
         from_environment = endpoint.base_url is None and "OPENAI_API_KEY" in os.environ
@@ -120,10 +155,16 @@ class EndpointClient:
             parameters: of the completion (temperature, max_tokens, seed, ...).
             tag: anything else the reply depends on, such as the hash of a prompt file; part of the cache key.
 
+        A parameter that the server does not take is renamed or left out, once for all requests, and that is told. What
+        is wrong with one request, its content or its length, costs this request only.
+
         Raises:
-            JudgeError: the endpoint refuses to be used (key, model, parameters), or nothing has come from it for many
-                requests. Replies received until then are in the cache.
+            JudgeError: the endpoint refuses to be used (key, model), nothing has ever come from it for `give_up_after`
+                requests in a row or for all of these, or it is not there any more. Replies received until then are in
+                the cache.
         """
+        merged = {**parameters, **self.endpoint.parameters}
+        parameters = {name: value for name, value in merged.items() if value is not None}
         keys = [self.key(messages, parameters, tag) for messages in requests]
         futures: dict[str, Future[Asked]] = {}
         found: dict[str, Asked] = {}
@@ -134,7 +175,7 @@ class EndpointClient:
                     if key in found or key in futures:
                         continue
                     if kept is not None:
-                        found[key] = Asked(kept.text, cached=True, n_tokens=kept.completion_tokens)
+                        found[key] = Asked.of(kept, cached=True)
                         self.usage.cached += 1
                     else:
                         futures[key] = pool.submit(self._ask_one, key, messages, parameters)
@@ -142,6 +183,9 @@ class EndpointClient:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        refused = next((asked.error for asked in found.values() if asked.failure == "refused"), None)
+        if refused is not None and not self._worked:
+            raise self._unusable(refused)
         return [found[key] for key in keys]
 
     def usage_before(self, requests: Sequence[Messages], *, parameters: Mapping[str, Any], tag: str = "") -> Usage:
@@ -160,52 +204,82 @@ class EndpointClient:
     def key(self, messages: Messages, parameters: Mapping[str, Any], tag: str) -> str:
         """Return the identity of a request in the cache: server, model, prompt file, parameters and text."""
         asked = {"base_url": self.endpoint.base_url, "model": self.endpoint.model, "tag": tag}
-        return reply_key({**asked, "parameters": dict(parameters), "messages": [dict(m) for m in messages]})
+        said = messages if isinstance(messages, str) else [dict(m) for m in messages]
+        return reply_key({**asked, "parameters": dict(parameters), "messages": said})
 
     def _ask_one(self, key: str, messages: Messages, parameters: Mapping[str, Any]) -> Asked:
         started = time.perf_counter()
-        error = ""
-        for attempt in range(self.endpoint.max_retries + 1):
+        attempt = 0
+        while True:
             with self._lock:
                 self.usage.requests += 1
-            wait: float | None = None
+                sent = {word: value for name, value in parameters.items() if (word := self._word(name)) is not None}
             try:
-                reply = self._send(messages, parameters)
+                reply = self._send(messages, sent)
             except Exception as failure:  # the server and the client may raise anything; the kind decides
-                status = getattr(failure, "status_code", None)
-                error = _told(failure)
-                if status in _NO_USE:
-                    raise JudgeError(
-                        f"endpoint {self.where}: model {self.endpoint.model!r}: {error}; check base_url, model, "
-                        "api_key and parameters"
-                    ) from failure
-                wait = _retry_after(failure)
+                if self._reworded(failure, sent):
+                    continue
+                kind, error, wait = refusal(failure), server_word(failure), _retry_after(failure)
+                if kind == "unusable":
+                    raise self._unusable(error) from failure
             else:
                 self._count(key, reply)
                 self._cache.put(key, reply)
-                seconds = time.perf_counter() - started
-                return Asked(reply.text, seconds=seconds, n_tokens=reply.completion_tokens)
-            if attempt < self.endpoint.max_retries:
-                time.sleep(wait if wait is not None else self._backoff(attempt))
-        return self._failed(error, time.perf_counter() - started)
+                return Asked.of(reply, seconds=time.perf_counter() - started)
+            retries = self.endpoint.max_retries if self._failed_in_a_row < self.endpoint.give_up_after else 0
+            if kind in ("filtered", "refused") or attempt >= retries:
+                return self._failed(kind, error, time.perf_counter() - started)
+            time.sleep(wait if wait is not None else self._backoff(attempt))
+            attempt += 1
 
     def _send(self, messages: Messages, parameters: Mapping[str, Any]) -> CachedReply:
-        asked: list[Any] = [dict(m) for m in messages]
-        completion: Any = self._client.chat.completions.create(
-            model=self.endpoint.model, messages=asked, **dict(parameters)
-        )
+        model = self.endpoint.model
+        completion: Any
+        if isinstance(messages, str):
+            completion = self._client.completions.create(model=model, prompt=messages, **dict(parameters))
+        else:
+            asked: list[Any] = [dict(m) for m in messages]
+            completion = self._client.chat.completions.create(model=model, messages=asked, **dict(parameters))
         # A server may answer 200 with anything; only text in the place of the text is a reply.
         choices = getattr(completion, "choices", None)
-        text = choices[0].message.content if choices else None
-        if not isinstance(text, str):
-            raise ValueError("the reply holds no choices[0].message.content")
+        if not choices:
+            raise ValueError("the reply holds no choices[0]")
         usage = getattr(completion, "usage", None)
         prompt, completed = (getattr(usage, name, 0) or 0 for name in ("prompt_tokens", "completion_tokens"))
-        return CachedReply(text, int(prompt), int(completed))
+        return CachedReply(
+            whole_text(_text(choices[0])),
+            int(prompt),
+            int(completed),
+            finish=str(getattr(choices[0], "finish_reason", None) or ""),
+            first=_first_tokens(choices[0]),
+        )
+
+    def _reworded(self, failure: Exception, sent: Mapping[str, Any]) -> bool:
+        """Return whether the request failed for a parameter that is called otherwise, or left out, from now on."""
+        name = refused_parameter(failure, sent)
+        if name is None:
+            return False
+        with self._lock:
+            if name not in self._refused:  # else another thread was faster
+                self._refused.add(name)
+                other = self._word(name)
+                done = f"sent as {other!r} instead" if other else "left out; the server's default holds"
+                say(f"endpoint {self.where}: does not take {name!r}: {done}")
+        return True
+
+    def _word(self, name: str) -> str | None:
+        """Return what the server calls a parameter, None for one that it does not take."""
+        return name if name not in self._refused else self._word(_OTHER_WORD[name]) if name in _OTHER_WORD else None
+
+    def _unusable(self, error: str) -> JudgeError:
+        return JudgeError(
+            f"endpoint {self.where}: model {self.endpoint.model!r}: {error}; check base_url, model, api_key and "
+            "parameters"
+        )
 
     def _count(self, key: str, reply: CachedReply) -> None:
         with self._lock:
-            self._failed_in_a_row = 0
+            self._failed_in_a_row, self._worked = 0, True
             self._new.add(key)
             self._add(self.usage, reply)
 
@@ -218,17 +292,20 @@ class EndpointClient:
             spent = reply.prompt_tokens * end.prompt_price + reply.completion_tokens * end.completion_price
             usage.cost = (usage.cost or 0.0) + spent / 1e6
 
-    def _failed(self, error: str, seconds: float) -> Asked:
+    def _failed(self, kind: Refusal, error: str, seconds: float) -> Asked:
         with self._lock:
             self.usage.failed += 1
-            self._failed_in_a_row += 1
-            gone = self._failed_in_a_row >= self.endpoint.give_up_after
-        if gone:
+            if kind in ("filtered", "empty"):  # the server works
+                self._failed_in_a_row, self._worked = 0, True
+            else:
+                self._failed_in_a_row += 1
+            lost = self._failed_in_a_row >= self.endpoint.give_up_after and (kind == "gone" or not self._worked)
+        if lost:
             raise JudgeError(
                 f"endpoint {self.where}: {self.endpoint.give_up_after} requests in a row got no reply (last: "
                 f"{error}); start it or check base_url, the same command goes on with what is missing"
             )
-        return Asked(None, error, seconds=seconds)
+        return Asked(None, error, seconds=seconds, failure=kind)
 
     @property
     def where(self) -> str:
@@ -239,11 +316,34 @@ class EndpointClient:
         return min(60.0, self.endpoint.backoff_s * 2.0**attempt) * (0.75 + 0.5 * self._jitter.random())
 
 
-def _told(failure: Exception) -> str:
-    """Return what went wrong in one short line, without the server's page."""
-    status = getattr(failure, "status_code", None)
-    text = " ".join(str(failure).split())
-    return f"{type(failure).__name__}{f' {status}' if status else ''}: {text[:160]}"
+def _text(choice: Any) -> str:
+    """Return the text of a choice, a thought that came apart from it in front, in tags.
+
+    Raises:
+        ContentFiltered: a filter cut or withheld it.
+        NoText: there is none.
+    """
+    message = getattr(choice, "message", None)
+    refused = getattr(message, "refusal", None)
+    text = getattr(choice, "text", None) if message is None else getattr(message, "content", None)
+    finish = getattr(choice, "finish_reason", None)
+    if finish == "content_filter":
+        raise ContentFiltered(refused or text or f"finish_reason {finish!r}")
+    text = text if isinstance(text, str) else refused
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    if isinstance(thought, str):
+        return f"<think>{thought}" + (f"</think>{text}" if isinstance(text, str) else "")
+    if not isinstance(text, str):
+        raise NoText(f"the reply holds no text (finish_reason {finish!r})")
+    return text
+
+
+def _first_tokens(choice: Any) -> dict[str, float]:
+    """Return the log-probabilities of the likeliest first tokens, {} where the server does not tell them."""
+    try:
+        return {top.token: float(top.logprob) for top in choice.logprobs.content[0].top_logprobs}
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return {}
 
 
 def _retry_after(failure: Exception) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.errors import ConfigError
-from mocae.judges.base import JudgeQuality
+from mocae.judges.base import JudgeQuality, with_correct
 from mocae.judges.endpoint.client import Asked, Endpoint, EndpointClient, Messages, Usage
 from mocae.judges.endpoint.parsers import PARSERS, Parsed
 from mocae.judges.endpoint.prompts import JudgePrompt, load_prompt
@@ -20,9 +20,11 @@ __all__ = ["EndpointJudge", "endpoint_judge", "filled"]
 class EndpointJudge:
     """Judges by asking a language model behind an OpenAI-compatible endpoint.
 
-    A reply that does not come, or that the prompt's parser cannot read, is unscored; the text or the error is kept.
+    A reply that does not come, that a content filter withholds, that ended at its limit of tokens, or that the prompt's
+    parser cannot read, is unscored; the text or the server's word is kept.
     Comparisons ("win") are asked twice, with the answers in both orders: the score is the mean, and a pair of verdicts
-    that contradict each other is labelled "flipped". Where one order has no verdict the pair is unscored.
+    that contradict each other is labelled "flipped". Where one order has no verdict the pair is unscored. An answer is
+    "correct" where its win is above one half: a draw or a flip is no win.
 
     Args:
         client: where to ask.
@@ -60,7 +62,7 @@ class EndpointJudge:
         for place, i in enumerate(mine):
             replies = [asked[place], asked[place + len(mine)]] if pair else [asked[place]]
             verdict = self._verdict(replies)
-            judged[i] = dict.fromkeys(self.judgements, verdict)
+            judged[i] = with_correct(verdict) if "win" in self.judgements else {self.judgements[0]: verdict}
         return judged
 
     def _requests(self, answers: Sequence[Answer]) -> tuple[list[int], list[Messages]]:
@@ -79,11 +81,20 @@ class EndpointJudge:
         parse = PARSERS[self._prompt.parser]
         parsed = [None if reply.text is None else parse(reply.text) for reply in replies]
         found = [p for p in parsed if p is not None]
-        if len(found) < len(replies):
-            label = "unscored: no reply" if any(reply.text is None for reply in replies) else "unscored: unreadable"
-            return Verdict(None, label, self.name, raw, seconds)
+        if any(reply.text is None or reply.cut for reply in replies) or len(found) < len(replies):
+            return Verdict(None, why_unscored(replies), self.name, raw, seconds)
         score, label = found[0] if len(found) == 1 else _both_orders(found[0], found[1])
         return Verdict(score, label, self.name, raw, seconds)
+
+
+def why_unscored(replies: Sequence[Asked]) -> str:
+    """Return the label of a verdict that replies do not give; "no reply" alone is worth asking again."""
+    failures = {reply.failure for reply in replies if reply.text is None}
+    if not failures:
+        return "unscored: cut off" if any(reply.cut for reply in replies) else "unscored: unreadable"
+    if failures <= {"filtered", "refused"}:
+        return f"unscored: {'filtered' if 'filtered' in failures else 'refused'}"
+    return "unscored: no reply"
 
 
 def _both_orders(first: Parsed, swapped: Parsed) -> Parsed:
@@ -135,6 +146,7 @@ def endpoint_judge(
     backoff_s: float = 1.0,
     prompt_price: float | None = None,
     completion_price: float | None = None,
+    parameters: dict[str, Any] | None = None,
 ) -> EndpointJudge:
     """Return a judge behind an OpenAI-compatible endpoint (vLLM, Ollama, llama.cpp, OpenAI).
 
@@ -150,6 +162,7 @@ def endpoint_judge(
         backoff_s: wait before the first retry; doubles.
         prompt_price: per million prompt tokens.
         completion_price: per million completion tokens.
+        parameters: of every completion, over those of the prompt file; null leaves one out.
 
     Raises:
         ConfigError: no such prompt, or a number out of range, or the variable is not set.
@@ -175,5 +188,6 @@ def endpoint_judge(
         backoff_s=backoff_s,
         prompt_price=prompt_price,
         completion_price=completion_price,
+        parameters=parameters or {},
     )
     return EndpointJudge(EndpointClient(endpoint, cache=cache), load_prompt(prompt))
