@@ -32,6 +32,7 @@ fuzz: .venv/.installed-dev ## Fuzz every target with RUNS=200000 inputs each; mi
 	$(PIP) atheris==3.0.0
 	for target in recipes readers weights replies artifacts; do \
 	    .venv/bin/python fuzz/run.py $$target -runs=$(RUNS) || exit 1; done
+	.venv/bin/python fuzz/folders.py --runs $$(($(RUNS) / 10))
 
 check: .venv/.installed-dev ## Lint, format check, types, import order
 	.venv/bin/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -139,3 +140,58 @@ def test_an_export_can_be_read_by_others(bundle: Bundle, tmp_path: Path) -> None
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
     assert modes == {"adapter_config.json": 0o644, "adapter_model.safetensors": 0o644}
+
+
+@pytest.mark.parametrize("name", ["experts/a/link.json", "report.json", "router"])
+def test_a_link_is_not_followed_out_of_what_is_pushed(tmp_path: Path, name: str) -> None:
+    folder, secret = tmp_path / "artifact", tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key.json").write_text("{}")
+    (folder / "experts" / "a").mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    (folder / name).symlink_to(secret if name == "router" else secret / "key.json")
+    with pytest.raises(ArtifactError, match=r"a link"):
+        push(folder, "ada/run", api=FolderHub(tmp_path / "hub"))
+    assert not (tmp_path / "hub" / "ada").exists()
+
+
+def test_no_script_is_pulled_and_the_command_is_written_anew(bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "ada" / "one"
+    folder.mkdir(parents=True)
+    (folder / "code_book.json").write_text('{"experts": ["all"], "mixtures": {"mixture-00": [1.0]}}')
+    manifest = write_manifest(folder, bundle, to="vllm", details={"max_lora_rank": 8})
+    (folder / "serve.sh").write_text("echo harm")
+    out = pull("ada/one", tmp_path / "out", api=FolderHub(tmp_path / "hub"))
+    command = (out / "serve.sh").read_text(encoding="utf-8")
+    assert "harm" not in command
+    assert f"base={manifest['base']['model']}" in command
+    assert "--max-lora-rank 8" in command
+    assert '"path": "adapters/mixture-00"' in command
+
+
+def test_what_is_no_plain_file_is_not_pulled(exported: Path, tmp_path: Path) -> None:
+    class Linking(FolderHub):
+        def snapshot_download(self, *_: object, **__: object) -> str:
+            return str(self.root)
+
+    os.symlink("/dev/zero", exported / "zeros.json")
+    with pytest.raises(ArtifactError, match=r"zeros\.json: no plain file"):
+        pull("ada/one", tmp_path / "out", api=Linking(exported))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("files", {"../a": "0" * 64}),
+        ("files", {"a": 7}),
+        ("experts", "all"),
+        ("router", {"options": {"top_k": "2"}}),
+        ("base", {"model": "--trust-remote-code", "revision": None, "fingerprint": "", "dtype": ""}),
+        ("max_lora_rank", "8; harm"),
+    ],
+)
+def test_an_export_whose_record_is_of_another_shape_is_refused(exported: Path, key: str, value: object) -> None:
+    path = exported / "export.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=rf"export\.json: damaged \({key}.*; export again"):
+        read_export(exported)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from mocae.bank import LoraWeights
@@ -31,11 +31,11 @@ _MOST = 1000
 
 
 class _Base(Record):
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(pattern=r"^[^-]", max_length=1000)]
     revision: str | None
     fingerprint: str
     dtype: str
-    copy_: Annotated[str | None, Field(alias="copy")] = None
+    copy_: Annotated[Literal["base"] | None, Field(alias="copy")] = None
 
 
 class _Router(Record):
@@ -53,6 +53,7 @@ class _Manifest(Record):
     prompt_format: str
     experts: Annotated[list[str], Field(min_length=1)]
     router: _Router | None
+    max_lora_rank: PositiveInt | None = None
     files: dict[Inside, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
@@ -162,6 +163,11 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _listed(name: str) -> bool:
+    """Return whether a file is published and compared: a script is not, nobody should run one of a stranger."""
+    return name != MANIFEST and not name.endswith(".sh")
+
+
 def write_manifest(folder: Path, bundle: Bundle, *, to: str, details: Mapping[str, Any]) -> dict[str, Any]:
     """Write and return `export.json`: what it is, of which base model, made how, and the SHA-256 of every file."""
     manifest = {
@@ -178,7 +184,7 @@ def write_manifest(folder: Path, bundle: Bundle, *, to: str, details: Mapping[st
         "experts": list(bundle.experts),
         "router": None if bundle.router is None else {"options": dict(bundle.router_options)},
         **details,
-        "files": {name: digest(folder / name) for name in plain_files(folder) if name != MANIFEST},
+        "files": {name: digest(folder / name) for name in plain_files(folder) if _listed(name)},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
@@ -201,6 +207,8 @@ def read_export(folder: Path) -> dict[str, Any]:
         )
     plain_files(folder)
     for name, expected in record.files.items():
+        if not _listed(name):  # exports of before listed their script
+            continue
         file = inside(folder, name)
         if not file.exists() or digest(file) != expected:
             state = "has changed" if file.exists() else "is missing"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import stat
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,8 @@ import yaml
 
 from mocae.errors import ArtifactError, ConfigError
 from mocae.export.bundle import MANIFEST, read_export, whole_folder
+from mocae.export.vllm import write_command
+from mocae.files import inside, plain_files
 
 __all__ = ["published_files", "pull", "push"]
 
@@ -37,7 +43,8 @@ def published_files(folder: Path, *, with_answers: bool = False) -> list[Path]:
     and the data sets' own rows, only with `with_answers`.
 
     Raises:
-        ArtifactError: the folder is neither, or an export has changed since it was written.
+        ArtifactError: the folder is neither, holds links or other things that are no plain files, or an export has
+            changed since it was written.
     """
     if (folder / MANIFEST).is_file():
         return [Path(MANIFEST), *(Path(name) for name in read_export(folder)["files"])]
@@ -48,9 +55,10 @@ def published_files(folder: Path, *, with_answers: bool = False) -> list[Path]:
         )
     folders = (*_ARTIFACT_FOLDERS, "answers", "outcomes") if with_answers else _ARTIFACT_FOLDERS
     files = [Path(name) for name in (*_ARTIFACT, *(("samples.jsonl",) if with_answers else ()))]
-    found = [path for path in files if (folder / path).is_file()]
+    found = [path for path in files if inside(folder, path.name).is_file()]
     for name in folders:
-        found += sorted(p.relative_to(folder) for p in (folder / name).rglob("*") if p.is_file())
+        if inside(folder, name).is_dir():
+            found += [Path(name) / path for path in plain_files(folder / name)]
     return [path for path in found if not path.name.startswith(".")]
 
 
@@ -104,6 +112,8 @@ def push(
 def pull(repo_id: str, out: Path, *, revision: str | None = None, api: Any = None) -> Path:
     """Take an artifact or export from the Hub into a new folder, check it, and return the folder.
 
+    Scripts are not taken: the command that starts vLLM is written anew from the checked manifest.
+
     Args:
         repo_id: owner/name.
         out: new folder; it appears when everything is there.
@@ -114,8 +124,6 @@ def pull(repo_id: str, out: Path, *, revision: str | None = None, api: Any = Non
         ConfigError: the name is none, the Hub refuses, or `out` is there already.
         ArtifactError: the repository holds neither an artifact nor an export, or a file of an export differs.
     """
-    import shutil
-
     from huggingface_hub import HfApi
 
     _check_name(repo_id)
@@ -125,12 +133,27 @@ def pull(repo_id: str, out: Path, *, revision: str | None = None, api: Any = Non
             snapshot = Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=list(_SAFE)))
         except Exception as error:
             raise _refused(f"pull of {repo_id!r}", error) from error
-        shutil.copytree(snapshot, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-        if (folder / MANIFEST).is_file():
-            read_export(folder)
-        else:
+        _take(snapshot, folder)
+        if not (folder / MANIFEST).is_file():
             published_files(folder)
+        elif (manifest := read_export(folder))["format"] == "vllm":
+            base = manifest["base"]
+            write_command(folder, base.get("copy") or base["model"], manifest.get("max_lora_rank") or 16)
     return out
+
+
+def _take(snapshot: Path, folder: Path) -> None:
+    """Copy the files of known kinds; those of the hub's cache are links to plain files."""
+    for place, _, names in os.walk(snapshot):
+        for name in names:
+            path = Path(place, name)
+            if name.startswith(".") or not any(fnmatch(name, kind) for kind in _SAFE):
+                continue
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise ArtifactError(f"{path}: no plain file, and nothing else is taken from a hub")
+            target = folder / path.relative_to(snapshot)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def _check_name(repo_id: str) -> None:

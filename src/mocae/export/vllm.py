@@ -15,7 +15,7 @@ from mocae.errors import ConfigError
 from mocae.export.bundle import Bundle
 from mocae.policies import CodeBook
 
-__all__ = ["export_vllm", "fit_code_book"]
+__all__ = ["export_vllm", "fit_code_book", "write_command"]
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's --max-lora-rank accepts."""
@@ -80,7 +80,7 @@ def export_vllm(
         )
     book.save(folder / "code_book.json")
     bundle.save_router(folder)
-    _write_command(base_name, folder, book, largest)
+    write_command(folder, base_name, largest)
     return {
         "mixtures": [dict(zip(book.experts, row.tolist(), strict=True)) for row in book.mixtures],
         "rank": max(ranks),
@@ -101,8 +101,13 @@ exec vllm serve "$base" --enable-lora --max-loras {n} --max-lora-rank {rank} --l
 """
 
 
-def _write_command(base_name: str, folder: Path, book: CodeBook, max_rank: int) -> None:
-    """Write the command that starts vLLM with these adapters, from whatever folder it is called."""
+def write_command(folder: Path, base_name: str, max_rank: int) -> None:
+    """Write `serve.sh`, which starts vLLM with the adapters of an export from whatever folder it is called.
+
+    Raises:
+        ArtifactError: the export's code book cannot be read.
+    """
+    book = CodeBook.load(folder / "code_book.json")
     modules = " \\\n  ".join(
         shlex.quote(json.dumps({"name": name, "path": f"adapters/{name}", "base_model_name": base_name}))
         for name in book.names

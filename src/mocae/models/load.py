@@ -148,8 +148,12 @@ def _resolve(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in BASE_MODELS:
         return _checked_folder(BASE_MODELS.get(name)())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long for the file system, a NUL, somebody else's home
+        raise ConfigError(f"base model {name[:80]!r} can be no folder ({error}); give a shorter name") from error
+    if is_folder:
         return _checked_folder(folder)
     if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise ConfigError(
@@ -160,6 +164,9 @@ def _resolve(name_or_path: str | Path) -> str:
 
 def _checked_folder(folder: Path) -> str:
     if (folder / "config.json").is_file():
+        odd = next((p.name for p in folder.iterdir() if p.exists() and not (p.is_file() or p.is_dir())), None)
+        if odd is not None:
+            raise ConfigError(f"folder {str(folder)!r}: {odd} is a device or FIFO; give a folder of plain files")
         return str(folder)
     if (folder / "adapter_config.json").is_file():
         raise ConfigError(

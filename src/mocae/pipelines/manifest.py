@@ -22,7 +22,7 @@ DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 
 
 class _Base(Record):
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1, max_length=1000)]
     revision: str | None
     dtype: str
     fingerprint: str
