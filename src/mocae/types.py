@@ -67,6 +67,8 @@ class Answer:
         confidence: chance that the answer of the expert with the largest weight is acceptable, None where the system
             does not say.
         thought: what the system thought before it answered, "" where it did not.
+        novelty: share of held-out calibration prompts that are more like the others than this prompt is, None where
+            the system does not say.
     """
 
     example: Example
@@ -75,6 +77,7 @@ class Answer:
     n_tokens: int = 0
     confidence: float | None = None
     thought: str = ""
+    novelty: float | None = None
 
     def __post_init__(self) -> None:
         """Keep thoughts apart, and characters whole."""

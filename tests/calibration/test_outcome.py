@@ -17,7 +17,8 @@ from mocae.errors import DataError
 from mocae.metrics import expected_calibration_error
 from toy_router import AXES, CENTRES, Toy
 
-PLAIN: dict[str, Any] = {"l2": 1e-2, "temperature": 1.0, "lambdas": (0.0, 0.0)}
+SOFTMAX: dict[str, Any] = {"calibration": "temperature"}
+PLAIN: dict[str, Any] = {**SOFTMAX, "l2": 1e-2, "temperature": 1.0, "lambdas": (0.0, 0.0)}
 
 
 def same(one: AlignXRouter, other: AlignXRouter) -> bool:
@@ -39,12 +40,12 @@ def test_the_right_expert_is_chosen_for_new_prompts(toy: Toy) -> None:
     assert 0.8 < best < 0.99  # the clusters overlap, so this is the most that can be had
     assert right > best - 0.05
     assert min(fitted.held_out_loss.values()) == fitted.held_out_loss[fitted.l2]
-    assert len(fitted.held_out_loss) == 6
+    assert len(fitted.held_out_loss) == 11
     assert (fitted.router.layer, fitted.router.pool, fitted.router.axes) == (2, "mean", AXES)
 
 
 def test_confidence_is_the_chance_that_the_answer_is_acceptable(toy: Toy) -> None:
-    fitted = toy.fit(toy.set_of(150), l2=3e-3)
+    fitted = toy.fit(toy.set_of(150), l2=3e-3, **SOFTMAX)
     new = toy.set_of(700, seed=2)
     sure, chosen = fitted.router.probs(new.pooled).max(1)
     right = new.acceptable.gather(1, chosen[:, None])[:, 0]
@@ -71,9 +72,9 @@ def test_the_loss_by_hand() -> None:
     labels = torch.tensor([2, 0, 0])
     gating = math.log(3) + math.log(2) + float(torch.tensor([5.0, 1.0, 2.0]).logsumexp(0)) - 5
     outcome = -math.log(2 / 3) - math.log(2 / 4)  # the third prompt says nothing
-    found = _loss(logits, acceptable, labels, RouterSettings(outcome_weight=2.0, gating_weight=0.5))
+    found = _loss(logits, acceptable, labels, RouterSettings(outcome_weight=2.0, gating_weight=0.5, **SOFTMAX))
     assert float(found) == pytest.approx((2.0 * outcome + 0.5 * gating) / 3)
-    none = _loss(logits, torch.zeros_like(acceptable), labels, RouterSettings(gating_weight=0.5))
+    none = _loss(logits, torch.zeros_like(acceptable), labels, RouterSettings(gating_weight=0.5, **SOFTMAX))
     assert float(none) == pytest.approx(0.5 * gating / 3)
 
 
@@ -81,7 +82,7 @@ def test_prompts_without_an_acceptable_answer_lower_the_confidence(toy: Toy) -> 
     data = toy.set_of(40)
     hopeless = data.acceptable.clone()
     hopeless[::3] = False
-    before, after = toy.fit(data, l2=1e-2), toy.fit(replace(data, acceptable=hopeless), l2=1e-2)
+    before, after = (toy.fit(d, l2=1e-2, **SOFTMAX) for d in (data, replace(data, acceptable=hopeless)))
     assert confidence(after, data) < confidence(before, data) - 0.1
     assert after.router.temperature > before.router.temperature
 
@@ -89,13 +90,13 @@ def test_prompts_without_an_acceptable_answer_lower_the_confidence(toy: Toy) -> 
 def test_naming_the_axes_in_another_order_reorders_the_weights(toy: Toy) -> None:
     order = [2, 0, 1]
     data = toy.set_of(30, right=0.9, wrong=0.2)
-    router = toy.fit(data, l2=1e-2).router
+    router = toy.fit(data, l2=1e-2, **SOFTMAX).router
     other = fit_router(
         replace(data, acceptable=data.acceptable[:, order], labels=torch.tensor([order.index(i) for i in data.labels])),
         axes=[AXES[i] for i in order],
         latent=toy.latent._replace(subspaces=toy.latent.subspaces[order]),
         clouds=[toy.clouds[i] for i in order],
-        settings=RouterSettings(l2=1e-2),
+        settings=RouterSettings(l2=1e-2, **SOFTMAX),
         layer=2,
         pool="mean",
     ).router
@@ -120,7 +121,7 @@ def test_the_same_prompts_give_the_same_router(toy: Toy) -> None:
 @pytest.mark.parametrize("score", ["dimension", "log_mass"])
 def test_calibrators_enter_with_their_weights(toy: Toy, score: Any) -> None:
     data = toy.set_of(20)
-    router = toy.fit(data, l2=1e-2, temperature=0.7, lambdas=(0.6, 0.4), fractal_score=score).router
+    router = toy.fit(data, l2=1e-2, temperature=0.7, lambdas=(0.6, 0.4), fractal_score=score, **SOFTMAX).router
     assert (router.temperature, router.lambdas) == (0.7, (0.6, 0.4))
     x = router.inputs(data.pooled)
     expected = x.phi @ router.weight.T + router.bias + 0.6 * x.fractal + 0.4 * x.natural
@@ -136,7 +137,9 @@ def test_calibrators_enter_with_their_weights(toy: Toy, score: Any) -> None:
 
 def test_fitted_lambdas_are_held_near_their_start_by_l2(toy: Toy) -> None:
     data = toy.set_of(30)
-    far, near = (toy.fit(data, temperature=1.0, fit_lambdas=True, l2=l2).router.lambdas for l2 in (1e-3, 10.0))
+    far, near = (
+        toy.fit(data, temperature=1.0, fit_lambdas=True, l2=l2, **SOFTMAX).router.lambdas for l2 in (1e-3, 10.0)
+    )
     assert near == pytest.approx((0.6, 0.4), abs=0.05)
     assert far[1] > 0.6  # the density of these Gaussian clusters is just what tells them apart
     assert max(far) < 20
@@ -167,4 +170,4 @@ def test_what_cannot_be_fitted_is_refused(toy: Toy) -> None:
     one_group = replace(data, groups=["fact"] * 12)
     with pytest.raises(DataError, match=r"at least two groups, got one \(12 prompts\).*routing.temperature"):
         toy.fit(one_group)
-    assert toy.fit(one_group, l2=0.1, temperature=2.0).router.temperature == 2.0
+    assert toy.fit(one_group, l2=0.1, temperature=2.0, **SOFTMAX).router.temperature == 2.0

@@ -96,6 +96,7 @@ def cut(folder: Path) -> None:
         (changed_record(axes=["helpful", "honest"]), "for 2 axes"),
         (changed_record(temperature=0.0), "temperature: "),
         (changed_record(temperature=-1.0), "temperature: "),
+        (changed_tensor("novelty.unit", lambda t: None), "KeyError: 'novelty.unit'"),
         (changed_tensor("bias", lambda t: None), "KeyError: 'bias'"),
         (changed_tensor("latent.mean", lambda t: None), r"KeyError: 'latent.mean'"),
         (changed_tensor("bias", lambda t: t * torch.nan), "nan"),
@@ -113,5 +114,5 @@ def test_damaged_files_are_refused(folder: Path, damage: Callable[[Path], None],
 
 def test_another_version_is_refused(folder: Path) -> None:
     changed_record(version=7)(folder)
-    with pytest.raises(ArtifactError, match=r"router.json: router version 7, this mocae reads version 2"):
+    with pytest.raises(ArtifactError, match=r"router.json: router version 7, this mocae reads version 3"):
         AlignXRouter.load(folder)

@@ -7,17 +7,24 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mocae.calibration.chances import CalibrationMethod, fit_chances
 from mocae.calibration.fractal import FractalScore, fit_fractal
 from mocae.calibration.latent import LatentSpace
 from mocae.calibration.natural import fit_natural
-from mocae.calibration.router import AlignXRouter, Beliefs, RouterInputs, Standardiser, beliefs_of
+from mocae.calibration.novelty import fit_discount, fit_novelty
+from mocae.calibration.router import (
+    AlignXRouter,
+    Beliefs,
+    CalibrationMethod,
+    RouterInputs,
+    Standardiser,
+    chances_of,
+)
 from mocae.calibration.temperature import fit_temperature
 from mocae.errors import DataError
 
 __all__ = ["CalibrationSet", "FittedRouter", "RouterSettings", "fit_router"]
 
-_L2_GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_L2_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 _FOLDS = 5
 
 
@@ -29,21 +36,21 @@ class RouterSettings:
         outcome_weight: weight of the outcome loss.
         gating_weight: weight of the gating loss, cross-entropy against the axis a prompt came from.
         l2: ridge penalty on W.
-        temperature: softmax temperature, for the calibrations "temperature" and "platt"; the others have none.
+        temperature: softmax temperature of the calibration "temperature"; "chances" has none.
         calibration: how logits become weights and chances, see `AlignXRouter`.
         lambdas: (lambda1, lambda2) of the fractal and natural terms.
         fit_lambdas: learn both, starting from `lambdas` and held near them by `l2`.
         projections: whether phi holds the projections on the axis subspaces.
         fractal_score: which reading of the local dimension.
         epsilon: smallest radius of the fractal calibrator.
-        shrinkage: of the natural calibrator's covariance.
+        shrinkage: of the natural calibrator's covariance, and of the one that novelty is measured in.
     """
 
     outcome_weight: float = 1.0
     gating_weight: float = 0.01
     l2: float | None = None
     temperature: float | None = None
-    calibration: CalibrationMethod = "temperature"
+    calibration: CalibrationMethod = "chances"
     lambdas: tuple[float, float] = (0.6, 0.4)
     fit_lambdas: bool = False
     projections: bool = True
@@ -61,12 +68,14 @@ class CalibrationSet:
         acceptable: (N, K), whether expert k's answer was acceptable.
         labels: (N,), index of the axis the prompt came from.
         groups: N labels; prompts of one group stay in one fold.
+        kinds: N labels; novelty is judged by leaving out one kind after another. None: the axes.
     """
 
     pooled: Float[Tensor, "N P"]
     acceptable: Bool[Tensor, "N K"]
     labels: Int[Tensor, " N"]
     groups: Sequence[str]
+    kinds: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,8 +86,8 @@ class FittedRouter:
         router: fitted on all prompts.
         l2: the ridge penalty chosen.
         held_out_loss: log loss of each penalty tried.
-        held_out_beliefs: weights and confidence of every calibration prompt, from a router and a calibration fitted
-            on the other folds; None where nothing was held out.
+        held_out_beliefs: what is believed of every calibration prompt, from a router and a calibration fitted on the
+            other folds; None where nothing was held out.
     """
 
     router: AlignXRouter
@@ -99,10 +108,12 @@ def fit_router(
 ) -> FittedRouter:
     """Return a router fitted on outcomes.
 
-    Minimises mean_x [ -w_o log sum_i alpha_i(x) R_i(x) + w_g CE(alpha(x), axis of x) ] + l2 |W|^2 with alpha the
-    softmax of W phi + b + lambda1 F + lambda2 N at T = 1, then fits the calibration on held-out logits. Prompts no
-    expert answered acceptably say nothing about which to choose and enter the calibration alone, where they lower the
-    confidence. The same inputs give the same router.
+    Minimises mean_x [ w_o L(s(x), R(x)) + w_g CE(softmax s(x), axis of x) ] + l2 |W|^2 with s = W phi + b + lambda1 F +
+    lambda2 N. With the calibration "chances" L is the log loss of every expert's verdict, so a prompt that nobody, or
+    everybody, answered acceptably teaches as much as any; curves, and the discount of novel prompts, are then fitted on
+    held-out logits. With "temperature" it is the papers' form, -log sum_i alpha_i R_i with alpha = softmax(s): a prompt
+    nobody answered acceptably says nothing there, and lowers the confidence through T alone. The same inputs give
+    the same router.
 
     Args:
         data: calibration prompts; never the training or test prompts.
@@ -114,8 +125,8 @@ def fit_router(
         pool: recorded in the router.
 
     Raises:
-        DataError: no prompts, none that any expert answered acceptably, or a single group where `l2` or
-            `temperature` is to be fitted.
+        DataError: no prompts, none that any expert answered acceptably, or a single group where something is to be
+            fitted on held-out prompts.
 
     Reference: AlignX (arXiv 2602.07381) for the form of s; H3Fusion (arXiv 2411.17792) for the gating loss.
     Deviation: the papers do not say what W_r is trained on. Outcomes are ours: axis data over-claim, so a router
@@ -130,42 +141,73 @@ def fit_router(
         )
     router = _unfitted(data, axes, latent, clouds, settings, layer, pool)
     inputs = router.inputs(data.pooled)
-    held_out_loss: dict[float, float] = {}
     held_out: dict[float, Tensor] = {}
-    method = settings.calibration
-    scaled = method in ("temperature", "platt")
-    temperature = settings.temperature if scaled else 1.0
-    fixed = settings.l2 is not None and temperature is not None and method in ("none", "temperature")
-    for l2 in () if fixed else (settings.l2,) if settings.l2 is not None else _L2_GRID:
-        held_out[l2] = _held_out_logits(inputs, data, settings, l2)
-        held_out_loss[l2] = float(_loss(held_out[l2], data.acceptable, data.labels, settings))
-    l2 = settings.l2 if settings.l2 is not None else min(held_out_loss, key=held_out_loss.__getitem__)
+    if settings.calibration == "chances" or settings.l2 is None or settings.temperature is None:
+        fold = _several_folds(data.groups)
+        for l2 in _L2_GRID if settings.l2 is None else (settings.l2,):
+            held_out[l2] = _logits_without(fold, inputs, data, settings, l2)
+    losses = {l2: float(_loss(unseen, data.acceptable, data.labels, settings)) for l2, unseen in held_out.items()}
+    l2 = settings.l2 if settings.l2 is not None else min(losses, key=losses.__getitem__)
     weight, bias, lambdas = _minimise(inputs, data.acceptable, data.labels, settings, l2)
-    unseen = held_out.get(l2)
-    if temperature is None:
-        assert unseen is not None
-        temperature = fit_temperature(unseen, data.acceptable)
-    chances, beliefs = None, None
-    if unseen is not None:
-        chances = fit_chances(method, (unseen / temperature).softmax(1), data.acceptable)
-        beliefs = _held_out_beliefs(unseen, data, settings)
-    fitted = replace(router, weight=weight, bias=bias, lambdas=lambdas, temperature=temperature, chances=chances)
-    return FittedRouter(fitted, l2, held_out_loss, beliefs)
+    router = replace(router, weight=weight, bias=bias, lambdas=lambdas)
+    if not held_out:
+        assert settings.temperature is not None
+        return FittedRouter(replace(router, temperature=settings.temperature), l2, losses)
+    unseen = held_out[l2]
+    if settings.calibration == "temperature":
+        temperature = settings.temperature or fit_temperature(unseen, data.acceptable)
+        beliefs = _held_out_tempered(unseen, data, settings, fold)
+        return FittedRouter(replace(router, temperature=temperature), l2, losses, beliefs)
+    z = latent.encode(data.pooled)
+    novelty, distance = fit_novelty(z, data.labels, fold, shrinkage=settings.shrinkage)
+    known = _choice(unseen, data.acceptable, distance)
+    novel = _without_each_kind(inputs, z, data, settings, l2, fold)
+    novelty = novelty._replace(discount=fit_discount(*(torch.cat(pair) for pair in zip(known, novel, strict=True))))
+    return FittedRouter(replace(router, novelty=novelty), l2, losses, chances_of(unseen, novelty, distance))
 
 
-def _held_out_beliefs(logits: Tensor, data: CalibrationSet, settings: RouterSettings) -> Beliefs:
-    """Return the beliefs of every prompt under a calibration fitted on the other folds."""
-    method, fold = settings.calibration, _folds(data.groups)
-    alpha, confidence = torch.zeros_like(logits), torch.zeros(len(logits))
+def _choice(logits: Tensor, acceptable: Tensor, distance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-odds of each prompt's first choice, its distance, and whether the choice was right."""
+    top = logits.argmax(1, keepdim=True)
+    return logits.gather(1, top)[:, 0], distance, acceptable.gather(1, top)[:, 0]
+
+
+def _without_each_kind(
+    inputs: RouterInputs,
+    z: Tensor,
+    data: CalibrationSet,
+    settings: RouterSettings,
+    l2: float,
+    fold: Int[Tensor, " N"],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `_choice` of the prompts of every kind, from a router and a novelty that know the other kinds alone."""
+    names = data.kinds if data.kinds is not None else [str(label) for label in data.labels.tolist()]
+    parts = []
+    for name in sorted(set(names)):
+        inside = torch.tensor([other == name for other in names])
+        outside = ~inside
+        if len(set(fold[outside].tolist())) < 2:
+            continue  # nothing is left to know
+        fitted = _minimise(inputs.rows(outside), data.acceptable[outside], data.labels[outside], settings, l2)
+        novelty, _ = fit_novelty(z[outside], data.labels[outside], fold[outside], shrinkage=settings.shrinkage)
+        logits = inputs.rows(inside).logits(*fitted)
+        parts.append(_choice(logits, data.acceptable[inside], novelty.distance(z[inside])))
+    if not parts:
+        return torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+    first, second, third = zip(*parts, strict=True)
+    return torch.cat(first), torch.cat(second), torch.cat(third)
+
+
+def _held_out_tempered(
+    logits: Tensor, data: CalibrationSet, settings: RouterSettings, fold: Int[Tensor, " N"]
+) -> Beliefs:
+    """Return the beliefs of every prompt at a temperature fitted on the other folds."""
+    alpha = torch.zeros_like(logits)
     for number in sorted(set(fold.tolist())):
         inside, outside = fold == number, fold != number
-        temperature = 1.0
-        if method in ("temperature", "platt"):
-            temperature = settings.temperature or fit_temperature(logits[outside], data.acceptable[outside])
-        weights = (logits / temperature).softmax(1)
-        chances = fit_chances(method, weights[outside], data.acceptable[outside])
-        alpha[inside], confidence[inside] = beliefs_of(weights[inside], method, chances)
-    return Beliefs(alpha, confidence)
+        temperature = settings.temperature or fit_temperature(logits[outside], data.acceptable[outside])
+        alpha[inside] = (logits[inside] / temperature).softmax(1)
+    return Beliefs(alpha, alpha, torch.full((len(alpha),), torch.nan))
 
 
 def _unfitted(
@@ -194,7 +236,7 @@ def _unfitted(
         lambdas=settings.lambdas,
         temperature=1.0,
         calibration=settings.calibration,
-        chances=None,
+        novelty=None,
         projections=settings.projections,
         fractal_score=settings.fractal_score,
         layer=layer,
@@ -207,12 +249,16 @@ def _loss(
 ) -> Tensor:
     """Return the mean loss of the prompts: outcome and gating term."""
     log_alpha = logits.log_softmax(-1)
-    gating = torch.nn.functional.nll_loss(log_alpha, labels)
+    gating = settings.gating_weight * torch.nn.functional.nll_loss(log_alpha, labels)
+    if settings.calibration == "chances":
+        right = acceptable.to(logits.dtype)
+        every = torch.nn.functional.binary_cross_entropy_with_logits(logits, right, reduction="sum")
+        return settings.outcome_weight * every / len(logits) + gating
     told = acceptable.any(1)
     if not told.any():
-        return settings.gating_weight * gating
+        return gating
     on_good = log_alpha[told].masked_fill(~acceptable[told], -torch.inf).logsumexp(-1)
-    return -settings.outcome_weight * on_good.sum() / len(logits) + settings.gating_weight * gating
+    return -settings.outcome_weight * on_good.sum() / len(logits) + gating
 
 
 def _minimise(
@@ -220,43 +266,59 @@ def _minimise(
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Return W, b and the lambdas at the minimum reached from zero, in float64, by L-BFGS.
 
-    The loss is convex where each prompt has one acceptable expert; several make it a difference of convex functions.
+    The loss of "chances" is convex; that of "temperature" where each prompt has one acceptable expert, while several
+    make it a difference of convex functions.
     """
     inputs, k = inputs.double(), acceptable.shape[1]
     weight = torch.zeros(k, inputs.phi.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(k, dtype=torch.float64, requires_grad=True)
     start = torch.tensor(settings.lambdas, dtype=torch.float64)
     lambdas = start.clone().requires_grad_(settings.fit_lambdas)
-    learned = [weight, bias, *([lambdas] if settings.fit_lambdas else [])]
+    # A softmax at T = 1 takes the terms at their given size. Chances take them at the size that the verdicts show.
+    sized = settings.calibration == "chances" and not settings.fit_lambdas
+    size = torch.full((), 0.0 if sized else 1.0, dtype=torch.float64, requires_grad=sized)
+    learned = [each for each in (weight, bias, lambdas, size) if each.requires_grad]
     optimizer = torch.optim.LBFGS(learned, max_iter=200, tolerance_grad=1e-8, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         # Without the pull the lambdas run away where one axis's cloud separates perfectly.
-        pull = l2 * (weight.square().sum() + (lambdas - start).square().sum())
-        loss = _loss(inputs.logits(weight, bias, lambdas), acceptable, labels, settings) + pull
+        pull = l2 * (weight.square().sum() + (lambdas - start).square().sum() + size.square())
+        loss = _loss(inputs.logits(weight, bias, size * lambdas), acceptable, labels, settings) + pull
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    first, second = lambdas.detach().tolist()
+    first, second = (size * lambdas).detach().tolist()
     return weight.detach().float(), bias.detach().float(), (first, second)
 
 
-def _held_out_logits(inputs: RouterInputs, data: CalibrationSet, settings: RouterSettings, l2: float) -> Tensor:
-    """Return logits of every prompt from a router fitted on the other folds; a group is never split."""
-    fold = _folds(data.groups)
-    if len(set(fold.tolist())) < 2:
-        raise DataError(
-            "fitting l2, the temperature or another calibration needs calibration prompts of at least two groups, got "
-            f"one ({len(fold)} prompts); give more, or set routing.outcome.l2 and routing.temperature to numbers"
-        )
+def _logits_without(
+    fold: Int[Tensor, " N"], inputs: RouterInputs, data: CalibrationSet, settings: RouterSettings, l2: float
+) -> Tensor:
+    """Return logits of every prompt from a router fitted on the other folds."""
     logits = torch.zeros(data.acceptable.shape)
     for number in sorted(set(fold.tolist())):
         inside, outside = fold == number, fold != number
         fitted = _minimise(inputs.rows(outside), data.acceptable[outside], data.labels[outside], settings, l2)
         logits[inside] = inputs.rows(inside).logits(*fitted)
     return logits
+
+
+def _several_folds(groups: Sequence[str]) -> Int[Tensor, " N"]:
+    """Return the fold of each prompt; a group is never split.
+
+    Raises:
+        DataError: a single group.
+    """
+    fold = _folds(groups)
+    if len(set(fold.tolist())) < 2:
+        raise DataError(
+            "fitting chances, l2 or a temperature needs calibration prompts of at least two groups, got one "
+            f"({len(fold)} prompts); give more, or set routing.calibration to temperature and routing.outcome.l2 and "
+            "routing.temperature to numbers"
+        )
+    return fold
 
 
 def _folds(groups: Sequence[str]) -> Int[Tensor, " N"]:

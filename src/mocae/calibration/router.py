@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,16 +12,27 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mocae.calibration.chances import OWN_CHANCES, AffineChances, CalibrationMethod, Chances, IsotonicChances
 from mocae.calibration.fractal import FractalCalibrator, FractalScore
 from mocae.calibration.latent import LatentSpace
 from mocae.calibration.natural import NaturalCalibrator
+from mocae.calibration.novelty import Novelty
 from mocae.errors import ArtifactError, ModelMismatchError
 from mocae.files import Record, check_record, read_json, read_tensors
 
-__all__ = ["AlignXRouter", "Beliefs", "RouterInputs", "Standardiser", "beliefs_of"]
+__all__ = [
+    "ROUTER_VERSION",
+    "AlignXRouter",
+    "Beliefs",
+    "CalibrationMethod",
+    "RouterInputs",
+    "Standardiser",
+    "chances_of",
+]
 
-_VERSION = 2
+ROUTER_VERSION = 3
+"""Of the files a router is kept in."""
+CalibrationMethod = Literal["chances", "temperature"]
+
 _SCALED = ("phi", "fractal", "natural")
 
 
@@ -91,21 +102,30 @@ class Beliefs(NamedTuple):
 
     Attributes:
         alpha: (B, K), weights of the experts; rows sum to 1.
-        confidence: (B,), chance that the answer of the expert with the largest weight is acceptable.
+        chances: (B, K), chance of each expert that its answer is acceptable; rows sum to anything from 0 to K.
+        novelty: (B,), share of held-out calibration prompts that are more like the others; nan where none were kept.
     """
 
     alpha: Float[Tensor, "B K"]
-    confidence: Float[Tensor, " B"]
+    chances: Float[Tensor, "B K"]
+    novelty: Float[Tensor, " B"]
+
+    @property
+    def confidence(self) -> Float[Tensor, " B"]:
+        """Chance that the answer of the expert with the largest weight is acceptable."""
+        return self.chances.gather(1, self.alpha.argmax(1, keepdim=True))[:, 0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignXRouter:
-    """s = W phi + b + lambda1 F + lambda2 N; alpha = softmax(s / T). Frozen; made by `mocae.calibration.fit_router`.
+    """s = W phi + b + lambda1 F + lambda2 N, one logit an expert. Frozen; made by `mocae.calibration.fit_router`.
 
-    *Weights and chances.* alpha says how much of each expert is put in, so its rows sum to 1. The chance p_i that the
-    answer of expert i is acceptable is another thing: several experts can be right, or none. With `calibration`
-    "temperature" one number serves as both. "platt" keeps these weights and maps the largest one to a chance. "vector",
-    "dirichlet" and "isotonic" fit p_i itself; alpha_i is then p_i / sum_j p_j, which is p_i where exactly one is right.
+    *Chances and weights.* The chance p_i that the answer of expert i is acceptable is one number an expert: several can
+    be right, or none. With the calibration "chances" (the default) p_i = sigmoid(s_i), and the weights follow from
+    the chances: alpha_i = p_i / sum_j p_j, of which `top_k` usually keeps one, since pure experts were judged and
+    mixtures were not. Chances of prompts unlike the calibration prompts are lowered (`Novelty`), all by one factor of
+    the odds, so the order of the experts stays. With "temperature", the papers' form, alpha = softmax(s / T) is both
+    weight and chance, and the largest of K is never below 1 / K.
 
     Attributes:
         axes: names of the experts, in the order of the weights.
@@ -116,9 +136,9 @@ class AlignXRouter:
         weight: (K, F).
         bias: (K,).
         lambdas: (lambda1, lambda2).
-        temperature: T.
+        temperature: T; 1 with "chances".
         calibration: how logits become weights and chances, see above.
-        chances: the fitted map, None for "none" and "temperature".
+        novelty: how unlike the calibration prompts a prompt is; None with "temperature".
         projections: whether phi holds the projections on the axis subspaces.
         fractal_score: which reading of the local dimension F is.
         layer: decoder layer whose input is read.
@@ -138,7 +158,7 @@ class AlignXRouter:
     lambdas: tuple[float, float]
     temperature: float
     calibration: CalibrationMethod
-    chances: Chances | None
+    novelty: Novelty | None
     projections: bool
     fractal_score: FractalScore
     layer: int
@@ -172,14 +192,19 @@ class AlignXRouter:
         return self.beliefs(pooled).alpha
 
     def beliefs(self, pooled: Float[Tensor, "B P"]) -> Beliefs:
-        """Return alpha and the chance that its first choice is right."""
-        return beliefs_of((self.logits(pooled) / self.temperature).softmax(-1), self.calibration, self.chances)
+        """Return weights, chances and novelty of prompts; raises as `logits` does."""
+        logits = self.logits(pooled)
+        if self.novelty is None:
+            alpha = (logits / self.temperature).softmax(-1)
+            return Beliefs(alpha, alpha, torch.full((len(alpha),), torch.nan))
+        distance = self.novelty.distance(self.latent.encode(pooled))
+        return chances_of(logits, self.novelty, distance)
 
     def _tensors(self) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {"weight": self.weight, "bias": self.bias}
         parts: dict[str, _Part] = {"latent": self.latent, "fractal": self.fractal, "natural": self.natural}
-        if self.chances is not None:
-            parts["chances"] = self.chances
+        if self.novelty is not None:
+            parts["novelty"] = self.novelty
         parts |= {f"scalers.{name}": scaler for name, scaler in zip(_SCALED, self.scalers, strict=True)}
         for name, part in parts.items():
             named |= {f"{name}.{key}": value for key, value in part._asdict().items()}
@@ -188,7 +213,7 @@ class AlignXRouter:
     def save(self, folder: Path) -> None:
         """Write `router.safetensors` and `router.json` into an existing folder."""
         save_file(self._tensors(), str(folder / "router.safetensors"))
-        record = {"version": _VERSION, **{name: getattr(self, name) for name in _Plain.model_fields}}
+        record = {"version": ROUTER_VERSION, **{name: getattr(self, name) for name in _Plain.model_fields}}
         (folder / "router.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -202,7 +227,9 @@ class AlignXRouter:
             path = folder / "router.json"
             record = read_json(path)
             version = check_record(_Version, record, str(path)).version
-            if version == _VERSION:
+            if version == 2 and record.get("calibration") in ("none", "temperature"):  # 3 changed the others alone
+                version, record["calibration"] = ROUTER_VERSION, "temperature"
+            if version == ROUTER_VERSION:
                 plain = check_record(_Plain, record, str(path))
                 return cls._assembled(plain, read_tensors(folder / "router.safetensors"))
         except Exception as error:  # safetensors, JSON, missing keys and shapes all mean the same to the reader
@@ -211,7 +238,7 @@ class AlignXRouter:
                 "run `mocae run` again to refit it"
             ) from error
         raise ArtifactError(
-            f"{folder}/router.json: router version {version!r}, this mocae reads version {_VERSION}; "
+            f"{folder}/router.json: router version {version!r}, this mocae reads version {ROUTER_VERSION}; "
             "run `mocae run` again to refit it"
         )
 
@@ -228,35 +255,31 @@ class AlignXRouter:
                 _part(Standardiser, "scalers.fractal", tensors),
                 _part(Standardiser, "scalers.natural", tensors),
             ),
-            chances=_chances(plain.calibration, tensors),
+            novelty=_part(Novelty, "novelty", tensors) if plain.calibration == "chances" else None,
             weight=tensors["weight"],
             bias=tensors["bias"],
         )
-        alpha, confidence = router.beliefs(router.latent.mean[None])
-        if alpha.shape != (1, len(router.axes)) or not (alpha.isfinite().all() and confidence.isfinite().all()):
+        alpha, chances, _ = router.beliefs(router.latent.mean[None])
+        if alpha.shape != (1, len(router.axes)) or not (alpha.isfinite().all() and chances.isfinite().all()):
             raise ValueError(f"its weights are {alpha.tolist()} for {len(router.axes)} axes")
         return router
 
 
-def beliefs_of(alpha: Float[Tensor, "B K"], method: CalibrationMethod, chances: Chances | None) -> Beliefs:
-    """Return the beliefs that softmax weights stand for under a calibration."""
-    if chances is None:
-        return Beliefs(alpha, alpha.amax(1))
-    p = chances(alpha)
-    if method in OWN_CHANCES:
-        alpha = p / p.sum(1, keepdim=True)
-    return Beliefs(alpha, p.gather(1, alpha.argmax(1, keepdim=True))[:, 0])
+def chances_of(logits: Float[Tensor, "B K"], novelty: Novelty, distance: Float[Tensor, " B"]) -> Beliefs:
+    """Return the beliefs that logits stand for under the calibration "chances".
+
+    Args:
+        logits: log-odds of the experts, as for known prompts.
+        novelty: what lowers the chances of others.
+        distance: of each prompt, see `Novelty.distance`.
+    """
+    lowered = logits - novelty.penalty(distance)[:, None]
+    # Weights are those of known prompts: what lowers every chance alike says nothing about which expert to take.
+    alpha = torch.nn.functional.logsigmoid(logits).softmax(-1)
+    return Beliefs(alpha, lowered.sigmoid(), novelty.rank(distance))
 
 
-def _chances(method: CalibrationMethod, tensors: dict[str, Tensor]) -> Chances | None:
-    if method in ("none", "temperature"):
-        return None
-    if method == "isotonic":
-        return _part(IsotonicChances, "chances", tensors)
-    return _part(AffineChances, "chances", tensors)
-
-
-_Part = LatentSpace | FractalCalibrator | NaturalCalibrator | Standardiser | AffineChances | IsotonicChances
+_Part = LatentSpace | FractalCalibrator | NaturalCalibrator | Standardiser | Novelty
 _PartT = TypeVar("_PartT", bound=_Part)
 
 

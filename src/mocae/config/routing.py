@@ -48,7 +48,8 @@ class OutcomeConfig(Config):
     """What the router is fitted on."""
 
     weight: NonNegativeFloat = 1.0
-    """Weight of the outcome loss, -log of the weight on experts whose answers were accepted."""
+    """Weight of the outcome loss: log loss of every expert's verdict, or with calibration temperature -log of the
+    weight on experts whose answers were accepted."""
     gating_weight: NonNegativeFloat = 0.01
     """Weight of the gating loss, cross-entropy against the axis a prompt came from. H3Fusion: 0.01."""
     l2: PositiveOrFitted = "fitted"
@@ -68,7 +69,8 @@ class CalibratorsConfig(Config):
     """AlignX's two calibrators, added to the router's logits."""
 
     fractal_weight: NonNegativeFloat = 0.6
-    """Weight of the geometry term (lambda1). AlignX: 0.6."""
+    """Weight of the geometry term (lambda1). AlignX: 0.6. With calibration chances the size of both terms together is
+    fitted, and the two weights are their proportion."""
     natural_weight: NonNegativeFloat = 0.4
     """Weight of the semantics term (lambda2). AlignX: 0.4."""
     fit_weights: bool = False
@@ -101,15 +103,16 @@ class RoutingConfig(Config):
     """Losses of the router."""
     calibrators: CalibratorsConfig = CalibratorsConfig()
     """Terms added to its logits."""
-    calibration: Literal["none", "temperature", "platt", "vector", "dirichlet", "isotonic"] = "temperature"
-    """How logits become weights and chances: softmax as it is, one temperature, a curve for the largest weight, or a
-    chance of its own for each expert; fitted on held-out calibration prompts."""
+    calibration: Literal["chances", "temperature"] = "chances"
+    """How logits become weights and chances. chances: a chance of its own for each expert, so that several can be right
+    or none, lowered for prompts unlike the calibration prompts; weights in proportion to them. temperature: the papers'
+    softmax, whose largest weight is the chance."""
     temperature: PositiveOrFitted = "fitted"
-    """Softmax temperature, used with calibration temperature and platt. AlignX: 1.0; TrinityX: 0.7; fitted: on
-    held-out calibration prompts."""
+    """Softmax temperature, used with calibration temperature. AlignX: 1.0; TrinityX: 0.7; fitted: on held-out
+    calibration prompts."""
     output: OutputCalibratorsConfig = OutputCalibratorsConfig()
     """Calibrators of the output, after fusion."""
-    top_k: PositiveInt | None = None
-    """Most experts a prompt uses; null: all."""
+    top_k: PositiveInt | None = 1
+    """Most experts a prompt uses. 1: the likeliest alone, which is what verdicts were about; null: all, mixed."""
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Weight under which an expert is skipped."""

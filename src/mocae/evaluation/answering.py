@@ -131,21 +131,22 @@ def _answer_batch(
         **({"synced_gpus": True} if is_sharded(model.base.model) else {}),
         **generation.arguments(),
     }
-    sure: list[float | None] = [None] * len(examples)
+    sure: list[tuple[float | None, float | None]] = [(None, None)] * len(examples)
     if isinstance(model, Mixture):
-        out, alpha, confidence = model.generate_routed(batch["input_ids"], **arguments)
-        if confidence is not None:
-            sure = [round(value, 6) for value in confidence.tolist()]
+        out, alpha, sureness = model.generate_routed(batch["input_ids"], **arguments)
+        if sureness is not None:
+            sure = sureness.rows()
     else:
         out, alpha = model.generate_traced(batch["input_ids"], **arguments)
     new = out[:, batch["input_ids"].shape[1] :]
     ends = _end_ids(model)
     made = []
-    for example, tokens, row, chance in zip(examples, new.tolist(), alpha.tolist(), sure, strict=True):
+    for example, tokens, row, said in zip(examples, new.tolist(), alpha.tolist(), sure, strict=True):
         length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
         text = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
         weights = dict(zip(model.experts, (round(w, 6) for w in row), strict=True))
-        made.append(Answer(example, text, weights, min(length + 1, len(tokens)), chance))
+        length = min(length + 1, len(tokens))
+        made.append(Answer(example, text, weights, length, confidence=said[0], novelty=said[1]))
     return made
 
 

@@ -44,6 +44,10 @@ _ABSTENTION = {"unanswerable": "unanswerable_accuracy", "answerable": "answerabl
 """Probes where saying that one has no answer is right or wrong, and what the share that gets it right is called."""
 
 
+_NOVEL = 0.95
+"""A prompt counts as novel where this share of the held-out calibration prompts is more like the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
     """How intervals are made, see `mocae.metrics.intervals`."""
@@ -317,7 +321,7 @@ def measure_routing(
         boot: intervals.
     """
     outcome = {name: {s.answer.example.id: s.acceptable for s in rows} for name, rows in experts.items()}
-    alpha, acceptable, own, sure, groups = [], [], [], [], []
+    alpha, acceptable, own, sure, novel, groups = [], [], [], [], [], []
     for sample in samples:
         row = [outcome[name].get(sample.answer.example.id) for name in experts]
         if sample.acceptable is None or sample.answer.weights is None or any(v is None for v in row):
@@ -326,6 +330,7 @@ def measure_routing(
         acceptable.append([bool(v) for v in row])
         own.append(float(sample.acceptable))
         sure.append(sample.answer.confidence)
+        novel.append(sample.answer.novelty)
         groups.append(sample.answer.example.group)
     if not alpha:
         return None
@@ -334,7 +339,8 @@ def measure_routing(
         "misrouted_rate": estimate_rate(misrouted(weights, right).astype(float), groups=groups, **boot.arguments()),
         "regret": bootstrap_mean(regret(right.astype(float), own), groups=groups, **boot.arguments()),
     }
-    unmeasured = {name: asdict(Estimate(None)) for name in ("entropy", "largest_share", "ece", "brier")}
+    names = ("entropy", "largest_share", "ece", "brier", "confidence", "novel_rate")
+    unmeasured = {name: asdict(Estimate(None)) for name in names}
     rates |= _spread(weights, groups, boot)
     entry: dict[str, Any] = {**unmeasured, "reliability": []}
     distribution = bool((weights >= 0).all() and np.allclose(weights.sum(1), 1, atol=1e-3))
@@ -354,7 +360,12 @@ def measure_routing(
         rates["brier"] = bootstrap_statistic(
             lambda confidence, correct: brier_score(confidence, correct), columns, groups=groups, **boot.arguments()
         )
+        rates["confidence"] = bootstrap_mean(confidence, groups=groups, **boot.arguments())
         entry["reliability"] = [asdict(b) for b in reliability_bins(confidence, correct)]
+    known = [value for value in novel if value is not None]
+    if len(known) == len(novel):
+        beyond = np.asarray(known) > _NOVEL
+        rates["novel_rate"] = estimate_rate(beyond.astype(float), groups=groups, **boot.arguments())
     entry |= {name: asdict(estimate) for name, estimate in rates.items()}
     entry["weights_by_kind"] = _weights_by_kind(samples, list(experts))
     return entry

@@ -42,6 +42,7 @@ class _SampleRecord(Record):
     thought: str = ""
     weights: dict[str, float] | None
     confidence: _Score = None
+    novelty: _Score = None
     n_tokens: NonNegativeInt
     verdicts: dict[str, VerdictRecord]
     acceptable: bool | None
@@ -59,7 +60,7 @@ class _SampleRecord(Record):
             source=self.source,
         )
         verdicts = {name: Verdict(**dict(verdict)) for name, verdict in self.verdicts.items()}
-        answer = Answer(example, self.answer, self.weights, self.n_tokens, self.confidence, self.thought)
+        answer = Answer(example, self.answer, self.weights, self.n_tokens, self.confidence, self.thought, self.novelty)
         return Sample(self.system, answer, verdicts, self.acceptable)
 
 
@@ -78,6 +79,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "thought": sample.answer.thought,
         "weights": dict(sample.answer.weights) if sample.answer.weights is not None else None,
         "confidence": sample.answer.confidence,
+        "novelty": sample.answer.novelty,
         "n_tokens": sample.answer.n_tokens,
         "verdicts": {name: asdict(verdict) for name, verdict in sample.verdicts.items()},
         "acceptable": sample.acceptable,

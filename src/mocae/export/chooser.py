@@ -15,7 +15,7 @@ from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchErr
 from mocae.experts import pooled_states
 from mocae.export.bundle import read_export
 from mocae.models import LoadedBase, base_fingerprint, context_length, count_tokens, decoder_layers, load_base
-from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, shape_weights, weights_vector
+from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, route_steered, weights_vector
 from mocae.prompts import FORMATS, PromptFormat
 
 __all__ = ["Choice", "Chooser", "load_chooser"]
@@ -102,7 +102,7 @@ class Chooser:
         if weights is not None:
             alpha = weights_vector(weights, self.experts)[None]
         else:
-            alpha = shape_weights(self._route(prompt, is_chat=is_chat), steer=self._factors(steer))
+            alpha = self._route(prompt, is_chat=is_chat, factor=self._factors(steer))
         if self.book is None:
             scales = [round(w, 6) for w in alpha[0].tolist()]
             return Choice(dict(zip(self.experts, alpha[0].tolist(), strict=True)), _llama_cpp(scales), "")
@@ -110,12 +110,12 @@ class Chooser:
         mixed = dict(zip(self.experts, self.book.mixtures[index].tolist(), strict=True))
         return Choice(mixed, {"model": self.book.names[index]}, self.book.names[index])
 
-    def _route(self, prompt: str, *, is_chat: bool) -> torch.Tensor:
+    def _route(self, prompt: str, *, is_chat: bool, factor: torch.Tensor | None) -> torch.Tensor:
         tokenizer = self.base.tokenizer
         text = self.prompt_format.format_prompt(prompt, injection=None, tokenizer=tokenizer) if is_chat else prompt
         reading = self.policy.reads
         if reading is None:
-            return self.policy.route(PromptBatch([""]))
+            return route_steered(self.policy, PromptBatch([""]), factor)
         with self._lock:
             self._refuse_long(text)
             pooled = pooled_states(
@@ -126,7 +126,7 @@ class Chooser:
                 pool=reading.pool,  # type: ignore[arg-type]  # checked by Reading
                 label="",
             )
-            return self.policy.route(PromptBatch([""], pooled))
+            return route_steered(self.policy, PromptBatch([""], pooled), factor)
 
     def _refuse_long(self, text: str) -> None:
         context = context_length(self.base.model)

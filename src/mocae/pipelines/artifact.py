@@ -35,11 +35,14 @@ class Reply:
         weights: of the experts.
         confidence: chance that the answer of the expert with the largest weight is acceptable, as calibrated; None
             where the policy does not say, and where `steer` or `weights` made another choice.
+        novelty: share of held-out calibration prompts that are more like the others than the prompt is; None there
+            too, and for a router without calibrated chances.
     """
 
     text: str
     weights: dict[str, float]
     confidence: float | None = None
+    novelty: float | None = None
 
 
 class AlignedModel:
@@ -113,7 +116,7 @@ class AlignedModel:
         n_tokens, context = batch["input_ids"].shape[1], context_length(self.mixture.base.model)
         if n_tokens >= context:
             raise DataError(f"the prompt has {n_tokens} tokens, the model's context is {context}; give a shorter one")
-        out, alpha, confidence = self.mixture.generate_routed(
+        out, alpha, sureness = self.mixture.generate_routed(
             batch["input_ids"],
             attention_mask=batch["attention_mask"],
             ids=[prompt_id(prompt)],
@@ -126,7 +129,7 @@ class AlignedModel:
         return Reply(
             answer.strip(),
             dict(zip(self.experts, alpha[0].tolist(), strict=True)),
-            None if confidence is None else float(confidence[0]),
+            *((None, None) if sureness is None else sureness.rows()[0]),
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter
-from mocae.config import Recipe, RoutingConfig
+from mocae.config import ROUTED_SYSTEMS, Recipe, RoutingConfig
 from mocae.errors import DataError
 from mocae.evaluation import Generation
 from mocae.files import read_json
@@ -177,7 +177,7 @@ class Contest:
         limits = [
             routing_of(self.recipe, system)[0].outcome.max_prompts
             for system in self.recipe.systems
-            if system.policy in ("alignx", "joint_outcomes")
+            if system.policy in (*ROUTED_SYSTEMS, "joint_outcomes")
         ]
         most = None if None in limits else max((limit for limit in limits if limit is not None), default=None)
         wanted = self.rows.verdict_ids(most, seed=self.recipe.seed)
@@ -193,11 +193,11 @@ class Contest:
 
         Args:
             name: of its folder.
-            kind: "alignx" (outcomes) or "linear" (labels).
+            kind: "alignx" (outcomes) or "linear" (labels, and outcomes for its temperature).
             routing: how it is fitted.
         """
         used = self.verdict_ids(routing)
-        judged = kind == "alignx" and routing.outcome.max_prompts != 0
+        judged = routing.outcome.max_prompts != 0 if kind == "alignx" else bool(used)
         stage = self._fitter().router(
             name,
             kind,

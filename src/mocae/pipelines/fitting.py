@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mocae.bank import ExpertBank
 from mocae.calibration import (
+    ROUTER_VERSION,
     AlignXRouter,
     Beliefs,
     CalibrationSet,
@@ -21,6 +22,7 @@ from mocae.calibration import (
     RouterSettings,
     fit_latent_space,
     fit_router,
+    fit_temperature,
 )
 from mocae.config import Recipe, RoutingConfig
 from mocae.data import select
@@ -170,36 +172,48 @@ class Fitter:
         routing: RoutingConfig,
         used: frozenset[str],
     ) -> Stage:
-        """Return a fitted router: on outcomes where there are any, else on the axes of the training prompts.
+        """Return a fitted router: "alignx" on outcomes where there are any, else on the axes of the training prompts.
+
+        What learns from labels gets its temperature from the verdicts: nothing else says how often a choice is right.
 
         Args:
             name: of its folder.
             kind: "alignx" or "linear".
             features: what prompts and experts look like.
-            outcomes: verdicts, None to train on labels.
+            outcomes: verdicts, None where there are none.
             calibration: prompts in the order of the features.
             routing: how it is fitted.
             used: ids of the calibration prompts whose verdicts may be used.
         """
-        # Only what this fit uses: labels alone need no calibrators, and pruning comes after the softmax.
-        if outcomes is not None:
+        # Only what this fit uses: labels alone need no calibrators, and pruning comes after the weights.
+        if outcomes is not None and kind == "alignx":
             settings = _settings(routing)
         else:
             settings = _label_settings(routing, calibrated=kind == "alignx")
         judged = [outcomes.key, sorted(used)] if outcomes is not None else None
-        inputs = {"features": features.key, "outcomes": judged, "settings": asdict(settings), "kind": kind}
+        inputs: dict[str, Any] = {
+            "features": features.key,
+            "outcomes": judged,
+            "settings": asdict(settings),
+            "kind": kind,
+        }
+        inputs["version"] = ROUTER_VERSION
 
         def make(folder: Path) -> None:
             known = self.read_features(features)
+            data = None
             if outcomes is not None:
                 samples = [s for s in read_samples(outcomes.folder / "outcomes.jsonl") if s.answer.example.id in used]
                 data = self._calibration_set(known, samples, calibration)
-                fitted = self._fit(data, known, settings)
+            if data is not None and kind == "alignx":
+                router, record = self._fit(data, known, settings)
             else:
-                fitted = self._fit(self._label_set(known), _identity(known), settings)
+                router, record = self._fit(self._label_set(known), _identity(known), settings)
                 # Fitted on latent points; it reads hidden states like every router.
-                fitted = (replace(fitted[0], latent=known.latent), fitted[1])
-            router, record = fitted
+                router = replace(router, latent=known.latent)
+                if data is not None and len(data.pooled):
+                    router = replace(router, temperature=fit_temperature(router.logits(data.pooled), data.acceptable))
+                    record["temperature"] = router.temperature
             router.save(folder)
             (folder / "fit.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -225,6 +239,8 @@ class Fitter:
             "lambdas": fitted.router.lambdas,
             "held_out_loss": {str(l2): loss for l2, loss in fitted.held_out_loss.items()},
         }
+        if fitted.router.novelty is not None:
+            record["novelty_discount"] = float(fitted.router.novelty.discount)
         if fitted.held_out_beliefs is not None:
             record["held_out"] = _held_out(fitted.held_out_beliefs, data.acceptable)
         return fitted.router, record
@@ -243,6 +259,7 @@ class Fitter:
             ),
             labels=torch.tensor([names.index(calibration[i].axis) for i in kept], dtype=torch.long),
             groups=[calibration[i].group for i in kept],
+            kinds=[f"{calibration[i].axis}: {calibration[i].probe}" for i in kept],
         )
 
     def _label_set(self, known: Features) -> CalibrationSet:
@@ -285,10 +302,7 @@ def _fixed(value: float | str) -> float | None:
 
 
 def _label_settings(routing: RoutingConfig, *, calibrated: bool) -> RouterSettings:
-    """Return the settings of a router trained on labels alone, at temperature 1; without calibrators if uncalibrated.
-
-    Nothing but verdicts says how often a choice is right, so there is no temperature to fit.
-    """
+    """Return the settings of a router trained on labels, at temperature 1; without calibrators if uncalibrated."""
     settings = replace(
         _settings(routing), outcome_weight=0.0, gating_weight=1.0, temperature=1.0, calibration="temperature"
     )

@@ -7,8 +7,10 @@ from mocae.policies.base import (
     Policy,
     PromptBatch,
     Reading,
+    Sureness,
     build_policy,
     output_of,
+    route_steered,
     shape_weights,
     weights_vector,
 )
@@ -38,8 +40,10 @@ __all__ = [
     "RoutedPolicy",
     "RouterOptions",
     "Steered",
+    "Sureness",
     "build_policy",
     "output_of",
+    "route_steered",
     "shape_weights",
     "weights_vector",
 ]

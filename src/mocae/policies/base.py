@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, get_args, runtime_checkable
+from typing import NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,8 +22,10 @@ __all__ = [
     "Policy",
     "PromptBatch",
     "Reading",
+    "Sureness",
     "build_policy",
     "output_of",
+    "route_steered",
     "shape_weights",
     "weights_vector",
 ]
@@ -62,6 +64,24 @@ class PromptBatch:
     pooled: Float[Tensor, "B P"] | None = None
 
 
+class Sureness(NamedTuple):
+    """How sure a router is of each prompt; nan where it does not say.
+
+    Attributes:
+        confidence: (B,), chance that the answer of the expert with the largest weight is acceptable; low where no
+            expert can answer, or where nothing is known of such prompts.
+        novelty: (B,), share of held-out calibration prompts that are more like the others than this prompt is.
+    """
+
+    confidence: Float[Tensor, " B"]
+    novelty: Float[Tensor, " B"]
+
+    def rows(self) -> list[tuple[float | None, float | None]]:
+        """Return both of each prompt to six decimals, None in place of nan."""
+        both = zip(self.confidence.tolist(), self.novelty.tolist(), strict=True)
+        return [(_said(confidence), _said(novelty)) for confidence, novelty in both]
+
+
 @runtime_checkable
 class Policy(Protocol):
     """Maps a batch of prompts to weights of the experts.
@@ -90,9 +110,13 @@ class FittedPolicy(Policy, Protocol):
     per_token: bool
     output: OutputCalibrators | None
 
-    def confidence(self, batch: PromptBatch) -> Float[Tensor, " B"]:
-        """Return the chance that the answer of the expert with the largest weight is acceptable."""
+    def sureness(self, batch: PromptBatch) -> Sureness:
+        """Return how sure the router is of each prompt."""
         ...
+
+
+def _said(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,6 +192,20 @@ def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Floa
         if not math.isfinite(value):
             raise ConfigError(f"the number for expert {name!r} is {value}; it must be finite")
     return torch.tensor([float(weights.get(name, 0.0)) for name in experts])
+
+
+def route_steered(policy: Policy, batch: PromptBatch, factor: Float[Tensor, " K"] | None) -> Float[Tensor, "B K"]:
+    """Return a policy's weights of each prompt, steered by `factor` (None: as they are).
+
+    A policy that prunes has a method `route_steered` of its own, since what was pruned cannot be steered back.
+    """
+    if factor is None:
+        return policy.route(batch)
+    own = getattr(policy, "route_steered", None)
+    if own is not None:
+        weights: Tensor = own(batch, factor)
+        return weights
+    return shape_weights(policy.route(batch), steer=factor)
 
 
 def shape_weights(

@@ -13,7 +13,7 @@ from mocae.bank import ExpertBank, Mode
 from mocae.errors import ConfigError
 from mocae.experts import Pool, pool_hidden
 from mocae.models import LoadedBase, StopForward, at_layer, layer_inputs
-from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, shape_weights, weights_vector
+from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, Sureness, route_steered, weights_vector
 from mocae.policies.per_token import on_every_pass
 
 __all__ = ["Generator", "Mixture", "PlainModel", "Routed", "RoutingTrace", "generator_of"]
@@ -75,21 +75,21 @@ class RoutingTrace:
 
     Attributes:
         alpha: (B, K), weights in force; routed by token, those at the last token of each prompt.
-        confidence: (B,), chance that the answer of the expert with the largest weight is acceptable; None too for a
-            policy that does not say, and where steering or given weights made another choice.
+        sureness: how sure the router is of each prompt; None too for a policy that does not say, and where steering or
+            given weights made another choice.
     """
 
     def __init__(self) -> None:
         self.alpha: Float[Tensor, "B K"] | None = None
-        self.confidence: Float[Tensor, " B"] | None = None
+        self.sureness: Sureness | None = None
 
 
 class Routed(NamedTuple):
-    """Generated ids, prompts included, with the weights and the confidence of each prompt (`RoutingTrace`)."""
+    """Generated ids, prompts included, with the weights of each prompt and how sure they are (`RoutingTrace`)."""
 
     ids: Tensor
     weights: Float[Tensor, "B K"]
-    confidence: Float[Tensor, " B"] | None
+    sureness: Sureness | None
 
 
 class Mixture:
@@ -170,7 +170,7 @@ class Mixture:
         def route(batch: PromptBatch) -> Tensor:
             if weights is not None:
                 return weights_vector(weights, names).expand(len(batch.ids), -1)
-            return shape_weights(chosen.route(batch), steer=factor)
+            return route_steered(chosen, batch, factor)
 
         def put(pooled: Tensor | None) -> None:
             batch = PromptBatch(ids, pooled)
@@ -190,7 +190,7 @@ class Mixture:
             alpha = route(batch)
             trace.alpha = alpha.detach().float().cpu()
             if fitted is not None and factor is None:
-                trace.confidence = fitted.confidence(batch)
+                trace.sureness = fitted.sureness(batch)
             return alpha
 
         reading = chosen.reads if weights is None else None
@@ -309,7 +309,7 @@ class Mixture:
         mode: Mode | None = None,
         **generation: Any,
     ) -> Routed:
-        """Return ids, weights and confidence of each prompt; arguments and errors as in `generate`."""
+        """Return ids, weights and sureness of each prompt; arguments and errors as in `generate`."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         batch = {"input_ids": input_ids, "attention_mask": mask}
         names = ids if ids is not None else [""] * len(input_ids)
@@ -331,7 +331,7 @@ class Mixture:
             out = generator_of(self.base.model)(**batch, **generation)
         if trace.alpha is None:
             raise ConfigError("the prompts were never read, so nothing was routed; max_new_tokens must be at least 1")
-        return Routed(out, trace.alpha, trace.confidence)
+        return Routed(out, trace.alpha, trace.sureness)
 
     def detach(self) -> None:
         """Take the experts off the base model."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError
-from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, output_of, shape_weights
+from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, Sureness, output_of, route_steered
 
 __all__ = ["PerPrompt", "Steered"]
 
@@ -36,7 +36,7 @@ class Steered:
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
         """Return the steered weights, see `mocae.policies.shape_weights`."""
-        return shape_weights(self.policy.route(batch), steer=self.factor)
+        return route_steered(self.policy, batch, self.factor)
 
 
 class PerPrompt:
@@ -75,8 +75,8 @@ class PerPrompt:
         """
         return self._each(batch, lambda policy, part: policy.route(part))
 
-    def confidence(self, batch: PromptBatch) -> Float[Tensor, " B"]:
-        """Return each prompt's confidence, nan where its policy does not say.
+    def sureness(self, batch: PromptBatch) -> Sureness:
+        """Return how sure each prompt's policy is of it, nan where it does not say.
 
         Raises:
             ConfigError: see `route`.
@@ -84,10 +84,10 @@ class PerPrompt:
 
         def one(policy: Policy, part: PromptBatch) -> Tensor:
             if isinstance(policy, FittedPolicy):
-                return policy.confidence(part)
-            return torch.full((len(part.ids),), torch.nan)
+                return torch.stack(policy.sureness(part), dim=1)
+            return torch.full((len(part.ids), 2), torch.nan)
 
-        return self._each(batch, one)
+        return Sureness(*self._each(batch, one).unbind(1))
 
     def _each(self, batch: PromptBatch, ask: Callable[[Policy, PromptBatch], Tensor]) -> Tensor:
         """Return one row a prompt; prompts with the same policy are asked for together."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from mocae.calibration import AlignXRouter, OutputCalibrators
 from mocae.errors import ConfigError, ModelMismatchError
 from mocae.files import Record
-from mocae.policies.base import Parts, Policy, PromptBatch, Reading, shape_weights
+from mocae.policies.base import Parts, Policy, PromptBatch, Reading, Sureness, shape_weights
 
 __all__ = ["RoutedPolicy", "RouterOptions", "alignx", "linear"]
 
@@ -62,22 +62,23 @@ class RoutedPolicy:
         self.calibrated = calibrated
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
-        """Return alpha = softmax(s / T), pruned by `top_k` and `threshold`.
+        """Return the router's weights, pruned by `top_k` and `threshold`.
 
         Raises:
             ConfigError: the batch has no hidden states.
             ModelMismatchError: it has those of another model.
         """
-        return shape_weights(self.router.probs(_pooled(batch)), top_k=self.top_k, threshold=self.threshold)
+        return self.route_steered(batch, None)
 
-    def confidence(self, batch: PromptBatch) -> Float[Tensor, " B"]:
-        """Return the chance that the first choice is right; `top_k` and `threshold`, which keep it, change nothing.
+    def route_steered(self, batch: PromptBatch, factor: Float[Tensor, " K"] | None) -> Float[Tensor, "B K"]:
+        """Return the weights steered by `factor`, then pruned; raises as `route` does."""
+        alpha = self.router.probs(_pooled(batch))
+        return shape_weights(alpha, steer=factor, top_k=self.top_k, threshold=self.threshold)
 
-        Raises:
-            ConfigError: see `route`.
-            ModelMismatchError: see `route`.
-        """
-        return self.router.beliefs(_pooled(batch)).confidence
+    def sureness(self, batch: PromptBatch) -> Sureness:
+        """Return how sure the router is of its first choice, which `top_k` and `threshold` keep; raises as `route`."""
+        beliefs = self.router.beliefs(_pooled(batch))
+        return Sureness(beliefs.confidence, beliefs.novelty)
 
 
 def _pooled(batch: PromptBatch) -> Float[Tensor, "B P"]:

@@ -232,7 +232,7 @@ def routing_table(report: Mapping[str, Any]) -> Table | None:
     systems += [name for name in routing if name not in systems]
     columns: list[Column] = []
     cells: list[list[Cell]] = [[] for _ in systems]
-    for name in ("ece", "brier", "misrouted_rate", "regret", "entropy", "largest_share"):
+    for name in ("ece", "brier", "confidence", "novel_rate", "misrouted_rate", "regret", "entropy", "largest_share"):
         estimates = [read_estimate(lookup(routing[system], name)) for system in systems]
         if all(e.value is None for e in estimates):
             continue

@@ -73,11 +73,23 @@ METRICS: Mapping[str, Metric] = {
     "mc2": Metric("MC2", "TruthfulQA: probability on the true choices, of all choices of a question.", True),
     "ece": Metric(
         "ECE",
-        "Expected calibration error: mean gap between the favourite expert's weight and how often it is right.",
+        "Expected calibration error: mean gap between the favourite expert's chance and how often it is right.",
         False,
     ),
     "brier": Metric(
         "Brier score", "Mean squared gap between confidence and outcome: 0 is perfect.", False, unit="number"
+    ),
+    "confidence": Metric(
+        "confidence",
+        "Mean chance given to the favourite expert: low where no expert can answer, or prompts are unlike those of "
+        "calibration.",
+        higher_is_better=None,
+    ),
+    "novel_rate": Metric(
+        "novel prompts",
+        "Share of test prompts less like the calibration prompts than 95 % of these are to each other: 5 % where they "
+        "are of one kind. On novel prompts the confidence is lowered.",
+        higher_is_better=None,
     ),
     "misrouted_rate": Metric(
         "misrouted", "Share of prompts where the favourite expert fails and another one would have passed.", False
@@ -107,7 +119,7 @@ _SYSTEMS: Mapping[str, str] = {
     "static": "fixed weights given by hand",
     "sum": "task arithmetic: the experts' changes added up",
     "gamma": "TrinityX's fixed importance weights, no router",
-    "linear": "a router trained on which data set a prompt came from, not calibrated",
+    "linear": "a router trained on which data set a prompt came from",
     "trinityx": "TrinityX: router with fixed importance weights",
     "alignx": "AlignX: router with fractal and natural calibrators",
     "oracle": "picks the best expert by the verdict itself: an upper bound, not a system one can run",

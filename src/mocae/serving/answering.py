@@ -179,7 +179,12 @@ class _Answers:
 
     def routing(self, answer: Finished) -> s.Routing:
         """Return which experts gave an answer."""
-        return s.Routing(policy=self._asked.policy, weights=dict(answer.weights), confidence=answer.confidence)
+        return s.Routing(
+            policy=self._asked.policy,
+            weights=dict(answer.weights),
+            confidence=answer.confidence,
+            novelty=answer.novelty,
+        )
 
     def usage(self, answers: Mapping[int, Finished]) -> s.Usage:
         """Return the tokens of all answers, given by their index; a prompt counts once, however many answers it has."""

@@ -1,6 +1,5 @@
 """The answers being written: rows that read their prompts together and decode together, each with its own weights."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from transformers.cache_utils import DynamicCache
 from mocae.bank import Mode, same_for_all
 from mocae.errors import ConfigError
 from mocae.models import Beginning, layer_inputs, resumed
-from mocae.policies import Mixture, PerPrompt, output_of
+from mocae.policies import Mixture, PerPrompt, Sureness, output_of
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Lost
 from mocae.serving.prefixes import Prefixes, Reach
@@ -50,6 +49,7 @@ class Row:
         self.n_known = 0
         self.weights: dict[str, float] = {}
         self.confidence: float | None = None
+        self.novelty: float | None = None
         self.last_token = 0
         self.n_tokens = 0
         self._text = TextStream(tokenizer, stop=request.stop, strip=request.strip)
@@ -84,6 +84,7 @@ class Row:
             reason=reason,
             weights=self.weights,
             confidence=self.confidence,
+            novelty=self.novelty,
             n_prompt_tokens=len(self.request.tokens),
             n_known_tokens=self.n_known,
             n_tokens=self.n_tokens,
@@ -112,12 +113,12 @@ class _Known(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What a pass over prompts has left: (B, K) weights, (B,) confidences, (B, V) logits of the next token."""
+    """What a pass over prompts has left: (B, K) weights, how sure they are, (B, V) logits of the next token."""
 
     rows: list[Row]
     cache: DynamicCache
     alpha: Tensor
-    confidence: Tensor
+    sureness: Sureness
     logits: Tensor
 
 
@@ -160,9 +161,9 @@ class Batch:
         passes = [self._read(some) for some in self._by_beginning(rows)]
         first = len(self.rows)
         for read in passes:
-            for row, weights, confidence in zip(read.rows, read.alpha.tolist(), read.confidence.tolist(), strict=True):
+            for row, weights, sure in zip(read.rows, read.alpha.tolist(), read.sureness.rows(), strict=True):
                 row.weights = dict(zip(self._mixture.experts, weights, strict=True))
-                row.confidence = None if math.isnan(confidence) else confidence
+                row.confidence, row.novelty = sure
             try:
                 self._cache.join(read.cache, torch.tensor([len(row.request.tokens) for row in read.rows]))
             except Exception as error:
@@ -211,13 +212,13 @@ class Batch:
                 logits_to_keep=1,
             )
         assert trace.alpha is not None
-        assert trace.confidence is not None
+        assert trace.sureness is not None
         for i, (row, reach, _) in enumerate(known):
             row.n_known = max(0, lengths[i] - n_new)
             if reach is not None:
                 hidden = entered[reach.n_layers][-1] if reach.n_layers in entered else None
                 self._prefixes.keep(row.request.tokens, reach, row=i, cache=cache, hidden=hidden)
-        return _Read(rows, cache, trace.alpha, trace.confidence, out.logits[:, -1])
+        return _Read(rows, cache, trace.alpha, trace.sureness, out.logits[:, -1])
 
     @torch.no_grad()
     def step(self) -> list[tuple[Row, Event | Exception]]:

@@ -66,6 +66,13 @@ class Metrics:
             buckets=_SHARES,
             registry=registry,
         )
+        self._novelty = Histogram(
+            "mocae_prompt_novelty",
+            "Share of held-out calibration prompts that are more like the others than the prompt is.",
+            ("model",),
+            buckets=_SHARES,
+            registry=registry,
+        )
         for name, about, value in (
             ("mocae_queue_length", "Requests that wait.", lambda: engine.n_waiting),
             ("mocae_running", "Answers being written.", lambda: engine.n_running),
@@ -89,6 +96,8 @@ class Metrics:
             self._routing.labels(expert).observe(weight)
         if answer.confidence is not None:
             self._confidence.labels(model).observe(answer.confidence)
+        if answer.novelty is not None:
+            self._novelty.labels(model).observe(answer.novelty)
 
     def cancelled(self, n: int) -> None:
         """Note answers nobody waited for any more."""

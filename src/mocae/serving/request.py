@@ -58,7 +58,8 @@ class Finished:
         text: all of it.
         reason: "stop": an end-of-text token or a stop text; "length": `max_tokens`.
         weights: the weight of each expert.
-        confidence: of the router, see `RoutingTrace`; None where no router chose the weights by itself.
+        confidence: of the router, see `Sureness`; None where no router chose the weights by itself.
+        novelty: of the prompt to it, see `Sureness`; None there too, and where the router does not say.
         n_prompt_tokens: tokens read.
         n_known_tokens: those of them that an earlier prompt began with, so that the lower layers did not compute them.
         n_tokens: tokens generated, an end-of-text token included.
@@ -72,6 +73,7 @@ class Finished:
     reason: Literal["stop", "length"]
     weights: Mapping[str, float]
     confidence: float | None
+    novelty: float | None
     n_prompt_tokens: int
     n_known_tokens: int
     n_tokens: int

@@ -188,8 +188,13 @@ class Routing(_Sent):
     )
     weights: dict[str, float] = Field(description="The weight of each expert.")
     confidence: float | None = Field(
-        description="Chance, as calibrated, that the answer of the expert with the largest weight is acceptable; null "
-        "where no router chose the weights by itself."
+        description="Chance, as calibrated, that the answer of the expert with the largest weight is acceptable: low "
+        "where no expert can answer, and on prompts unlike the calibration prompts; null where no router chose the "
+        "weights by itself."
+    )
+    novelty: float | None = Field(
+        description="Share of held-out calibration prompts that are more like the others than this prompt is: near 1, "
+        "the router knows no such prompts; null as confidence is, and for a router without calibrated chances."
     )
 
 

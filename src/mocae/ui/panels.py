@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -83,15 +84,19 @@ def reasons(why: Why | None, *, system: str, steered: bool) -> Markup:
         return Markup('<p class="hint"><b>{}</b> has no router: its mix is the same for every prompt{}.</p>').format(
             system, note
         )
-    favourite = why.axes[int(why.weights.argmax())]
+    favourite = int(why.chances.argmax())
+    chance = float(why.chances[favourite])
     return Markup("<p>{}</p>{}{}<p class='hint'>{}</p>").format(
         Markup(
             "The router read the prompt where it enters layer {layer}. Its favourite is <b>{axis}</b>: the chance that "
-            "this expert's answer alone would be acceptable is <b class='confidence'>{chance:.0f} %</b>.{steered}"
+            "this expert's answer alone would be acceptable is <b class='confidence'>{chance:.0f} %</b>.{none}{novel}"
+            "{steered}"
         ).format(
             layer=why.layer,
-            axis=favourite,
-            chance=100 * why.confidence,
+            axis=why.axes[favourite],
+            chance=100 * chance,
+            none=" <b>No expert is likely to answer this acceptably.</b>" if chance < 0.5 else "",
+            novel=_novelty(why.novelty),
             steered=" Your factors were applied after that." if steered else "",
         ),
         _parts(why),
@@ -101,19 +106,27 @@ def reasons(why: Why | None, *, system: str, steered: bool) -> Markup:
     )
 
 
+def _novelty(novelty: float) -> str:
+    """Return what is to be said of a prompt's novelty, nothing where the router does not say."""
+    if math.isnan(novelty):
+        return ""
+    unlike = " It knows few prompts like this one, so its chances are lowered." if novelty > 0.95 else ""
+    return f" {100 * novelty:.0f} % of the calibration prompts were more alike the others.{unlike}"
+
+
 def _parts(why: Why) -> Markup:
-    """Return the sum behind the weights as a table."""
+    """Return the sum behind the chances as a table."""
     columns = (why.features, why.geometry, why.semantics)
     rows = []
     for i, axis in enumerate(why.axes):
         cells = [Markup("<td>{}</td>").format(f"{float(c[i]):+.1f}".replace("-", _MINUS)) for c in columns]
         row = '<tr><th scope="row" style="--c: {}">{}</th>{}<td>{:.2f}</td></tr>'
-        rows.append(Markup(row).format(_css(axis, why.axes), axis, Markup("").join(cells), float(why.weights[i])))
+        rows.append(Markup(row).format(_css(axis, why.axes), axis, Markup("").join(cells), float(why.chances[i])))
     head = Markup(
         "<tr><td></td><th title='a linear map of the latent coordinates'>features</th>"
         "<th title='fractal calibrator: how the prompt sits in the cloud of the axis'>geometry</th>"
         "<th title='natural calibrator: log-density of the prompt under the axis'>semantics</th>"
-        "<th title='softmax of the sum'>weight</th></tr>"
+        "<th title='that the answer of this expert would be acceptable'>chance</th></tr>"
     )
     return Markup(
         '<p class="hint">{}</p><div class="parts"><table><thead>{}</thead><tbody>{}</tbody></table></div>'

@@ -29,18 +29,20 @@ class Plane(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Why:
-    """The sum behind a router's weights.
+    """The sum behind a router's chances.
 
-    The three parts are the terms of s / T, each less its mean over the axes, which the softmax does not see: above 0
-    speaks for an expert, below 0 against it.
+    The three parts are the terms of its log-odds, above 0 for an expert, below 0 against it. With the calibration
+    "temperature" they are those of s / T, each less its mean over the axes, which a softmax does not see.
 
     Attributes:
         axes: names, in the order of all that follows.
         features: (K,), from the latent coordinates: (W phi + b) / T.
         geometry: (K,), from the fractal calibrator: lambda1 F / T.
         semantics: (K,), from the natural calibrator: lambda2 N / T.
-        weights: (K,), the router's own, before any steering.
-        confidence: chance that the answer of the expert with the largest weight is acceptable.
+        chances: (K,), that each expert's answer would be acceptable, lowered for prompts unlike the calibration
+            prompts; before any steering.
+        novelty: share of held-out calibration prompts that are more like the others than this one; nan where the
+            router does not say.
         layer: decoder layer whose input was read.
         plane: where the prompt stands.
     """
@@ -49,8 +51,8 @@ class Why:
     features: Float[Tensor, " K"]
     geometry: Float[Tensor, " K"]
     semantics: Float[Tensor, " K"]
-    weights: Float[Tensor, " K"]
-    confidence: float
+    chances: Float[Tensor, " K"]
+    novelty: float
     layer: int
     plane: Plane
 
@@ -68,15 +70,16 @@ def explain(router: AlignXRouter, pooled: Float[Tensor, "1 P"]) -> Why:
     beliefs, inputs = router.beliefs(pooled), router.inputs(pooled)
 
     def part(scores: Tensor) -> Tensor:
-        return (scores - scores.mean(1, keepdim=True))[0] / router.temperature
+        common = scores.mean(1, keepdim=True) if router.novelty is None else 0.0
+        return (scores - common)[0] / router.temperature
 
     return Why(
         axes=router.axes,
         features=part(inputs.phi @ router.weight.T + router.bias),
         geometry=part(router.lambdas[0] * inputs.fractal),
         semantics=part(router.lambdas[1] * inputs.natural),
-        weights=beliefs.alpha[0],
-        confidence=float(beliefs.confidence[0]),
+        chances=beliefs.chances[0],
+        novelty=float(beliefs.novelty[0]),
         layer=router.layer,
         plane=_plane(router, router.latent.encode(pooled)),
     )
