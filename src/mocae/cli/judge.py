@@ -12,7 +12,7 @@ import typer
 from mocae.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from mocae.judges import JudgeQuality
+    from mocae.judges import JudgeAudit, JudgeQuality
 
 __all__ = ["judge"]
 
@@ -41,7 +41,7 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a local judge, measure it on held-out prompts, and save it.
+    """Train a local judge, measure and audit it on held-out prompts, and save it.
 
     [bold]mocae judge train safety-classifier --data labelled.jsonl --out judges/safety[/bold]
 
@@ -50,16 +50,52 @@ def train(
     from mocae.pipelines.judge_training import train_judge
 
     trained = train_judge(name, data, out=out, encoder=encoder, seed=seed, exclude=_prompts(exclude))
-    quality = trained.judge.quality
-    assert quality is not None  # a fitted judge is a measured one
+    quality, audit = trained.judge.quality, trained.judge.audit
+    assert quality is not None and audit is not None  # noqa: PT018 - a fitted judge is a measured one
     n_learned = len(trained.judge.learned_from)
     if as_json:
-        told: dict[str, Any] = {"judge": name, "folder": str(out), "seed": seed, "quality": asdict(quality)}
+        told: dict[str, Any] = {
+            "judge": name,
+            "folder": str(out),
+            "seed": seed,
+            "quality": asdict(quality),
+            "audit": asdict(audit),
+        }
         typer.echo(json.dumps(told | {"n_learned_from": n_learned}, indent=2, ensure_ascii=False))
         return
     typer.echo(f"{name}: learned from {n_learned} prompts, seed {seed}")
     typer.echo(_told(quality))
+    typer.echo(_lines(audit))
     typer.echo(f"use it: {trained.option}")
+
+
+@judge.command()
+def audit(
+    name: Annotated[
+        str, typer.Argument(metavar="JUDGE", help="A judge, or JUDGE:{JSON options}, see `mocae ls judges`.")
+    ],
+    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Prompts that the judge has not learned from.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--source", metavar="NAME", help="What reads the file, or NAME:{JSON options}; `mocae ls sources`."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Put constant answers to prompts, and count how often the judge gives the wrong verdict.
+
+    [bold]mocae judge audit reference-truth --source truthfulqa --data TruthfulQA.csv[/bold]
+
+    A hundred prompts of each probe are tried. Where the file has answers, a polite preface is put in front of them.
+    """
+    from mocae.pipelines.judge_training import audit_judge
+
+    found = audit_judge(name, data, source=source)
+    if as_json:
+        typer.echo(json.dumps({"judge": name, "audit": asdict(found)}, indent=2, ensure_ascii=False))
+        return
+    typer.echo(_lines(found))
 
 
 def _prompts(path: Path | None) -> list[str]:
@@ -74,6 +110,11 @@ def _prompts(path: Path | None) -> list[str]:
     from mocae.data.rows import Row
 
     return [Row(values, f"{path}: {place(path, n)}", str(path)).text("prompt") for n, values in read_rows(path)]
+
+
+def _lines(audit: JudgeAudit) -> str:
+    rows = [f"  {row}{' (fails)' if row.fails else ''}" for row in audit.rows]
+    return "\n".join(["constant answers, wrong verdicts:", *rows, audit.verdict])
 
 
 def _told(quality: JudgeQuality) -> str:

@@ -6,6 +6,30 @@ options. Installed packages add their own under the entry point group `mocae.jud
 
 from __future__ import annotations
 
+from mocae.judges.audit import (
+    AuditPrompt,
+    AuditRow,
+    ConstantAnswer,
+    JudgeAudit,
+    audit_judges,
+    audit_prompts,
+    is_audited,
+)
 from mocae.judges.base import JUDGES, Judge, JudgeQuality, build_judge, judge_each, unscored, with_correct
 
-__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "unscored", "with_correct"]
+__all__ = [
+    "JUDGES",
+    "AuditPrompt",
+    "AuditRow",
+    "ConstantAnswer",
+    "Judge",
+    "JudgeAudit",
+    "JudgeQuality",
+    "audit_judges",
+    "audit_prompts",
+    "build_judge",
+    "is_audited",
+    "judge_each",
+    "unscored",
+    "with_correct",
+]

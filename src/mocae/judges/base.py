@@ -65,7 +65,8 @@ class Judge(Protocol):
         quality: its agreement with labels it has not learned from; None where that was not measured.
 
     A judge whose verdicts follow from the definition of the task, so that there is nothing to measure, says so with an
-    attribute `exact` that is True.
+    attribute `exact` that is True. One that pays for every verdict with a request to a server says so with an attribute
+    `asks_server` that is True: a run does not audit it (`mocae.judges.audit`).
     """
 
     @property

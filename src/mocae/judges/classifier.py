@@ -7,27 +7,48 @@ saved as JSON and a skops file, which loads without running code.
 
 from __future__ import annotations
 
-import json
 import time
 import zipfile
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
 
 from mocae.errors import ArtifactError, DataError
-from mocae.files import parse_json
+from mocae.files import read_plain
+from mocae.judges.audit import JudgeAudit
 from mocae.judges.base import JudgeQuality, unscored
 from mocae.judges.design import Design
 from mocae.judges.encoder import SentenceEncoder, load_encoder
 from mocae.types import Answer, Verdict
 
-__all__ = ["ClassifierJudge", "load_classifier"]
+__all__ = ["ClassifierJudge", "load_classifier", "saved_audit"]
 
 _SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    """The schema of `judge.json`. A judge saved before audits has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    schema_version: int
+    judge: str
+    quality: JudgeQuality | None
+    audit: JudgeAudit | None = None
+    learned_from: tuple[str, ...]
+    encoder: _EncoderRecord | None = None
+
+
+class _EncoderRecord(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    model: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +61,7 @@ class ClassifierJudge:
         quality: agreement with held-out labels.
         learned_from: identities of the prompts it has learned from.
         encoder: of prompts and answers; None: words alone.
+        audit: what it says to constant answers to held-out prompts; None where that was not measured.
     """
 
     design: Design
@@ -47,6 +69,7 @@ class ClassifierJudge:
     quality: JudgeQuality | None
     learned_from: frozenset[str] = field(repr=False)
     encoder: SentenceEncoder | None = field(default=None, repr=False)
+    audit: JudgeAudit | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -112,16 +135,16 @@ class ClassifierJudge:
             raise ArtifactError(f"{folder}: holds a judge already; choose another folder or remove it")
         folder.mkdir(parents=True, exist_ok=True)
         io.dump(self.parts, folder / "judge.skops", compression=zipfile.ZIP_DEFLATED)
-        told = {
-            "schema_version": _SCHEMA_VERSION,
-            "judge": self.name,
-            "quality": None if self.quality is None else asdict(self.quality),
-            "learned_from": sorted(self.learned_from),
-            "encoder": None
-            if self.encoder is None
-            else {"model": self.encoder.name, "fingerprint": self.encoder.fingerprint},
-        }
-        (folder / "judge.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        encoder = self.encoder
+        record = _Record(
+            schema_version=_SCHEMA_VERSION,
+            judge=self.name,
+            quality=self.quality,
+            audit=self.audit,
+            learned_from=tuple(sorted(self.learned_from)),
+            encoder=encoder and _EncoderRecord(model=encoder.name, fingerprint=encoder.fingerprint),
+        )
+        (folder / "judge.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _log_odds(probs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -144,15 +167,8 @@ def load_classifier(
         ArtifactError: files are missing, damaged, of another judge or version, hold types that are not plain
             scikit-learn, or the judge has learned from an excluded prompt.
     """
-    try:
-        told = parse_json((folder / "judge.json").read_bytes())
-        version, name = told["schema_version"], told["judge"]
-        quality = None if told["quality"] is None else JudgeQuality(**told["quality"])
-        learned_from = frozenset(told["learned_from"])
-        eyes = told.get("encoder") or {}
-        model, fingerprint = (eyes["model"], eyes["fingerprint"]) if eyes else (None, None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder}: judge.json is missing or damaged ({error}); fit the judge again") from error
+    record = _read(folder)
+    version, name, learned_from = record.schema_version, record.judge, frozenset(record.learned_from)
     if (version, name) != (_SCHEMA_VERSION, design.name):
         raise ArtifactError(
             f"{folder}: holds judge {name!r} of version {version}; expected {design.name!r} of version "
@@ -165,15 +181,31 @@ def load_classifier(
             "again with these prompts excluded"
         )
     parts = _load_parts(folder / "judge.skops", design)
-    if model is None:
-        return ClassifierJudge(design, parts, quality, learned_from)
-    found = load_encoder(encoder or model)
-    if found.fingerprint != fingerprint:
-        raise ArtifactError(
-            f"{folder}: judge {name!r} was fitted with an encoder of other weights than those of {found.name!r}; name "
-            "the encoder it was fitted with, or fit it again"
-        )
-    return ClassifierJudge(design, parts, quality, learned_from, found)
+    eyes = None
+    if record.encoder is not None:
+        eyes = load_encoder(encoder or record.encoder.model)
+        if eyes.fingerprint != record.encoder.fingerprint:
+            raise ArtifactError(
+                f"{folder}: judge {name!r} was fitted with an encoder of other weights than those of {eyes.name!r}; "
+                "name the encoder it was fitted with, or fit it again"
+            )
+    return ClassifierJudge(design, parts, record.quality, learned_from, eyes, record.audit)
+
+
+def saved_audit(folder: Path) -> JudgeAudit | None:
+    """Return the audit in a judge's folder without loading the judge; None where it was saved without one.
+
+    Raises:
+        ArtifactError: `judge.json` is missing or damaged.
+    """
+    return _read(folder).audit
+
+
+def _read(folder: Path) -> _Record:
+    try:
+        return _Record.model_validate_json(read_plain(folder / "judge.json", links=True))
+    except (ArtifactError, OSError, ValueError) as error:
+        raise ArtifactError(f"{folder}: judge.json is missing or damaged ({error}); fit the judge again") from error
 
 
 def _load_parts(path: Path, design: Design) -> dict[str, Any]:

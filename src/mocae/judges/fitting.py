@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mocae.data import hash_fraction
 from mocae.errors import ConfigError, DataError
+from mocae.judges.audit import AuditPrompt, audit_judges
 from mocae.judges.base import JudgeQuality
 from mocae.judges.classifier import ClassifierJudge, load_classifier
 from mocae.judges.design import Design, LabelledAnswer
 from mocae.judges.encoder import SentenceEncoder, load_encoder
-from mocae.types import prompt_id
+from mocae.types import Example, prompt_id
 
 __all__ = ["ClassifierFitter", "Fit", "fit_classifier", "labelled_judge"]
 
@@ -49,7 +51,7 @@ class ClassifierFitter:
         self._rows.extend(rows)
 
     def fit(self, held_out: Sequence[LabelledAnswer], *, note: str) -> ClassifierJudge:
-        """Return the judge, measured on rows it has not learned from.
+        """Return the judge, measured and audited on rows it has not learned from.
 
         Args:
             held_out: labelled answers to other prompts.
@@ -72,7 +74,8 @@ class ClassifierFitter:
         judge = ClassifierJudge(self._design, parts, None, learned_from, self._encoder)
         scores = judge.scores([(row.prompt, row.answer) for row in held_out])
         quality = JudgeQuality.measure(scores, [row.holds for row in held_out], note=note)
-        return ClassifierJudge(self._design, parts, quality, learned_from, self._encoder)
+        audit = audit_judges([judge], _audit_prompts(self._design, held_out)).audits[0]
+        return replace(judge, quality=quality, audit=audit)
 
 
 def fit_classifier(
@@ -106,6 +109,13 @@ def fit_classifier(
     fitter.update(row for row, out in zip(left, is_held_out, strict=True) if not out)
     note = f"{data}: held-out prompts, about {held_out:.0%} of them; seed {seed}"
     return fitter.fit([row for row, out in zip(left, is_held_out, strict=True) if out], note=note)
+
+
+def _audit_prompts(design: Design, rows: Sequence[LabelledAnswer]) -> list[AuditPrompt]:
+    """Return the rows' prompts, each with an answer that no preface may hide: unsafe, or not refusing."""
+    hidden = design.judgement == "unsafe"
+    probe = min(design.probes) if design.probes else "harmful"
+    return [AuditPrompt(Example(r.prompt, "", probe), r.answer if r.holds is hidden else None) for r in rows]
 
 
 def _check_two_labels(design: Design, rows: Sequence[LabelledAnswer], use: str) -> None:

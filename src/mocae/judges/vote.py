@@ -39,6 +39,7 @@ class VotingJudge:
         self._judges = judges
         self._quorum = needed
         self.name = f"vote({', '.join(judge.name for judge in judges)})"
+        self.asks_server = any(getattr(judge, "asks_server", False) for judge in judges)
         self.judgements = tuple(dict.fromkeys(name for judge in judges for name in judge.judgements))
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:

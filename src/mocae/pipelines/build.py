@@ -12,7 +12,7 @@ from mocae.config import Recipe, parse_recipe
 from mocae.data import OnBadRow, read_rows
 from mocae.errors import ConfigError, DataError, unknown_name
 
-__all__ = ["BUILD", "build_recipe", "parse_judge"]
+__all__ = ["BUILD", "build_recipe", "parse_judge", "parse_named"]
 
 BUILD = "build"
 """Name of every recipe of a build, so it does not tell one from another."""
@@ -96,14 +96,28 @@ def parse_judge(text: str) -> dict[str, Any]:
     Raises:
         ConfigError: the options are no JSON object.
     """
+    name, options = parse_named(text, what="--judge")
+    return {"judge": name, "options": options}
+
+
+def parse_named(text: str, *, what: str) -> tuple[str, dict[str, Any]]:
+    """Return name and options of a plug-in given as `name` or `name:{"option": value}`.
+
+    Args:
+        text: as given.
+        what: where it stands, for messages.
+
+    Raises:
+        ConfigError: no name, or the options are no JSON object.
+    """
     name, colon, options = text.partition(":")
     try:
         parsed = json.loads(options) if colon else {}
     except ValueError as error:
-        raise ConfigError(f"--judge {text!r}: the options are not JSON ({error}); write name:{{...}}") from error
+        raise ConfigError(f"{what} {text!r}: the options are not JSON ({error}); write name:{{...}}") from error
     if not name or not isinstance(parsed, dict):
-        raise ConfigError(f"--judge {text!r}: give a judge's name, or name:{{...}} with options as a JSON object")
-    return {"judge": name, "options": parsed}
+        raise ConfigError(f"{what} {text!r}: give a name, or name:{{...}} with options as a JSON object")
+    return name, parsed
 
 
 def _check_rows(path: Path, experts: Mapping[str, str], on_bad_row: OnBadRow) -> None:

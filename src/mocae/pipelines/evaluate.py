@@ -19,6 +19,7 @@ from mocae.judges import Judge, build_judge
 from mocae.judges.endpoint import EndpointJudge
 from mocae.metrics import estimate_rate
 from mocae.pipelines.eval_log import EvalLog
+from mocae.pipelines.judges import audit_all
 from mocae.pipelines.store import Store, key_of
 from mocae.pipelines.suite import Suite, SuiteRows, read_suite
 from mocae.pipelines.targets import Target
@@ -213,6 +214,7 @@ def _report(
 ) -> dict[str, Any]:
     boot = Bootstrap(seed=seed)
     axes = suite.axis_names
+    audited = audit_all(judges, rows.tests)
     entry = measure_system(samples, (), axes, boot=boot)
     if choices and suite.multiple_choice:
         entry[suite.multiple_choice.axis] |= {name: asdict(value) for name, value in choices.items()}
@@ -234,7 +236,10 @@ def _report(
         "schema": SCHEMA,
         "recipe": described,
         "systems": {target.label: entry},
-        "judges": [_judge(judge, samples) for judge in judges],
+        "judges": [
+            _judge(judge, samples) | {"audit": audit} for judge, audit in zip(judges, audited.audits, strict=True)
+        ],
+        "constants": list(audited.constants),
         "examples": _examples(target.label, samples),
         "counts": {
             "test": counts,
@@ -245,7 +250,7 @@ def _report(
             "unscored": sum(sample.acceptable is None for sample in samples),
         },
         "unseen": target.seen is not None and not target.seen.unknown,
-        "notes": [*suite.notes, *_notes(rows, samples, target)],
+        "notes": [*suite.notes, *audited.notes, *_notes(rows, samples, target)],
         "environment": target.facts(),
     }
 

@@ -1,4 +1,4 @@
-"""`mocae judge train`: a local judge learned from labelled data, in a folder that recipes and suites can name."""
+"""`mocae judge`: a local judge learned from labelled data, in a folder that recipes and suites can name; its audit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from mocae.errors import ArtifactError, ConfigError
+from mocae.data import read_source
+from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.files import make_readable
-from mocae.judges import JUDGES
+from mocae.judges import JUDGES, JudgeAudit, audit_judges, audit_prompts, build_judge
 from mocae.judges.classifier import ClassifierJudge
 from mocae.judges.fitting import Fit
+from mocae.pipelines.build import parse_named
 from mocae.progress import say
 from mocae.types import prompt_id
 
-__all__ = ["TRAINABLE", "Trained", "train_judge"]
+__all__ = ["TRAINABLE", "Trained", "audit_judge", "train_judge"]
 
 TRAINABLE: Mapping[str, str] = {
     "refusal-classifier": "mocae.judges.refusal_classifier:fit_refusal_classifier",
@@ -76,6 +78,33 @@ def train_judge(
             f"{out}: the judge cannot be saved ({error.strerror or error}); choose another folder"
         ) from error
     return Trained(judge, out)
+
+
+def audit_judge(judge: str, data: Path, *, source: str) -> JudgeAudit:
+    """Return what a judge says to constant answers to the prompts of a file; it learns from none of them.
+
+    Args:
+        judge: a name, or `name:{"option": value}`.
+        data: prompts, and real answers that a preface is put in front of.
+        source: what reads the file, likewise.
+
+    Raises:
+        ConfigError, PluginError, DataError, ArtifactError: the judge cannot be made or the file cannot be read.
+        DataError: the judge has no verdict on any of the prompts, or is exact.
+    """
+    reader, reading = parse_named(source, what="--source")
+    examples = read_source(reader, data, axis="audit", on_bad_row="skip", options=reading).examples
+    name, options = parse_named(judge, what="judge")
+    built = build_judge(name, options, exclude_prompts=frozenset(example.id for example in examples))
+    if getattr(built, "exact", False):
+        raise DataError(f"judge {name!r} is exact: it decides as the task defines, there is nothing to audit")
+    audit = audit_judges([built], audit_prompts(examples)).audits[0]
+    if audit is None:
+        raise DataError(
+            f"{data}: judge {name!r} has no verdict on any of {len(examples)} prompts; give prompts of a probe it "
+            "judges, with the references it needs"
+        )
+    return audit
 
 
 def _fit_of(name: str) -> Fit:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mocae.config import JudgeConfig, Recipe
-from mocae.judges import JUDGES, Judge, build_judge
+from mocae.judges import JUDGES, Judge, audit_judges, audit_prompts, build_judge, is_audited
 from mocae.pipelines.rows import Rows
 from mocae.pipelines.store import key_of
 from mocae.progress import say
+from mocae.types import Example
 
-__all__ = ["Judges", "make_judges"]
+__all__ = ["Audited", "Judges", "audit_all", "make_judges"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,40 @@ def _trained_on(recipe: Recipe, rows: Rows, config: JudgeConfig) -> set[str]:
     files = {value for value in config.options.values() if isinstance(value, str)}
     axes = [axis.name for axis in recipe.axes if any(str(source.path) in files for source in axis.train)]
     return {row.id for axis in axes for row in rows.train[axis]}
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Audits as `report.json` has them: one a judge, what constant answers would reach, notes on judges that fail."""
+
+    audits: Sequence[dict[str, Any] | None]
+    constants: Sequence[dict[str, Any]]
+    notes: Sequence[str]
+
+
+def audit_all(judges: Sequence[Judge], tests: Sequence[Example]) -> Audited:
+    """Return what the judges say to constant answers to the test prompts; servers are not asked.
+
+    Where every judge is exact there is nothing to audit.
+    """
+    if not any(map(is_audited, judges)):
+        return Audited([None] * len(judges), [], [])
+    free = [judge for judge in judges if not getattr(judge, "asks_server", False)]
+    judged = audit_judges(free, audit_prompts(tests))
+    by_judge = {id(judge): audit for judge, audit in zip(free, judged.audits, strict=True)}
+    audits = [by_judge.get(id(judge)) for judge in judges]
+    notes = [
+        f"judge {judge.name} is {audit.verdict}"
+        for judge, audit in zip(judges, audits, strict=True)
+        if audit is not None and not audit.believed
+    ]
+    for note in notes:
+        say(f"warning: {note}")
+    return Audited(
+        [None if audit is None else asdict(audit) for audit in audits],
+        [asdict(constant) for constant in judged.constants],
+        notes,
+    )
 
 
 def _learns(config: JudgeConfig) -> bool:

@@ -23,7 +23,7 @@ from mocae.pipelines.build import BUILD
 from mocae.pipelines.collapse import overlap
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete
-from mocae.pipelines.judges import Judges, make_judges
+from mocae.pipelines.judges import Judges, audit_all, make_judges
 from mocae.pipelines.manifest import loaded_stages
 from mocae.pipelines.pool import StagePool
 from mocae.pipelines.routing import routing_of
@@ -224,6 +224,7 @@ class _Run:
             contestants={name: contestants[name] for name in names},
             rows=rows,
             judges=judges.judges,
+            audited=audit_all(judges.judges, list(rows.all_of("test"))),
             n_base_parameters=contest.n_base_parameters,
             overlap=overlaps,
             updates={s.name: updates(s, self.store.stages, self.recipe.axis_names, order) for s in self.systems},

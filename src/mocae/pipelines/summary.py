@@ -16,6 +16,7 @@ from mocae.evaluation import Bootstrap, difference, measure_routing, measure_sys
 from mocae.judges import Judge
 from mocae.pipelines.collapse import forgetting
 from mocae.pipelines.contestants import Contestant
+from mocae.pipelines.judges import Audited
 from mocae.pipelines.rows import Rows
 from mocae.pipelines.systems import Answered
 from mocae.types import Sample
@@ -31,6 +32,7 @@ def summarise(
     contestants: Mapping[str, Contestant],
     rows: Rows,
     judges: Sequence[Judge],
+    audited: Audited,
     overlap: Mapping[str, Any] | None,
     updates: Mapping[str, Mapping[str, Any]],
     n_base_parameters: int,
@@ -44,6 +46,7 @@ def summarise(
         contestants: system -> what came of it; "base" and one "expert:<axis>" for each axis among them.
         rows: for the counts.
         judges: for their quality.
+        audited: what they say to constant answers.
         overlap: of the experts, see `mocae.pipelines.collapse.overlap`.
         updates: system -> what taking in something new costs it, see `mocae.pipelines.updates.updates`.
         n_base_parameters: of the base model.
@@ -87,14 +90,21 @@ def summarise(
         "collapse": {"orders": orders, "overlap": overlap},
         "updates": {name: entry for name, entry in updates.items() if entry},
         "comparisons": _comparisons(answered, axes, boot),
-        "judges": [_judge(judge, every) for judge in judges],
+        "judges": [
+            _judge(judge, every) | {"audit": audit} for judge, audit in zip(judges, audited.audits, strict=True)
+        ],
+        "constants": list(audited.constants),
         "examples": _examples(answered, recipe.report.examples),
         "counts": {
             **rows.counts(),
             "skipped": rows.n_skipped,
             "unscored": sum(sample.acceptable is None for sample in every),
         },
-        "notes": [*notes, *(warning for contestant in contestants.values() for warning in contestant.warnings)],
+        "notes": [
+            *notes,
+            *audited.notes,
+            *(warning for contestant in contestants.values() for warning in contestant.warnings),
+        ],
         "environment": dict(environment),
     }
 

@@ -12,7 +12,7 @@ import yaml
 from mocae.errors import ConfigError
 from mocae.report.colours import THEME, axis_colour, css_colours
 from mocae.report.findings import find
-from mocae.report.judges import judge_rows
+from mocae.report.judges import constants_table, judge_rows
 from mocae.report.schema import (
     MAIN_SYSTEMS,
     axis_names,
@@ -85,6 +85,7 @@ def html_page(report: Mapping[str, Any]) -> str:
             kinds=kinds_table(report),
             costs=_costs(report),
             judges=judge_rows(report),
+            constants=constants_table(report),
             examples=[_example(example, axes) for example in report.get("examples") or ()],
             counts=_counts(report.get("counts") or {}),
             lost=_lost(report.get("counts") or {}),

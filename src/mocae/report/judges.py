@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from mocae.errors import ArtifactError
+from mocae.judges import ConstantAnswer, JudgeAudit
 from mocae.report.schema import read_estimate
-from mocae.report.tables import format_count, format_estimate
+from mocae.report.tables import DASH, format_count, format_estimate
+from mocae.types import Estimate
 
-__all__ = ["JudgeRow", "judge_rows"]
+__all__ = ["ConstantsTable", "JudgeRow", "constants_table", "judge_rows"]
 
+_T = TypeVar("_T")
+_AUDIT = TypeAdapter(JudgeAudit).validate_python
+_CONSTANTS = TypeAdapter(list[ConstantAnswer]).validate_python
 _UNCHECKED = "not checked against labelled answers"
 _EXACT = "exact: the task defines which answers are right, so there is no error to measure"
 
@@ -20,7 +28,8 @@ class JudgeRow:
     """One judge as it is printed.
 
     `short` is its quality and what it left unscored in half a sentence, for the places where it is cited; `asked` is
-    what asking a server took and how often the order of answers decided, "" for a judge without a server.
+    what asking a server took and how often the order of answers decided, "" for a judge without a server. `trust` says
+    what its audit came to, and `audit` has the rows of it; both are empty where it was not audited.
     """
 
     name: str
@@ -34,6 +43,16 @@ class JudgeRow:
     asked: str
     note: str
     short: str
+    trust: str
+    audit: JudgeAudit | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantsTable:
+    """What constant answers would reach: a row a constant, a column an axis and probe, cells as printed."""
+
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def judge_rows(report: Mapping[str, Any]) -> list[JudgeRow]:
@@ -49,6 +68,8 @@ def _row(judge: Mapping[str, Any]) -> JudgeRow:
     unmeasured = _EXACT if judge.get("exact") is True else _UNCHECKED
     note = told or ("tested on labelled answers" if quality else unmeasured)
     measured = f"balanced accuracy {format_estimate(balanced)} on {n} labelled answers"
+    audit = None if judge.get("audit") is None else _read(_AUDIT, judge["audit"], "judges.audit")
+    doubt = "not to be believed; " if audit is not None and not audit.believed else ""
     verdicts, unscored = format_count(judge.get("n_verdicts")), format_count(judge.get("n_unscored"))
     return JudgeRow(
         name=str(judge["name"]),
@@ -61,8 +82,35 @@ def _row(judge: Mapping[str, Any]) -> JudgeRow:
         auroc=format_estimate(auroc, "number"),
         asked=_asked(judge),
         note=note,
-        short=f"{note if balanced.value is None else measured}, {unscored} of {verdicts} verdicts unscored",
+        short=f"{doubt}{note if balanced.value is None else measured}, {unscored} of {verdicts} verdicts unscored",
+        trust="" if audit is None else audit.verdict,
+        audit=audit,
     )
+
+
+def constants_table(report: Mapping[str, Any]) -> ConstantsTable | None:
+    """Return what a system that always says the same would reach, None where nothing was tried.
+
+    Raises:
+        ArtifactError: the section has another shape.
+    """
+    found = _read(_CONSTANTS, report.get("constants") or [], "constants")
+    if not found:
+        return None
+    shares = {(row.axis, row.probe, row.constant): format_estimate(Estimate(row.acceptable, n=row.n)) for row in found}
+    columns = tuple(dict.fromkeys((row.axis, row.probe) for row in found))
+    rows = tuple(
+        (name, tuple(shares.get((*column, name), DASH) for column in columns))
+        for name in dict.fromkeys(row.constant for row in found)
+    )
+    return ConstantsTable(columns, rows)
+
+
+def _read(schema: Callable[[object], _T], value: object, where: str) -> _T:
+    try:
+        return schema(value)
+    except ValidationError as error:
+        raise ArtifactError(f"report.json: {where}: {error.errors()[0]['msg']}; evaluate the run again") from error
 
 
 def _spent(usage: Mapping[str, Any]) -> list[str]:

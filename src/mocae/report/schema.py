@@ -86,6 +86,7 @@ class _Quality(Record):
 class _Judge(_Named):
     judgements: Sequence[str] | None = None
     quality: _Quality | None = None
+    audit: Mapping[str, Any] | None = None
     n_verdicts: _Count = None
     n_unscored: _Count = None
     usage: _Usage | None = None
@@ -130,6 +131,7 @@ class _Report(Record):
     counts: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] | None = None
     judges: Sequence[_Judge] | None = None
+    constants: Sequence[Mapping[str, Any]] | None = None
     examples: Sequence[_Example] | None = None
     notes: Sequence[str] | None = None
 

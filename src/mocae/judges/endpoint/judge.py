@@ -32,6 +32,7 @@ class EndpointJudge:
     """
 
     quality: JudgeQuality | None = None
+    asks_server = True
 
     def __init__(self, client: EndpointClient, prompt: JudgePrompt) -> None:
         self._client = client
