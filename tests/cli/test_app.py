@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +106,32 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_python_m_mocae_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "mocae", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"mocae {mocae.__version__}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_output_in_any_encoding_is_no_traceback_and_json_stays_json(encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"unsafe": 1, "category": "caf\u00e9 \u2191 \U0001f600"}, {"unsafe": 0, "category": "plain"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = [sys.executable, "-m", "mocae", "score", "unsafe-rate", str(file), "--json"]
+    done = subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    written = "latin-1" if encoding == "latin-1" else "utf-8"  # click takes an ASCII terminal for one set up wrongly
+    categories = json.loads(done.stdout.decode(written))["tables"]["by_category"]
+    assert set(categories) == {"caf\u00e9 \u2191 \U0001f600", "plain"}
+
+
+def test_a_path_that_is_no_utf8_is_named_in_one_line() -> None:
+    words = [sys.executable, "-m", "mocae", "validate", b"caf\xe9.yaml"]
+    done = subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(rb"error: caf\udce9.yaml: cannot be read")
+
+
+@pytest.mark.parametrize("words", [("compare", "a", "b"), ("eval", "a"), ("build",), ("judge", "train", "a")])
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_a_seed_no_generator_takes_is_wrong_usage(command: Command, words: tuple[str, ...], seed: str) -> None:
+    code, _, err = command(*words, "--seed", seed)
+    assert code == 2
+    assert seed in err
+    assert "4294967295" in err

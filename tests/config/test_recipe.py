@@ -63,6 +63,9 @@ def test_every_field_is_described() -> None:
     ("changes", "message"),
     [
         ({"seed": -1}, r"recipe: seed: got -1; it should be greater than or equal to 0"),
+        ({"seed": 2**32}, r"recipe: seed: got 4294967296; it should be less than or equal to 4294967295"),
+        ({"experts": {"r": 10**30}}, r"recipe: experts.r: got a whole number of 31 digits; at most 2147483647"),
+        ({"generation": {"max_new_tokens": 2**31}}, r"generation.max_new_tokens: got a whole number of 10 digits"),
         ({"seed": True}, r"recipe: seed: got True; it should be a valid integer"),
         ({"axes": []}, r"recipe: axes: got \(?\[?.*should have at least 1 item"),
         ({"name": "a/b"}, r"recipe: name: got 'a/b'"),

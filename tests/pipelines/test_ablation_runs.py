@@ -58,6 +58,12 @@ def test_a_run_is_given_a_lifeline(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run_with('case "$*" in *--lifeline*) test -p /dev/stdin;; *) exit 1;; esac', tmp_path, monkeypatch)
 
 
+def test_a_run_does_not_import_from_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "yaml.py").write_text("raise SystemExit(9)\n", encoding="utf-8")
+    python = sys.executable
+    run_with(f'cd "{tmp_path}" && exec "{python}" "$1" "$2" "$3" validate pocket', tmp_path, monkeypatch)
+
+
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)

@@ -167,3 +167,9 @@ def test_answers_of_many_systems_are_folded_down_to_the_main_ones(report: dict[s
 
 def test_the_page_says_that_its_speeds_are_no_benchmark(page: str) -> None:
     assert "<code>mocae bench</code> measures" in page
+
+
+def test_no_form_of_a_page_leaves_it(page: str) -> None:
+    (policy,) = [attrs["content"] for tag, attrs in Page(page).tags if tag == "meta" and "http-equiv" in attrs]
+    rules = dict(rule.strip().split(" ", 1) for rule in (policy or "").split(";"))
+    assert (rules["form-action"], rules["base-uri"], rules["default-src"]) == ("'none'",) * 3

@@ -6,7 +6,9 @@ Results go to stdout, logs and errors to stderr.
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import logging
 import sys
 import traceback
@@ -105,6 +107,10 @@ def main(arguments: list[str] | None = None) -> None:
         SystemExit: always, with the exit code.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    codecs.register_error("mocae-escape", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="mocae-escape")
     try:
         app(words, prog_name="mocae")
     except (MocaeError, ModuleNotFoundError, OSError) as error:
@@ -116,6 +122,14 @@ def main(arguments: list[str] | None = None) -> None:
         for line in message.splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(_WRONG_USAGE if isinstance(error, ConfigError | PluginError) else _FAILED)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    r"""Return what a terminal's encoding lacks as JSON spells it, so that --json stays JSON in any encoding."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex(" ", 2).split()
+    return "".join(f"\\u{unit}" for unit in units), error.end
 
 
 def _message(error: MocaeError | ModuleNotFoundError | OSError) -> str | None:

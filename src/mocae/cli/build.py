@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import AsJson, Overwrite, Processes, RecipePath, Settings
+from mocae.cli.options import LARGEST_SEED, AsJson, Overwrite, Processes, RecipePath, Settings
 from mocae.errors import ConfigError
 
 __all__ = ["OnBadRow", "build", "train_expert"]
@@ -40,7 +40,7 @@ def build(
     ] = "plain",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
     held_out: Annotated[float, typer.Option("--held-out", help="Share of the prompts the result is tested on.")] = 0.25,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of everything that is drawn.")] = 0,
     on_bad_row: Annotated[
         OnBadRow, typer.Option("--on-bad-row", help="What a row that is damaged or too long does.")
     ] = OnBadRow.ERROR,

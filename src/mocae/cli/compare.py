@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mocae.cli.options import AsJson
+from mocae.cli.options import LARGEST_SEED, AsJson
 
 if TYPE_CHECKING:
     from mocae.pipelines.compare import Comparison
@@ -25,7 +25,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Page to write, as comparison.html.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the resampling.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the resampling.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluations on the prompts they share: A minus B, paired, with intervals.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mocae.cli.options import AsJson
+from mocae.cli.options import LARGEST_SEED, AsJson
 from mocae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def evaluate(
         str | None, typer.Option("--name", metavar="NAME", help="What the report calls it; else the folder or model.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most prompts of each source.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of draws, sampling and intervals.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of draws, sampling and intervals.")] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, e.g. data_root=~/data."),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mocae.cli.options import AsJson, factors, one_of, words
+from mocae.cli.options import LARGEST_SEED, AsJson, factors, one_of, words
 
 __all__ = ["Form", "Numbers", "export"]
 
@@ -75,7 +75,9 @@ def export(
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="ID_OR_PATH", help="Where the base model lies now.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="vllm: of the code book; default: 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="vllm: of the code book; default: 0.")
+    ] = None,
     as_json: AsJson = False,
     progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
 ) -> None:

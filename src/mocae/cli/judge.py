@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mocae.cli.options import AsJson
+from mocae.cli.options import LARGEST_SEED, AsJson
 
 if TYPE_CHECKING:
     from mocae.judges import JudgeAudit, JudgeQuality
@@ -34,7 +34,9 @@ def train(
         str | None,
         typer.Option("--encoder", metavar="ID_OR_PATH", help="A Hugging Face sentence encoder that looks as well."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the split into learned and held-out prompts.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the split into learned and held-out prompts.")
+    ] = 0,
     exclude: Annotated[
         Path | None,
         typer.Option("--exclude", metavar="FILE", help="Prompts not to learn from: rows with a column 'prompt'."),

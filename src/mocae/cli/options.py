@@ -13,6 +13,7 @@ import typer
 from mocae.errors import ConfigError, unknown_name
 
 __all__ = [
+    "LARGEST_SEED",
     "AllowHost",
     "ApiKeys",
     "AsJson",
@@ -28,6 +29,9 @@ __all__ = [
     "one_of",
     "words",
 ]
+
+LARGEST_SEED = 2**32 - 1
+"""As in a recipe (`mocae.config`), which is not imported to print a help text."""
 
 Choice = TypeVar("Choice", bound=StrEnum)
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Config", "FilePath", "Fraction", "Name", "Sequence", "problem"]
+__all__ = ["LARGEST_SEED", "Config", "FilePath", "Fraction", "Name", "Seed", "Sequence", "problem"]
+
+LARGEST_SEED = 2**32 - 1
+"""What NumPy's and transformers' generators take."""
+_LARGEST_NUMBER = 2**31 - 1
+"""What the libraries below take as a count: beyond, they overflow long after a recipe was read."""
 
 
 class Config(BaseModel):
@@ -17,6 +22,13 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="after")
+    def _no_number_overflows(self) -> Config:
+        for name, value in self:
+            if name != "seed" and isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+                raise problem(name, f"got a whole number of {len(str(abs(value)))} digits; at most {_LARGEST_NUMBER}")
+        return self
 
 
 def problem(key: str, message: str) -> PydanticCustomError:
@@ -36,6 +48,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=6
 """A name that is also a folder and one part of a dotted key: letters, digits, `_` and `-`."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+"""Where drawing starts."""
 
 FilePath = Annotated[Path, BeforeValidator(_to_path)]
 """A path, written as text."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence as SequenceOf
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
-from mocae.config.base import Config, FilePath, Sequence, problem
+from mocae.config.base import Config, FilePath, Seed, Sequence, problem
 from mocae.config.comparing import (
     ComparisonConfig,
     GenerationConfig,
@@ -32,7 +32,7 @@ class Recipe(Config):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
     """What the run is called."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of everything that is drawn."""
     base: BaseConfig
     """The model every expert is trained on."""

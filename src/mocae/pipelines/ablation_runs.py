@@ -138,7 +138,9 @@ def _terminated_is_interrupted() -> Iterator[None]:
 
 
 def _start(planned: PlannedRun, systems: Sequence[str] | None, pool: StagePool, threads: int) -> _Child:
-    command = [sys.executable, "-m", "mocae", "run", str(planned.path), "--out", str(planned.folder), "--no-progress"]
+    # -P: a yaml.py in the folder one stands in is not the package of that name.
+    command = [sys.executable, "-P", "-m", "mocae", "run", str(planned.path)]
+    command += ["--out", str(planned.folder), "--no-progress"]
     # A run that outlived this process would keep its folder locked; stdin is what tells it that this one is gone.
     command += ["--stages", str(pool.root), "--lifeline"]
     command += [word for override in planned.overrides for word in ("--set", override)]

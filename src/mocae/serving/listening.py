@@ -109,6 +109,7 @@ def listen(app: ASGIApp, opened: socket.socket, *, grace_s: float, log_level: st
         log_level=log_level,
         access_log=log_level == "info",
         server_header=False,
+        proxy_headers=False,  # a client writes X-Forwarded-For as it likes, and would write the log with it
         timeout_graceful_shutdown=max(1, round(grace_s)),
         lifespan="on",
     )

@@ -21,9 +21,10 @@ __all__ = ["build_site"]
 
 _POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'"
+    b"img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; "
+    b"form-action 'none'; base-uri 'self'; frame-ancestors 'none'"
 )
-"""A model can write the address of a picture; the browser is not to fetch it."""
+"""A model can write the address of a picture, or a form; the browser is not to fetch the one or send the other."""
 
 
 def build_site(
