@@ -35,7 +35,9 @@ def router_on(base: LoadedBase, experts: tuple[str, ...], layer: int = 1) -> Ali
     latent = fit_latent_space(pooled, [pooled[labels == i] for i in range(3)], k=4)
     data = CalibrationSet(pooled, torch.nn.functional.one_hot(labels, 3).bool(), labels, [""] * len(labels))
     clouds = [latent.encode(pooled[labels == i]) for i in range(3)]
-    settings = RouterSettings(l2=0.1, temperature=1.0, lambdas=(0.0, 0.4))  # the fractal term has steps
+    settings = RouterSettings(
+        l2=0.1, calibration="temperature", temperature=1.0, lambdas=(0.0, 0.4)
+    )  # the fractal term has steps
     fitted = fit_router(data, axes=experts, latent=latent, clouds=clouds, settings=settings, layer=layer, pool="mean")
     return fitted.router
 

@@ -202,7 +202,12 @@ def test_a_second_run_does_no_work_and_reports_the_same(finished: Any, copy: Pat
 
 
 def test_other_routing_refits_the_router_alone(finished: Any, copy: Path, work: Any) -> None:
-    recipe = tiny_recipe(finished.base, "routing.temperature=1.5", "routing.calibrators.fractal_weight=0.1")
+    recipe = tiny_recipe(
+        finished.base,
+        "routing.calibration=temperature",
+        "routing.temperature=1.5",
+        "routing.calibrators.fractal_weight=0.1",
+    )
     again = run(recipe, out=copy, systems=["linear", "alignx", "uniform"], progress=False)
     assert work.trained == []
     assert work.asked == ["answers alignx"]

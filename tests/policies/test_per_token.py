@@ -15,7 +15,7 @@ from mocae.errors import ConfigError
 from mocae.evaluation.choices import continuation_scores
 from mocae.experts import pool_hidden
 from mocae.models import LoadedBase, decoder_layers, layer_inputs
-from mocae.policies import FittedPolicy, FixedPolicy, Mixture, PromptBatch, shape_weights
+from mocae.policies import FittedPolicy, FixedPolicy, Mixture, PromptBatch, Sureness, shape_weights
 from reading_policy import ReadingPolicy
 from tiny import ARCHITECTURES, tiny_adapter, tiny_llama, tiny_tokenizer
 
@@ -37,8 +37,9 @@ class TokenPolicy(ReadingPolicy):
     def route(self, batch: PromptBatch) -> Tensor:
         return shape_weights(super().route(batch), top_k=self.top_k)
 
-    def confidence(self, batch: PromptBatch) -> Tensor:
-        return super().route(batch).amax(1)
+    def sureness(self, batch: PromptBatch) -> Sureness:
+        sure = super().route(batch).amax(1)
+        return Sureness(sure, torch.full_like(sure, torch.nan))
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_at_the_end_of_the_prompt_weights_are_those_of_the_prompt(by_token: Mixt
     _, alpha = generate(by_token)
     _, expected = generate(by_token, policy=ReadingPolicy(2))
     torch.testing.assert_close(alpha, expected, atol=1e-5, rtol=1e-5)
-    assert by_token.generate_routed(**tokenised(), **GREEDY).confidence is not None
+    assert by_token.generate_routed(**tokenised(), **GREEDY).sureness is not None
 
 
 @pytest.mark.parametrize("options", [{"use_cache": False}, {"cache_implementation": "static"}], ids=str)

@@ -16,6 +16,7 @@ from mocae.policies import (
     Reading,
     RoutedPolicy,
     build_policy,
+    route_steered,
     shape_weights,
     weights_vector,
 )
@@ -187,6 +188,10 @@ def test_routed_policies_prune_what_the_router_says(name: str) -> None:
     torch.testing.assert_close(best.amax(1), torch.ones(15))
     pruned = build_policy(name, parts, threshold=0.3).route(batch)
     torch.testing.assert_close(pruned, shape_weights(router.probs(pooled), threshold=0.3))
+    # Steered before it is pruned: what top_k has dropped could not be steered back.
+    toward = torch.tensor([0.0, 0.0, 1.0])
+    steered = route_steered(build_policy(name, parts, top_k=1), batch, toward)
+    torch.testing.assert_close(steered, toward.expand(15, 3))
     with pytest.raises(ConfigError, match="reads hidden states of the prompt and was given none"):
         policy.route(PromptBatch([""]))
     for options, message in (({"top_k": 0}, "top_k is 0; give at least 1"), ({"threshold": 1}, r"threshold is 1.0;")):

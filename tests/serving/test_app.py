@@ -87,6 +87,7 @@ def test_steer_weights_and_policy_change_the_routing(client: openai.OpenAI) -> N
         "policy": "weights",
         "weights": {"helpful": 1.5, "harmless": 0, "honest": -0.5},
         "confidence": None,
+        "novelty": None,
     }
     other = chat(client, extra_body={"policy": "uniform"}).choices[0].routing
     assert other["weights"] == pytest.approx(dict.fromkeys(plain, 1 / 3), abs=1e-6)
@@ -127,11 +128,13 @@ def test_a_router_tells_how_sure_it_was_unless_it_was_steered(artifact: TinyArti
         steered = chat(client, extra_body={"steer": {"honest": 2}}).choices[0].routing
         assert chat(client, model="base").choices[0].routing["confidence"] is None
         text = httpx.get(f"{url}/metrics").text
-    assert router.calibration == "temperature"
-    assert routing["confidence"] == pytest.approx(max(routing["weights"].values()), abs=1e-6)
+    assert router.calibration == "chances"
+    assert 0 < routing["confidence"] < 1
+    assert 0 <= routing["novelty"] <= 1
     assert last.choices[0].routing["confidence"] == pytest.approx(routing["confidence"], abs=1e-6)
     assert steered["confidence"] is None
-    assert 'mocae_router_confidence_count{model="alignx"} 2.0' in text.splitlines()
+    for name in ("mocae_router_confidence", "mocae_prompt_novelty"):
+        assert f'{name}_count{{model="alignx"}} 2.0' in text.splitlines()
 
 
 def test_usage_and_metrics_tell_how_much_of_a_prompt_was_known(client: openai.OpenAI, server: httpx.Client) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError, ServingError
-from mocae.policies import FixedPolicy, Policy, PromptBatch, Reading, Steered
+from mocae.policies import FixedPolicy, Policy, PromptBatch, Reading, Steered, Sureness
 from mocae.serving import Delta, Engine, Failed, Finished, Limits, Request, Sampling
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
@@ -90,8 +90,9 @@ class Corrected(ReadingPolicy):
         super().__init__(2)
         self.output: OutputCalibrators | None = output
 
-    def confidence(self, batch: PromptBatch) -> Tensor:
-        return self.route(batch).amax(1)
+    def sureness(self, batch: PromptBatch) -> Sureness:
+        sure = self.route(batch).amax(1)
+        return Sureness(sure, torch.full_like(sure, torch.nan))
 
 
 def test_output_calibrators_act_on_the_rows_of_their_policy_alone(artifact: TinyArtifact) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,11 +22,17 @@ def test_bars_are_as_long_as_weights_and_names_are_text() -> None:
 def test_reasons_name_the_favourite_and_what_was_done_to_it() -> None:
     axes, values = ("helpful", "hon<est"), torch.tensor([-1.0, 1.0])
     plane = Plane(torch.zeros(2), (torch.zeros(1, 2), torch.ones(3, 2)))
-    why = Why(axes, values, values, values, values.softmax(0), 0.875, 2, plane)
+    why = Why(axes, values, values, values, torch.tensor([0.25, 0.875]), 0.97, 2, plane)
     html = reasons(why, system="alignx", steered=True)
     assert "favourite is <b>hon&lt;est</b>" in html
     assert ">88 %<" in html
     assert "Your factors were applied after that." in html
+    assert "97 % of the calibration prompts" in html
+    assert "its chances are lowered" in html
+    assert "No expert is likely" not in html
+    nobody = reasons(replace(why, chances=torch.tensor([0.1, 0.2]), novelty=torch.nan), system="alignx", steered=False)
+    assert "No expert is likely to answer this acceptably" in nobody
+    assert "calibration prompts" not in nobody
     assert html.count("<circle") == 4
     fixed = reasons(None, system="base", steered=False)
     assert "<b>base</b> has no router" in fixed
