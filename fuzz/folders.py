@@ -201,6 +201,8 @@ class Folders:
 
     def _spoil(self, draw: random.Random, folder: Path, path: str) -> str:
         whole = folder / path
+        if not whole.is_file():  # the folder around it was spoilt before
+            return path
         if path.endswith((".json", ".jsonl")) and draw.random() < 0.75:
             lines = (
                 whole.read_text(encoding="utf-8").split("\n")
@@ -245,7 +247,7 @@ class Folders:
         return path
 
     def _restore(self, name: str, paths: list[str]) -> None:
-        for path in paths:
+        for path in sorted(paths, key=len):  # folders before what is in them
             whole, source = self.work / name / path, self.root / name / path
             _remove(whole)
             whole.parent.mkdir(parents=True, exist_ok=True)
@@ -324,11 +326,11 @@ def _mend_seals(folder: Path, spoilt: list[str]) -> list[str]:
             if stage is not None and stage != folder:
                 changed += _mend(folder, stage / "stage.json", _sealed)
         if any(path.endswith("stage.json") for path in changed):
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            manifest = files.read_json(folder / "manifest.json")
             manifest.pop("stages", None)
             _replace(folder / "manifest.json", lambda: (folder / "manifest.json").write_text(json.dumps(manifest)))
             changed.append("manifest.json")
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+    except (MocaeError, OSError, ValueError, TypeError, AttributeError, KeyError):
         pass
     return changed
 
@@ -336,7 +338,7 @@ def _mend_seals(folder: Path, spoilt: list[str]) -> list[str]:
 def _mend(folder: Path, path: Path, finish: Callable[[dict[str, Any]], None]) -> list[str]:
     if path.is_symlink() or not path.is_file():
         return []
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = files.read_json(path)
     for name in list(record["files"]):
         file = path.parent / name
         if ".." not in name and file.is_file() and not file.is_symlink():

@@ -20,6 +20,7 @@ from mocae.config import dump_recipe, load_recipe
 from mocae.errors import ArtifactError, ConfigError, DataError, MocaeError
 from mocae.evaluation import read_samples
 from mocae.models import load_base
+from mocae.pipelines.contest import Contest
 from mocae.pipelines.run import run
 from run_for_tests import AXES, SYSTEMS, tiny_recipe
 from tiny import random_ids, with_peft
@@ -272,10 +273,31 @@ def test_damage_is_repaired(finished: Any, copy: Path, work: Any) -> None:
     assert_same_numbers(again.report, finished.result.report)
 
 
+def test_an_expert_that_changes_before_it_is_read_ends_the_run_and_is_made_again(
+    finished: Any, copy: Path, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = copy / "experts" / "honesty" / "adapter_model.safetensors"
+
+    def changed(contest: Contest) -> Any:
+        assert contest.experts  # found whole
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
+        return bank(contest)
+
+    bank = Contest.bank
+    with monkeypatch.context() as patch:
+        patch.setattr(Contest, "bank", changed)
+        with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors: has changed since the run finished"):
+            run(finished.recipe, out=copy, systems=["alignx"], progress=False)
+    again = run(finished.recipe, out=copy, systems=["alignx"], progress=False)
+    assert (work.trained, work.asked) == (["expert honesty"], [])
+    assert_same_numbers(again.report, finished.result.report)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 import mocae.pipelines.training as training
+from mocae.pipelines.contest import Contest
 from mocae.pipelines.run import run
 from run_for_tests import tiny_recipe
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mocae.errors import ArtifactError, DataError
-from mocae.pipelines.store import Store, folder_name, key_of
+from mocae.pipelines.store import Store, folder_name, key_of, refuse_changed
 
 
 class Maker:
@@ -359,3 +359,43 @@ def test_clean_keeps_the_stages(store: Store) -> None:
 )
 def test_a_system_name_is_one_part_of_a_path(name: str, folder: str) -> None:
     assert folder_name(name) == folder
+
+
+@pytest.mark.parametrize("damage", [_flip, _truncate, _remove, _no_record])
+def test_a_stage_that_changed_after_it_was_finished_is_not_read(store: Store, damage: Callable[[Path], None]) -> None:
+    stage = store.stage("experts/kind", {"x": 1}, Maker())
+    damage(stage.path)
+    with pytest.raises(ArtifactError, match=r"(has changed|is missing) since the run finished it"):
+        assert stage.folder
+
+
+def test_what_was_made_from_other_bits_is_made_again(store: Store) -> None:
+    def timed(text: str, seconds: str) -> Callable[[Path], None]:
+        def make(folder: Path) -> None:
+            (folder / "a.txt").write_text(text, encoding="utf-8")
+            (folder / "training.json").write_text(seconds, encoding="utf-8")
+
+        return make
+
+    first = store.stage("s", {"x": 1}, timed("one", "1.5"))
+    _remove(first.path)
+    same = store.stage("s", {"x": 1}, timed("one", "1.7"))  # only slower
+    _remove(same.path)
+    other = store.stage("s", {"x": 1}, timed("two", "1.5"))
+    assert first.key == same.key != other.key
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../../../../dev/zero", "deep/../../a", "zero", "pipe"])
+def test_a_record_with_its_seal_made_good_leads_nowhere(store: Store, name: str) -> None:
+    folder = finished(store)
+    record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    record["files"][name] = "0" * 64
+    del record["seal"]
+    (folder / "stage.json").write_text(json.dumps({**record, "seal": key_of(record)}), encoding="utf-8")
+    if name == "zero":
+        (folder / name).symlink_to("/dev/zero")
+    if name == "pipe":
+        os.mkfifo(folder / name)
+    with pytest.raises(ArtifactError, match=r"has changed|is missing|a link|FIFO"):
+        refuse_changed(folder)
+    assert made_again(store)
