@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import schemathesis
 import torch
-import uvicorn
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from schemathesis.checks import not_a_server_error
@@ -26,7 +25,8 @@ from mocae.policies import Mixture, Parts, build_policy
 from mocae.prompts import FORMATS, PromptFormat
 from mocae.serving import Engine, Event, Failed, Finished, Request
 from mocae.serving.app import Settings, build_app
-from mocae.serving.listening import open_socket
+from mocae.serving.connection import Patience
+from mocae.serving.listening import Server, open_socket
 from mocae.serving.served import Served, ServedModel
 from reading_policy import ReadingPolicy
 from tiny import tiny_llama, tiny_tokenizer
@@ -111,18 +111,19 @@ def answer_all(engine: Engine, requests: Sequence[Request]) -> list[Finished]:
 
 
 @contextmanager
-def live(models: Served, settings: Settings | None = None) -> Iterator[str]:
+def live(models: Served, settings: Settings | None = None, **how: Any) -> Iterator[str]:
     """Return a context with a server; its value is the server's address."""
-    with live_app(build_app(models, settings)) as url:
+    with live_app(build_app(models, settings), **how) as url:
         yield url
 
 
 @contextmanager
-def live_app(app: ASGIApp) -> Iterator[str]:
+def live_app(
+    app: ASGIApp, *, patience: Patience | None = None, grace_s: float = 0.5, log_level: str = "critical"
+) -> Iterator[str]:
     """Return a context with an application on loopback; its value is the address."""
     opened = open_socket("127.0.0.1", 0)
-    config = uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = Server(app, grace_s=grace_s, patience=patience, log_level=log_level)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()
     while not server.started:

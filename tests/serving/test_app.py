@@ -12,12 +12,15 @@ import openai
 import pytest
 import torch
 
+from mocae.errors import ConfigError
 from mocae.policies import FixedPolicy
 from mocae.serving import Limits
 from mocae.serving.app import Settings
+from mocae.serving.connection import Patience
 from mocae.serving.errors import Closed
 from mocae.serving.failure import as_api_error
 from mocae.serving.guard import Access
+from mocae.serving.listening import origins_of
 from serving_for_tests import TinyArtifact, idle, live, served, with_router
 from tiny import EOS
 
@@ -227,6 +230,12 @@ BAD: list[tuple[str, str, int, str]] = [
     (wrong(tools=[{"type": "function"}]), CHAT, 400, "tools"),
     (wrong(response_format={"type": "json_object"}), CHAT, 400, "response_format.type"),
     (wrong(messages=[{"role": "user", "content": None}]), CHAT, 400, "messages.0.content"),
+    (wrong(messages=[{"role": "user"}]), CHAT, 400, "messages.0.content"),
+    (wrong(messages=[{"role": "user", "content": "x", "tool_calls": [{}]}]), CHAT, 400, "messages.0.tool_calls"),
+    (wrong(messages=[{"role": "user", "content": "x", "refusal": "no"}]), CHAT, 400, "this field is not known here"),
+    (wrong(messages=[{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]), CHAT, 400, "the last"),
+    (wrong(**{f"x{i}": i for i in range(2000)}), CHAT, 400, "x0: this field is not known here"),
+    (wrong(weights={str(i): i for i in range(2000)}), CHAT, 400, "2000 entries, at most 256"),
     ('{"model": "alignx"}', TEXT, 400, "prompt: missing"),
     ('{"model": "alignx", "prompt": ""}', TEXT, 400, "prompt is empty"),
     ('{"model": "alignx", "prompt": []}', TEXT, 400, "prompt"),
@@ -340,6 +349,55 @@ def test_what_clients_send_without_need_is_accepted(client: openai.OpenAI) -> No
     assert chat(client, max_tokens=4, **more).choices == plain.choices
 
 
+def test_what_the_server_sends_it_takes_back(client: openai.OpenAI) -> None:
+    first = {"role": "user", "content": "who?"}
+    message = chat(client, max_tokens=4).choices[0].message
+    again = chat(client, max_tokens=4, messages=[first, message, first]).choices[0].message.content
+    text = {"role": "assistant", "content": message.content}
+    nothing: dict[str, Any] = dict.fromkeys(("refusal", "audio", "function_call", "reasoning_content", "a_new_field"))
+    for sent in (message.model_dump(), text | nothing, text | {"tool_calls": [], "annotations": [], "name": None}):
+        assert chat(client, max_tokens=4, messages=[first, sent, first]).choices[0].message.content == again
+    empty = chat(client, max_tokens=4, stop=[message.content[:1]]).choices[0].message
+    assert empty.content == ""
+    without = {"role": "assistant", "refusal": None}
+    answers = {
+        chat(client, max_tokens=4, messages=[first, sent, first], extra_body={"audio": None}).choices[0].message.content
+        for sent in (empty, without, without | {"content": None})
+    }
+    assert len(answers) == 1
+
+
+def test_a_page_may_ask_from_an_origin_that_is_named_and_from_no_other(artifact: TinyArtifact) -> None:
+    page, other = "http://localhost:3000", "http://localhost:3001"
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-stainless-os"}
+    with live(served(artifact), Settings(access=Access([KEY], origins=[page]))) as url, httpx.Client() as client:
+        before = client.options(f"{url}{CHAT}", headers={"Origin": page} | asks)
+        assert (before.status_code, before.headers["Access-Control-Allow-Origin"]) == (200, page)
+        assert "authorization" in before.headers["Access-Control-Allow-Headers"]
+        refused = client.post(f"{url}{CHAT}", json=ASKED, headers={"Origin": page})
+        assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, page)
+        key = {"Authorization": f"Bearer {KEY}"}
+        for stream in (False, True):
+            answer = client.post(f"{url}{CHAT}", json=ASKED | {"stream": stream}, headers={"Origin": page} | key)
+            assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, page)
+        assert (
+            "Access-Control-Allow-Origin"
+            not in client.options(f"{url}{CHAT}", headers={"Origin": other} | asks).headers
+        )
+    with live(served(artifact)) as url:
+        assert httpx.options(f"{url}{CHAT}", headers={"Origin": page} | asks).status_code == 405
+
+
+def test_an_origin_is_a_scheme_and_a_host() -> None:
+    assert origins_of(["http://LocalHost:3000", "https://chat.example"]) == [
+        "http://localhost:3000",
+        "https://chat.example",
+    ]
+    for wrong_one in ("*", "localhost:3000", "http://localhost:3000/", "http://a@b", "http://", "null", "http://x:y"):
+        with pytest.raises(ConfigError, match="not an origin; accepted"):
+            origins_of([wrong_one])
+
+
 def test_an_answer_that_fails_is_not_taken_for_a_client_that_left(artifact: TinyArtifact) -> None:
     models = served(artifact)
     broken = replace(models.models["alignx"], policy=FixedPolicy(torch.tensor([3e38, 0.0, 0.0])))
@@ -372,7 +430,10 @@ def test_a_client_that_stops_reading_is_dropped(artifact: TinyArtifact) -> None:
     much = {"max_tokens": 240, "logit_bias": NO_END, "n": 16, "stream": True, "logprobs": True, "top_logprobs": 20}
     body = json.dumps(ASKED | much).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    with live(served(artifact), Settings(stall_s=0.2)) as url, httpx.Client(base_url=url) as client:
+    with (
+        live(served(artifact), patience=Patience(stall_s=0.2)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", client.base_url.port))

@@ -16,6 +16,7 @@ from mocae.policies import FixedPolicy, Policy, PromptBatch, Reading, Steered, S
 from mocae.serving import Delta, Engine, Failed, Finished, Limits, Request, Sampling
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
+from mocae.serving.sampling import Sampler, choose
 from mocae.serving.served import Served
 from reading_policy import ReadingPolicy
 from serving_for_tests import TinyArtifact, answer_all, generated, tiny_artifact, with_router
@@ -254,6 +255,49 @@ def test_one_request_that_fails_takes_no_other_with_it(artifact: TinyArtifact) -
     assert str(events[1].error) == "a plug-in's defect"
     assert isinstance(events[5].error, ConfigError)
     assert "not finite" in str(events[5].error)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1.0, top_p=1e-50),  # 0 in fp32
+        Sampling(temperature=1e-45),
+        Sampling(temperature=1.1e-5, top_p=5e-324),
+        Sampling(temperature=2.0, logit_bias={7: -3e38, 9: -3e38}),
+        Sampling(temperature=1.1e-5, logit_bias={7: 3e38}),
+    ],
+)
+def test_numbers_at_the_end_of_their_range_are_drawn_with(sampling: Sampling) -> None:
+    logits = torch.tensor([[0.5, 3.0, -2.0, 2.0, *[-9.0] * 8]] * 2)
+    one, other = Sampler(sampling), Sampler(Sampling(temperature=1.0, seed=3))
+    tokens, finite = choose(logits, [one, other])
+    assert finite == [True, True]
+    assert tokens[1] == choose(logits[1:], [Sampler(Sampling(temperature=1.0, seed=3))])[0][0]
+    if sampling.top_p < 1 or sampling.temperature < 1e-4:
+        assert tokens[0] == (7 if sampling.logit_bias else 1)
+
+
+def test_a_row_that_fails_while_it_is_written_fails_alone(artifact: TinyArtifact) -> None:
+    plain = requests(artifact, 4, max_tokens=12)
+    drawn = [replace(one, sampling=Sampling(temperature=1.0, seed=i)) for i, one in enumerate(plain)]
+    good = [*plain, *drawn]
+    with Engine(artifact.mixture) as engine:
+        expected = [answer.text for answer in answer_all(engine, good)]
+    no_token = replace(plain[0], sampling=Sampling(temperature=1.0, logit_bias={10**8: 1.0}))
+    no_number = replace(plain[1], top_logprobs=-1)
+    events: dict[int, Any] = {}
+
+    def deaf(event: Any) -> None:
+        raise OSError("nobody takes it")
+
+    with Engine(artifact.mixture) as engine:
+        sinks: list[Any] = [lambda event, i=i: events.update({i: event}) for i in range(10)]
+        engine.submit([no_token, no_number, *good, replace(plain[2], stream=True)], [*sinks, deaf])
+        while len(events) < 10:
+            time.sleep(0.01)
+        assert engine.answer(plain[0]).text == expected[0]
+    assert all(isinstance(events[i], Failed) for i in (0, 1))
+    assert [events[i].text for i in range(2, 10)] == expected
 
 
 def test_an_answer_that_is_not_finite_leaves_nothing_behind(artifact: TinyArtifact) -> None:

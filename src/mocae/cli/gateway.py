@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import AllowHost, ApiKeys, Host, NoKeys
+from mocae.cli.options import AllowHost, AllowOrigin, ApiKeys, Host, NoKeys
 
 __all__ = ["gateway"]
 
@@ -24,6 +24,7 @@ def gateway(
     api_keys: ApiKeys = None,
     no_keys: NoKeys = False,
     allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
     queue_size: Annotated[
         int, typer.Option("--queue-size", min=1, help="Requests that may wait for the router; then 429.")
     ] = 256,
@@ -63,11 +64,20 @@ def gateway(
     from mocae.export.chooser import load_chooser
     from mocae.serving.gateway import backend_address, create_gateway, prove_backend
     from mocae.serving.guard import Access
-    from mocae.serving.listening import address_of, hosts_of, listen, open_socket, read_keys, refuse_open
+    from mocae.serving.listening import (
+        address_of,
+        hosts_of,
+        listen,
+        open_socket,
+        origins_of,
+        read_keys,
+        refuse_open,
+    )
 
     address, keys = backend_address(backend), read_keys(api_keys)
     refuse_open(host, keys, without_keys=no_keys)
     key = os.environ.get("MOCAE_BACKEND_KEY") or None
+    access = Access(keys, hosts_of(host, keys, allow_host or ()), origins_of(allow_origin or ()), body_bytes=max_body)
     with open_socket(host, port) as opened:
         chooser = load_chooser(folder, base_model=base_model, device=device)
         if canary:
@@ -75,7 +85,7 @@ def gateway(
         app = create_gateway(
             chooser,
             address,
-            access=Access(keys, hosts_of(host, keys, allow_host or ()), body_bytes=max_body),
+            access=access,
             backend_key=key,
             queue_size=queue_size,
             timeout_s=timeout,

@@ -15,6 +15,7 @@ from mocae.errors import ConfigError, unknown_name
 __all__ = [
     "LARGEST_SEED",
     "AllowHost",
+    "AllowOrigin",
     "ApiKeys",
     "AsJson",
     "Host",
@@ -68,6 +69,15 @@ NoKeys = Annotated[bool, typer.Option("--no-keys", help="Let other machines in w
 
 AllowHost = Annotated[
     list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Another name of this server.")
+]
+
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin",
+        metavar="ORIGIN",
+        help="Let pages of this address ask from a browser, as http://localhost:3000; can be repeated.",
+    ),
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mocae.cli.options import AllowHost, ApiKeys, Host, NoKeys, Threads
+from mocae.cli.options import AllowHost, AllowOrigin, ApiKeys, Host, NoKeys, Threads
 
 __all__ = ["serve"]
 
@@ -19,6 +19,7 @@ def serve(
     api_keys: ApiKeys = None,
     no_keys: NoKeys = False,
     allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Answers written at once.")] = 32,
     queue_size: Annotated[int, typer.Option("--queue-size", min=0, help="Requests that may wait; then 429.")] = 256,
     prefix_cache: Annotated[
@@ -66,15 +67,25 @@ def serve(
     import mocae
     from mocae.pipelines.artifact import load
     from mocae.serving.app import Settings, build_app
+    from mocae.serving.connection import Patience
     from mocae.serving.engine import Limits
     from mocae.serving.guard import Access
-    from mocae.serving.listening import address_of, hosts_of, listen, open_socket, read_keys, refuse_open
+    from mocae.serving.listening import (
+        address_of,
+        hosts_of,
+        listen,
+        open_socket,
+        origins_of,
+        read_keys,
+        refuse_open,
+    )
     from mocae.serving.served import Served
 
     keys = read_keys(api_keys)
     refuse_open(host, keys, without_keys=no_keys)
+    hosts, origins = hosts_of(host, keys, allow_host or ()), origins_of(allow_origin or ())
     settings = Settings(
-        access=Access(keys, hosts_of(host, keys, allow_host or ()), body_bytes=max_body),
+        access=Access(keys, hosts, origins, body_bytes=max_body),
         limits=Limits(
             batch_size=batch_size,
             queue_size=queue_size,
@@ -83,7 +94,6 @@ def serve(
         ),
         max_tokens=max_tokens,
         timeout_s=timeout,
-        stall_s=stall,
     )
     opened = open_socket(host, port)
     with opened:
@@ -93,4 +103,10 @@ def serve(
             torch.set_num_threads(threads)
         served = Served(load(artifact, device=device, base_model=base_model), version=mocae.__version__)
         typer.echo(f"{address_of(opened, host)}/v1  models: {', '.join(served.models)}")
-        listen(build_app(served, settings), opened, grace_s=grace, log_level="info" if log_requests else "warning")
+        listen(
+            build_app(served, settings),
+            opened,
+            grace_s=grace,
+            patience=Patience(stall_s=stall, connections=max(1024, 2 * (batch_size + queue_size))),
+            log_level="info" if log_requests else "warning",
+        )

@@ -11,11 +11,15 @@ from mocae.errors import ConfigError, MocaeError
 from mocae.serving import schemas as s
 from mocae.serving.conversation import Turn
 from mocae.serving.failure import ApiError, as_api_error
+from mocae.serving.pieces import Laid, Pieces, shown
 from mocae.serving.request import Delta, Event, Finished, Request
 from mocae.serving.sampling import Sampling, TokenLogprob
 from mocae.serving.served import Served
 
-__all__ = ["Asked", "ChatAnswers", "CompletionAnswers", "ask", "turns_of"]
+__all__ = ["MOST_LOGPROBS", "Asked", "ChatAnswers", "CompletionAnswers", "ask", "turns_of"]
+
+MOST_LOGPROBS = 200_000
+"""Log-probabilities in one response, alternatives counted: about 15 MB of JSON."""
 
 
 class Asked:
@@ -32,6 +36,11 @@ class Asked:
         self.model = body.model
         self.policy = "weights" if body.weights is not None else body.policy or body.model
         self.include_usage = bool(body.stream_options and body.stream_options.include_usage)
+
+    @property
+    def n_logprobs(self) -> int:
+        """Log-probabilities that the answers may hold, alternatives counted."""
+        return sum(one.max_tokens * (1 + one.top_logprobs) for one in self.requests if one.top_logprobs is not None)
 
 
 def ask(
@@ -86,7 +95,17 @@ def ask(
                     timeout_s=timeout_s,
                 )
             )
-    return Asked(body, requests)
+    asked = Asked(body, requests)
+    if asked.n_logprobs > MOST_LOGPROBS:
+        raise ApiError(
+            400,
+            f"{len(requests)} answers of {max(one.max_tokens for one in requests)} tokens with {top} alternatives each "
+            f"are up to {asked.n_logprobs} log-probabilities; at most {MOST_LOGPROBS} in one response. Ask for fewer "
+            "answers, tokens or alternatives",
+            param="top_logprobs" if chat else "logprobs",
+            code="invalid_value",
+        )
+    return asked
 
 
 def turns_of(body: s.ChatRequest) -> list[Turn]:
@@ -168,7 +187,8 @@ class _Answers:
 
     def __init__(self, asked: Asked, served: Served) -> None:
         self._asked = asked
-        self._tokenizer = served.tokenizer
+        self._pieces = Pieces.of(served.tokenizer)
+        self._laid = [Laid(self._pieces) for _ in asked.requests]
         self._head = {
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -198,10 +218,6 @@ class _Answers:
             prompt_tokens_details=s.PromptTokens(cached_tokens=sum(known.values())),
         )
 
-    def text(self, token: int) -> str:
-        """Return a token alone as text."""
-        return str(self._tokenizer.decode([token]))
-
 
 class ChatAnswers(_Answers):
     """Responses of /v1/chat/completions."""
@@ -218,7 +234,7 @@ class ChatAnswers(_Answers):
             s.ChatChoice(
                 index=i,
                 message=s.Answered(content=answer.text),
-                logprobs=self._logprobs(i, answer.logprobs),
+                logprobs=self._logprobs(i, answer.text, answer.logprobs),
                 finish_reason=answer.reason,
                 routing=self.routing(answer),
             )
@@ -234,7 +250,7 @@ class ChatAnswers(_Answers):
         if isinstance(event, Delta):
             delta = s.ChatDelta(content=event.text)
             yield self._chunk(
-                s.ChatChunkChoice(index=index, delta=delta, logprobs=self._logprobs(index, event.logprobs))
+                s.ChatChunkChoice(index=index, delta=delta, logprobs=self._logprobs(index, event.text, event.logprobs))
             )
         elif isinstance(event, Finished):
             self._done[index] = event
@@ -254,22 +270,24 @@ class ChatAnswers(_Answers):
     def _chunk(self, choice: s.ChatChunkChoice) -> str:
         return s.ChatChunk(**self._head, choices=[choice]).model_dump_json()
 
-    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob]) -> s.ChatLogprobs | None:
+    def _logprobs(self, index: int, text: str, logprobs: Sequence[TokenLogprob]) -> s.ChatLogprobs | None:
         if self._asked.requests[index].top_logprobs is None:
             return None
+        pieces = self._laid[index].lay(text, (one.token for one in logprobs))
+        named = self._pieces.named
         return s.ChatLogprobs(
             content=[
                 s.ChatToken(
-                    **self._token(one.token, one.logprob),
-                    top_logprobs=[s.TopToken(**self._token(token, logprob)) for token, logprob in one.top],
+                    **_token(piece, one.logprob),
+                    top_logprobs=[s.TopToken(**_token(named(token), logprob)) for token, logprob in one.top],
                 )
-                for one in logprobs
+                for piece, one in zip(pieces, logprobs, strict=True)
             ]
         )
 
-    def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self.text(token)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+def _token(piece: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": shown(piece), "logprob": logprob, "bytes": list(piece)}
 
 
 class CompletionAnswers(_Answers):
@@ -277,17 +295,13 @@ class CompletionAnswers(_Answers):
 
     prefix = "cmpl"
 
-    def __init__(self, asked: Asked, served: Served) -> None:
-        super().__init__(asked, served)
-        self._offsets: dict[int, int] = {}
-
     def whole(self, answers: Sequence[Finished]) -> s.Completion:
         """Return the response."""
         choices = [
             s.CompletionChoice(
                 index=i,
                 text=answer.text,
-                logprobs=self._logprobs(i, answer.logprobs),
+                logprobs=self._logprobs(i, answer.text, answer.logprobs),
                 finish_reason=answer.reason,
                 routing=self.routing(answer),
             )
@@ -298,7 +312,7 @@ class CompletionAnswers(_Answers):
     def write(self, index: int, event: Event) -> Iterator[str]:
         """Yield the chunks of one event."""
         if isinstance(event, Delta):
-            yield self._chunk(index, event.text, self._logprobs(index, event.logprobs))
+            yield self._chunk(index, event.text, self._logprobs(index, event.text, event.logprobs))
         elif isinstance(event, Finished):
             self._done[index] = event
             yield self._chunk(index, "", None, event)
@@ -320,17 +334,20 @@ class CompletionAnswers(_Answers):
         )
         return s.Completion(**self._head, choices=[choice], usage=None).model_dump_json()
 
-    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob]) -> s.CompletionLogprobs | None:
+    def _logprobs(self, index: int, text: str, logprobs: Sequence[TokenLogprob]) -> s.CompletionLogprobs | None:
         top = self._asked.requests[index].top_logprobs
         if top is None:
             return None
-        texts = [self.text(one.token) for one in logprobs]
-        begin = self._offsets.get(index, 0)
-        offsets = [begin + sum(map(len, texts[:i])) for i in range(len(texts))]
-        self._offsets[index] = begin + sum(map(len, texts))
+        laid, named = self._laid[index], self._pieces.named
+        tokens, offsets = [], []
+        for piece in laid.lay(text, (one.token for one in logprobs)):
+            offsets.append(laid.n_characters)
+            tokens.append(laid.characters(piece))
         return s.CompletionLogprobs(
-            tokens=texts,
+            tokens=tokens,
             token_logprobs=[one.logprob for one in logprobs],
-            top_logprobs=[{self.text(token): value for token, value in one.top} for one in logprobs] if top else None,
+            top_logprobs=[{shown(named(token)): value for token, value in one.top} for one in logprobs]
+            if top
+            else None,
             text_offset=offsets,
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Body, FastAPI, Path, Request
 from fastapi.responses import Response
@@ -27,8 +28,12 @@ from mocae.serving.stream import EventStream, Indexed, client_left
 
 __all__ = ["Settings", "build_app"]
 
+_Result = TypeVar("_Result")
+
 _LONG_TEXT = 20_000
-"""Characters from which a prompt is tokenised in another thread, so that others are not kept waiting."""
+"""Characters from which text is read or written in another thread, so that others are not kept waiting."""
+_LOGPROB = 80
+"""Characters of a log-probability in a response."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": s.ErrorBody, "description": about}
@@ -61,14 +66,12 @@ class Settings:
         limits: how much the engine takes on.
         max_tokens: longest answer a client may ask for; None: what the context holds.
         timeout_s: time of a request, waiting included; None: no limit.
-        stall_s: how long a client may keep a stream waiting before it is dropped.
     """
 
     access: Access = field(default_factory=Access)
     limits: Limits = field(default_factory=Limits)
     max_tokens: int | None = None
     timeout_s: float | None = 120.0
-    stall_s: float = 30.0
 
 
 class _Server:
@@ -137,9 +140,7 @@ class _Server:
                 self.metrics.cancelled(n_left)
 
         if asked.requests[0].stream:
-            return EventStream(
-                events, n_answers=n, write=answers.write, end=answers.end, leave=leave, stall_s=self.settings.stall_s
-            )
+            return EventStream(events, n_answers=n, write=answers.write, end=answers.end, leave=leave)
         left = asyncio.create_task(client_left(receive))
         done: dict[int, Finished] = {}
         try:
@@ -159,8 +160,11 @@ class _Server:
         finally:
             left.cancel()
             leave(n_left)
-        whole = answers.whole([done[i] for i in range(n)])
-        return Response(whole.model_dump_json(), media_type="application/json")
+
+        def written() -> str:
+            return answers.whole([done[i] for i in range(n)]).model_dump_json()
+
+        return Response(await _perhaps_aside(asked.n_logprobs * _LOGPROB, written), media_type="application/json")
 
 
 def build_app(served: Served, settings: Settings | None = None) -> ASGIApp:
@@ -188,17 +192,20 @@ def build_app(served: Served, settings: Settings | None = None) -> ASGIApp:
     async def chat_completions(body: Annotated[s.ChatRequest, Body()], request: Request) -> Response:
         """Answer a conversation."""
         turns = turns_of(body)
-        tokens = await _perhaps_aside(sum(len(turn.text) for turn in turns), served.chat_tokens, turns)
+        tokens = await _perhaps_aside(sum(len(turn.text) for turn in turns), partial(served.chat_tokens, turns))
         asked = server.checked(body, [tokens])
         return await server.respond(asked, ChatAnswers(asked, served), request.receive)
 
     @app.post("/v1/completions", response_model=s.Completion, responses=_ERRORS | _STREAMED)
     async def completions(body: Annotated[s.CompletionRequest, Body()], request: Request) -> Response:
         """Continue texts as they stand, without the run's prompt format."""
-        prompts = [
-            await _perhaps_aside(len(prompt), served.text_tokens, prompt) if isinstance(prompt, str) else prompt
-            for prompt in body.prompts()
-        ]
+        given = body.prompts()
+        n_characters = sum(len(prompt) for prompt in given if isinstance(prompt, str))
+
+        def read() -> list[list[int]]:
+            return [served.text_tokens(prompt) if isinstance(prompt, str) else prompt for prompt in given]
+
+        prompts = await _perhaps_aside(n_characters, read)
         _refuse_unknown_tokens(prompts, served.vocabulary)
         asked = server.checked(body, prompts)
         return await server.respond(asked, CompletionAnswers(asked, served), request.receive)
@@ -235,12 +242,9 @@ def build_app(served: Served, settings: Settings | None = None) -> ASGIApp:
     return _Measured(Guard(app, settings.access), server.metrics, paths)
 
 
-async def _perhaps_aside(n_characters: int, function: Any, argument: Any) -> list[int]:
+async def _perhaps_aside(n_characters: int, function: Callable[[], _Result]) -> _Result:
     """Return the result of a function, called in another thread when there is much text."""
-    if n_characters < _LONG_TEXT:
-        found: list[int] = function(argument)
-        return found
-    return await asyncio.to_thread(function, argument)
+    return function() if n_characters < _LONG_TEXT else await asyncio.to_thread(function)
 
 
 def _refuse_unknown_tokens(prompts: Sequence[Sequence[int]], vocabulary: int) -> None:

@@ -64,15 +64,16 @@ class Row:
         if self.n_tokens == 1:
             self.first_token = time.monotonic()
         if ends:
-            self._tell(self._text.finish())
+            self._tell(self._text.finish(), last=True)
             return "stop"
         if logprob is not None:
             self._ahead.append((self._text.n_decoded, logprob))
-        self._tell(self._text.push(token))
+        text = self._text.push(token)
+        self._tell(text, last=self._text.stopped)
         if self._text.stopped:
             return "stop"
         if self.n_tokens >= self.request.max_tokens:
-            self._tell(self._text.finish())
+            self._tell(self._text.finish(), last=True)
             return "stop" if self._text.stopped else "length"
         return None
 
@@ -94,8 +95,13 @@ class Row:
             total_s=now - self.submitted,
         )
 
-    def _tell(self, text: str) -> None:
-        n = next((i for i, (begin, _) in enumerate(self._ahead) if begin >= self._text.n_given), len(self._ahead))
+    def _tell(self, text: str, *, last: bool) -> None:
+        """Note and tell text that became final, with the tokens all of whose text has."""
+        told = self._text.n_told
+        if not last:  # up to the last token that ends within what is told
+            ends = [*(begin for begin, _ in self._ahead), self._text.n_decoded]
+            told = max((end for end in ends if end <= told), default=0)
+        n = next((i for i, (begin, _) in enumerate(self._ahead) if begin >= told), len(self._ahead))
         shown = tuple(logprob for _, logprob in self._ahead[:n])
         del self._ahead[:n]
         self._logprobs += shown
@@ -120,6 +126,20 @@ class _Read(NamedTuple):
     alpha: Tensor
     sureness: Sureness
     logits: Tensor
+
+
+def _chosen(logits: Tensor, rows: Sequence[Row]) -> list[int | Exception]:
+    """Return the token of each row, or why it has none; where all together fail, each is chosen alone."""
+    try:
+        tokens, finite = choose(logits, [row.sampler for row in rows])
+    except Exception as error:
+        if len(rows) == 1:
+            return [error]
+        return [_chosen(logits[i : i + 1], [row])[0] for i, row in enumerate(rows)]
+    return [
+        token if good else ConfigError(f"with the weights {row.weights} the model's output is not finite")
+        for row, token, good in zip(rows, tokens, finite, strict=True)
+    ]
 
 
 class Batch:
@@ -272,20 +292,25 @@ class Batch:
     def _take(self, logits: Tensor, first: int) -> list[tuple[Row, Event | Exception]]:
         """Choose a token for each row from `first` on, and take out the rows that end with it."""
         rows, logits = self.rows[first:], logits.float()
-        tokens, finite = choose(logits, [row.sampler for row in rows])
         ended: list[tuple[Row, Event | Exception]] = []
-        for i, row in enumerate(rows):
-            if not finite[i]:
-                ended.append((row, ConfigError(f"with the weights {row.weights} the model's output is not finite")))
-                continue
-            top = row.request.top_logprobs
-            logprob = None if top is None else log_probs_of(logits[i], tokens[i], top=top)
-            reason = row.take(tokens[i], logprob, ends=tokens[i] in self._end_tokens)
-            if reason is not None:
-                ended.append((row, row.finished(reason)))
+        for row, of_row, chosen in zip(rows, logits, _chosen(logits, rows), strict=True):
+            try:
+                reason = self._write(row, of_row, chosen)
+                if reason is not None:
+                    ended.append((row, row.finished(reason)))
+            except Exception as error:  # of this row alone
+                ended.append((row, error))
         for row, _ in ended:
             self.drop(row)
         return ended
+
+    def _write(self, row: Row, logits: Tensor, chosen: int | Exception) -> Literal["stop", "length"] | None:
+        """Give a row its next token; return why it ends, None if it goes on."""
+        if isinstance(chosen, Exception):
+            raise chosen
+        top = row.request.top_logprobs
+        logprob = None if top is None else log_probs_of(logits, chosen, top=top)
+        return row.take(chosen, logprob, ends=chosen in self._end_tokens)
 
     @contextmanager
     def _corrected(self, rows: Sequence[Row]) -> Iterator[None]:

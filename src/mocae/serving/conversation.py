@@ -33,15 +33,15 @@ def conversation_tokens(turns: Sequence[Turn], *, prompt_format: PromptFormat, t
         tokenizer: of the base model.
 
     Raises:
-        DataError: no messages, an empty one, roles in an order that cannot be written, or a system message after the
-            first question.
+        DataError: no messages, an empty one (an answer may be empty), roles in an order that cannot be written, or a
+            system message after the first question.
     """
     if not turns:
         raise DataError("messages is empty; give at least one message with role 'user'")
     if turns[-1].role != "user":
         raise DataError(f"the last message has role {turns[-1].role!r}; it must be the user's, for the model to answer")
     for i, turn in enumerate(turns):
-        if not turn.text.strip():
+        if not turn.text.strip() and turn.role != "assistant":
             raise DataError(f"messages[{i}] is empty; give it text")
     n_system = next(i for i, turn in enumerate(turns) if turn.role != "system")
     system = "\n".join(turn.text for turn in turns[:n_system]) or None

@@ -196,7 +196,7 @@ class Engine:
             except Exception as error:  # a defect or lack of memory: these answers are lost, the server is not
                 self._give_up(error)
         for row in [*self._batch.clear(), *self._waiting]:
-            row.sink(Failed(Closed("the server is shutting down")))
+            _tell(row, Closed("the server is shutting down"))
         self._waiting.clear()
 
     def _wait_for_work(self) -> bool:
@@ -215,7 +215,7 @@ class Engine:
             if row.ticket.cancelled:
                 return True
             if row.deadline is not None and now > row.deadline:
-                row.sink(Failed(TimedOut(f"no answer within {row.request.timeout_s:g} s")))
+                _tell(row, TimedOut(f"no answer within {row.request.timeout_s:g} s"))
                 return True
             return False
 
@@ -252,7 +252,7 @@ class Engine:
         if len(rows) == 1:
             if not isinstance(error, MocaeError):
                 logger.error("a prompt could not be read", exc_info=error)
-            rows[0].sink(Failed(error))
+            _tell(rows[0], error)
             return
         for row in rows:
             try:
@@ -266,7 +266,7 @@ class Engine:
         """Fail what runs, and `rows` with it; the server goes on."""
         logger.exception("answers are given up")
         for row in {id(row): row for row in [*self._batch.clear(), *rows]}.values():
-            row.sink(Failed(error))
+            _tell(row, error)
 
     def _next_rows(self) -> list[Row]:
         """Take from the queue what one pass can read: its head, and what follows and reads at the same layer."""
@@ -288,12 +288,20 @@ class Engine:
 
     def _tell(self, ended: Sequence[tuple[Row, Event | Exception]]) -> None:
         for row, event in ended:
-            row.sink(Failed(event) if isinstance(event, Exception) else event)
+            _tell(row, event)
         if ended:
             now = time.monotonic()
             share = min(1.0, len(ended) / 32)
             self._rate += share * (len(ended) / max(now - self._last_end, 1e-3) - self._rate)
             self._last_end = now
+
+
+def _tell(row: Row, last: Event | Exception) -> None:
+    """Tell the last event of a row; whoever cannot take it harms no other."""
+    try:
+        row.sink(Failed(last) if isinstance(last, Exception) else last)
+    except Exception:
+        logger.exception("an answer could not be told")
 
 
 def _merging(mixture: Mixture, max_bytes: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 _INVALID = "invalid_request_error"
 _SHOWN = 200
+_BRIEF = reprlib.Repr()
+"""Writes a value of any size in little time."""
+_BRIEF.maxstring = _BRIEF.maxother = _SHOWN
 
 
 class ApiError(MocaeError):
@@ -133,12 +137,12 @@ def _invalid(problems: Sequence[Any]) -> ApiError:
     if problem["type"] == "json_invalid":
         reason = (problem.get("ctx") or {}).get("error", "not JSON")
         return ApiError(400, f"the body is not JSON: {reason}", code="invalid_json")
-    param = ".".join(where) or None
+    param = ".".join(where)[:_SHOWN] or None
     if problem["type"] == "extra_forbidden":
         return ApiError(400, f"{param}: this field is not known here", param=param, code="unknown_parameter")
     if problem["type"] == "missing":
         message = f"{param}: missing" if param else "the body is missing; send JSON"
         return ApiError(400, message, param=param, code="missing_required_parameter")
-    got = repr(problem.get("input"))
+    got = _BRIEF.repr(problem.get("input"))
     shown = got if len(got) <= _SHOWN else f"{got[:_SHOWN]}..."
     return ApiError(400, f"{param or 'body'}: {problem['msg']}, got {shown}", param=param, code="invalid_value")

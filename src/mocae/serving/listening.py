@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from mocae.errors import ConfigError
+from mocae.serving.connection import Patience, connection_class
+from mocae.serving.guard import Closing
 
 __all__ = [
     "API_KEYS_VARIABLE",
     "LOOPBACK",
+    "Server",
     "address_of",
     "hosts_of",
     "listen",
     "open_socket",
+    "origins_of",
     "read_keys",
     "refuse_open",
 ]
@@ -26,6 +33,8 @@ __all__ = [
 API_KEYS_VARIABLE = "MOCAE_API_KEYS"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHORTEST_KEY = 16
+_LAST_WORDS_S = 2.0
+"""Time to send and read that the server is shutting down."""
 
 
 def read_keys(file: Path | None) -> list[str]:
@@ -76,6 +85,26 @@ def hosts_of(host: str, keys: Collection[str], allowed: Collection[str]) -> froz
     return LOOPBACK | {name.lower() for name in allowed}
 
 
+def origins_of(given: Collection[str]) -> list[str]:
+    """Return the origins whose pages may ask, as browsers write them.
+
+    Raises:
+        ConfigError: one is no origin.
+    """
+    origins = [origin.lower() for origin in given]
+    for origin in origins:
+        with suppress(ValueError):
+            parts = urlsplit(origin)
+            plain = f"{parts.scheme}://{parts.netloc}"
+            if parts.hostname and parts.port != 0 and "@" not in origin and plain == origin and origin.isascii():
+                continue
+        raise ConfigError(
+            f"--allow-origin {origin!r}: not an origin; accepted: scheme, host and port of a page and nothing after "
+            "them, as in http://localhost:3000"
+        )
+    return origins
+
+
 def open_socket(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one.
 
@@ -102,15 +131,65 @@ def address_of(opened: socket.socket, host: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}"
 
 
-def listen(app: ASGIApp, opened: socket.socket, *, grace_s: float, log_level: str = "warning") -> None:
+class Server(uvicorn.Server):
+    """An HTTP server that tells clients when it ends.
+
+    Args:
+        app: what it serves; behind a `Guard` its requests are ended in time.
+        grace_s: time of running answers at the end.
+        patience: with connections.
+        log_level: of uvicorn; "info" writes one line a request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        grace_s: float = 20.0,
+        patience: Patience | None = None,
+        log_level: str = "warning",
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=connection_class(patience or Patience()),
+            ws="none",
+            log_level=log_level,
+            access_log=log_level == "info",
+            server_header=False,
+            proxy_headers=False,  # a client writes X-Forwarded-For as it likes, and would write the log with it
+            timeout_graceful_shutdown=round(grace_s + 2 * _LAST_WORDS_S) + 1,
+            lifespan="on",
+        )
+        super().__init__(config)
+        self._grace_s = grace_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        self._closing = self.lifespan.state[Closing.KEY] = Closing()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections and requests, give running answers their time, and end."""
+        ending = asyncio.create_task(self._end())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end(self) -> None:
+        self._closing.begun = True
+        await asyncio.sleep(self._grace_s)
+        self._closing.over.set()
+        await asyncio.sleep(_LAST_WORDS_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def listen(
+    app: ASGIApp,
+    opened: socket.socket,
+    *,
+    grace_s: float,
+    patience: Patience | None = None,
+    log_level: str = "warning",
+) -> None:
     """Serve until SIGINT or SIGTERM; then take no more connections and give running answers `grace_s` to end."""
-    config = uvicorn.Config(
-        app,
-        log_level=log_level,
-        access_log=log_level == "info",
-        server_header=False,
-        proxy_headers=False,  # a client writes X-Forwarded-For as it likes, and would write the log with it
-        timeout_graceful_shutdown=max(1, round(grace_s)),
-        lifespan="on",
-    )
-    uvicorn.Server(config).run(sockets=[opened])
+    Server(app, grace_s=grace_s, patience=patience, log_level=log_level).run(sockets=[opened])

@@ -42,6 +42,7 @@ class Sampler:
         self.settings = sampling
         self.greedy = sampling.temperature < _GREEDY_BELOW
         self._random = random.Random(sampling.seed)
+        self._next = self._random.random()
         self._counts: Counter[int] = Counter()
         self._counting = bool(sampling.frequency_penalty or sampling.presence_penalty)
 
@@ -59,11 +60,12 @@ class Sampler:
             logits[token] -= settings.frequency_penalty * count + settings.presence_penalty
 
     def draw(self) -> float:
-        """Return the row's next random number in [0, 1)."""
-        return self._random.random()
+        """Return the random number of the next token, in [0, 1)."""
+        return self._next
 
     def said(self, token: int) -> None:
         """Note a token of the answer."""
+        self._next = self._random.random()
         if self._counting:
             self._counts[token] += 1
 
@@ -109,8 +111,10 @@ def _draw(logits: Float[Tensor, "B V"], samplers: Sequence[Sampler]) -> list[int
 
     temperature = column([sampler.settings.temperature for sampler in samplers])
     top_p = column([sampler.settings.top_p for sampler in samplers])
-    probs, order = torch.softmax(logits / temperature, dim=-1).sort(dim=-1, descending=True, stable=True)
-    kept = probs * (probs.cumsum(-1) - probs < top_p)  # the first token is always kept
+    shifted = logits - logits.max(dim=-1, keepdim=True).values  # a large one over a small temperature is infinite
+    probs, order = torch.softmax(shifted / temperature, dim=-1).sort(dim=-1, descending=True, stable=True)
+    kept = probs * (probs.cumsum(-1) - probs < top_p)
+    kept[:, 0] = probs[:, 0]  # whatever top_p is in fp32
     mass = kept.cumsum(-1)
     at = column([sampler.draw() for sampler in samplers]) * mass[:, -1:]
     place = (mass <= at).sum(-1, keepdim=True).clamp_max((kept > 0).sum(-1, keepdim=True) - 1)

@@ -1,14 +1,26 @@
 """What clients send and get, in the shapes of the OpenAI API, with three fields more in a request and one in a choice.
 
-Types are strict (no `"1"` for 1, no `true` for 1.0) and fields that are not known are refused, with one exception:
-fields of the OpenAI API that change nothing about the text (`user`, `metadata`, `store`) are accepted and not used.
+Types are strict (no `"1"` for 1, no `true` for 1.0) and fields that are not known are refused, with two exceptions:
+fields of the OpenAI API that change nothing about the text (`user`, `metadata`, `store`) are accepted and not used, and
+a field that is null says nothing, whatever its name: clients send back what they got.
+Lists are checked up to their first mistake: a body may hold half a million.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 __all__ = [
     "Answered",
@@ -43,6 +55,16 @@ MAX_TEXTS = 128
 class _Received(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, data: Any) -> Any:
+        """Leave out unknown fields that are null, and all unknown ones but the first, which is refused."""
+        if not isinstance(data, dict):
+            return data
+        fields = cls.model_fields
+        unknown = next(({n: v} for n, v in data.items() if v is not None and n not in fields), {})
+        return {name: data[name] for name in fields if name in data} | unknown
+
 
 class _Sent(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -56,9 +78,22 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _at_most(most: int) -> BeforeValidator:
+    """Return a check of an object's size before anything in it is looked at."""
+
+    def few(data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > most:
+            raise ValueError(f"{len(data)} entries, at most {most}")
+        return data
+
+    return BeforeValidator(few)
+
+
 _Text = Annotated[str, AfterValidator(_encodable)]
 _Number = Annotated[float, Field(ge=-1e6, le=1e6)]
 _TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+_Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, fail_fast=True)]
+_Nothing = Annotated[list[dict[str, Any]], Field(max_length=0, fail_fast=True, description="Only none.")] | None
 _Stop = Annotated[_Text, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -84,30 +119,30 @@ class _Asked(_Received):
     seed: int | None = Field(
         default=None, ge=-(2**63), lt=2**63, description="Equal seeds give equal answers; answer i of n uses seed + i."
     )
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] | None = Field(
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=4, fail_fast=True)] | None = Field(
         default=None, description="Texts that end the answer and do not belong to it."
     )
     stream: bool | None = Field(default=None, description="Send the answer as it comes, as server-sent events.")
     stream_options: StreamOptions | None = None
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: dict[_TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        default=None, max_length=1024, description="Token id -> added to its logit."
+    logit_bias: Annotated[dict[_TokenId, Annotated[float, Field(ge=-100, le=100)]] | None, _at_most(1024)] = Field(
+        default=None, description="Token id -> added to its logit."
     )
     policy: str | None = Field(
         default=None, min_length=1, max_length=256, description="A policy in place of the one `model` names."
     )
-    steer: dict[str, Annotated[float, Field(ge=0, le=1e6)]] | None = Field(
-        default=None, max_length=256, description="Axis -> factor on its routing weight, before normalising."
+    steer: Annotated[dict[str, Annotated[float, Field(ge=0, le=1e6)]] | None, _at_most(256)] = Field(
+        default=None, description="Axis -> factor on its routing weight, before normalising."
     )
-    weights: dict[str, _Number] | None = Field(
-        default=None, max_length=256, description="Expert -> weight in place of routing; negative allowed."
+    weights: Annotated[dict[str, _Number] | None, _at_most(256)] = Field(
+        default=None, description="Expert -> weight in place of routing; negative allowed."
     )
     user: str | None = Field(default=None, description="Accepted, not used.")
     safety_identifier: str | None = Field(default=None, description="Accepted, not used.")
     prompt_cache_key: str | None = Field(default=None, description="Accepted, not used.")
     service_tier: str | None = Field(default=None, description="Accepted, not used.")
-    metadata: dict[str, str] | None = Field(default=None, description="Accepted, not used.")
+    metadata: Annotated[dict[str, str] | None, _at_most(64)] = Field(default=None, description="Accepted, not used.")
     store: bool | None = Field(default=None, description="Accepted, not used.")
 
     def stops(self) -> tuple[str, ...]:
@@ -122,16 +157,31 @@ class TextPart(_Received):
     text: _Text
 
 
+_Parts = Annotated[list[TextPart], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
+
+
 class ChatMessage(_Received):
     """A message of the conversation so far."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: _Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_TEXTS)]
+    content: _Text | _Parts | None = Field(
+        default=None, validate_default=True, description="Null only in an answer without text."
+    )
     name: str | None = Field(default=None, max_length=256, description="Accepted, not used.")
+    tool_calls: _Nothing = None
+    annotations: _Nothing = None
+
+    @field_validator("content")
+    @classmethod
+    def _some(cls, content: Any, info: Any) -> Any:
+        if content is None and info.data.get("role") != "assistant":
+            raise ValueError("a message needs text; only an answer may have none")
+        return content
 
     def text(self) -> str:
         """Return what the message says."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        parts = self.content or ""
+        return parts if isinstance(parts, str) else "".join(part.text for part in parts)
 
 
 class ResponseFormat(_Received):
@@ -144,11 +194,14 @@ class ChatRequest(_Asked):
     """A request to /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(
-        min_length=1, max_length=1024, description="System messages first, then user and assistant in turn."
+        min_length=1,
+        max_length=1024,
+        fail_fast=True,
+        description="System messages first, then user and assistant in turn.",
     )
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")
     response_format: ResponseFormat | None = Field(default=None, description="Only text.")
-    tools: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = Field(default=None, description="Only none.")
+    tools: _Nothing = None
     tool_choice: Literal["none", "auto"] | None = Field(default=None, description="Accepted, as there are no tools.")
     parallel_tool_calls: bool | None = Field(default=None, description="Accepted, not used.")
     logprobs: bool | None = Field(default=None, description="Tell the log-probability of each token.")
@@ -160,12 +213,9 @@ class CompletionRequest(_Asked):
 
     prompt: (
         _Text
-        | Annotated[list[_Text], Field(min_length=1, max_length=MAX_TEXTS)]
-        | Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1)]
-        | Annotated[
-            list[Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1)]],
-            Field(min_length=1, max_length=MAX_TEXTS),
-        ]
+        | Annotated[list[_Text], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
+        | _Tokens
+        | Annotated[list[_Tokens], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
     ) = Field(description="A text, several, or tokens of one or several.")
     logprobs: int | None = Field(default=None, ge=0, le=5, description="Alternatives to tell for each token.")
     echo: Literal[False] | None = Field(default=None, description="Only false: the prompt is not repeated.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
@@ -15,7 +14,8 @@ from mocae.serving.request import Event, Failed, Finished
 
 __all__ = ["EventStream", "Indexed", "client_left"]
 
-logger = logging.getLogger(__name__)
+_SENT_TOGETHER = 64
+"""Events in one message at most."""
 
 Indexed: TypeAlias = tuple[int, Event]
 """An event with the number of the answer it belongs to."""
@@ -31,7 +31,7 @@ class EventStream(Response):
     """Sends events as they come; those that came together are sent together.
 
     A request that fails before its first event gets a response with the status of its error; after that the error is
-    the last event. A client that does not read for `stall_s` is dropped.
+    the last event. A client that does not read keeps this waiting; `Connection` drops it.
 
     Args:
         events: filled from outside, ends with one `Finished` or `Failed` an answer.
@@ -39,7 +39,6 @@ class EventStream(Response):
         write: data of the events to send for one event.
         end: data of the events to send when all answers are finished.
         leave: called once at the end, however it came, with the number of answers that nobody waits for any more.
-        stall_s: longest wait for the client to read.
     """
 
     media_type = "text/event-stream"
@@ -52,7 +51,6 @@ class EventStream(Response):
         write: Callable[[int, Event], Iterable[str]],
         end: Callable[[], Iterable[str]],
         leave: Callable[[int], None],
-        stall_s: float,
     ) -> None:
         self.background = None
         self.status_code = 200
@@ -60,7 +58,6 @@ class EventStream(Response):
         self._events = events
         self._n_left = n_answers
         self._write, self._end, self._leave = write, end, leave
-        self._stall_s = stall_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
@@ -70,8 +67,6 @@ class EventStream(Response):
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
-        except TimeoutError:
-            logger.warning("a client did not read for %g s and was dropped", self._stall_s)
         finally:
             for task in (sending, leaving):
                 task.cancel()
@@ -90,10 +85,11 @@ class EventStream(Response):
             data = "".join(f"data: {piece}\n\n" for piece in self._pieces(batch))
             if data:
                 message = {"type": "http.response.body", "body": data.encode(), "more_body": self._n_left > 0}
-                await asyncio.wait_for(send(message), self._stall_s)
+                await send(message)
             batch = [] if self._n_left <= 0 else [await self._events.get()]
-            while batch and not self._events.empty():
+            while batch and not self._events.empty() and len(batch) < _SENT_TOGETHER:
                 batch.append(self._events.get_nowait())
+            await asyncio.sleep(0)  # a client that reads again after a while has much to get: others go on meanwhile
 
     def _pieces(self, batch: Iterable[Indexed]) -> Iterator[str]:
         for index, event in batch:

@@ -9,6 +9,8 @@ __all__ = ["TextStream"]
 
 _UNFINISHED = "\ufffd"
 """What a tokenizer decodes a part of a character to."""
+_LONGEST_CHARACTER = 32
+"""Tokens after which what is no character yet will be none: what is held back is decoded again with each token."""
 
 
 class TextStream:
@@ -44,6 +46,11 @@ class TextStream:
         """Characters decoded so far, those held back included."""
         return self.n_given + len(self._held)
 
+    @property
+    def n_told(self) -> int:
+        """Characters of the answer that were given out, counted before stripping: final, and no spaces held back."""
+        return self.n_given - len(self._spaces)
+
     def push(self, token: int) -> str:
         """Return the text that became final with this token, often "" or more than the token's own."""
         self._tokens.append(token)
@@ -56,7 +63,8 @@ class TextStream:
     def _new_text(self, *, last: bool) -> str:
         before = self._text(self._tokens[self._window : self._decoded])
         now = self._text(self._tokens[self._window :])
-        if len(now) <= len(before) or (now.endswith(_UNFINISHED) and not last):
+        unfinished = now.endswith(_UNFINISHED) and len(self._tokens) - self._decoded < _LONGEST_CHARACTER
+        if len(now) <= len(before) or (unfinished and not last):
             return ""
         self._window, self._decoded = self._decoded, len(self._tokens)
         return now[len(before) :]
