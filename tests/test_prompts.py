@@ -76,7 +76,7 @@ def test_chat_needs_a_template_that_works() -> None:
     with pytest.raises(ConfigError, match=r"got .* without chat template"):
         chat.format_prompt(PROMPT, injection=None, tokenizer=_chat_tokenizer(None))  # type: ignore[arg-type]
     broken = _chat_tokenizer("{{ raise_exception('never') }}")
-    with pytest.raises(ConfigError, match=r"fails on one user message \(never\)"):
+    with pytest.raises(ConfigError, match=r"fails on messages of user \(never\)"):
         chat.format_prompt(PROMPT, injection="Be brief.", tokenizer=broken)
 
 

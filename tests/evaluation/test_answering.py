@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,9 +97,8 @@ class Scripted:
     experts = ("one",)
 
     def __init__(self, rows: Sequence[Sequence[int]], eos: int | list[int] | None) -> None:
-        config = SimpleNamespace(eos_token_id=eos)
-        model: Any = torch.nn.Module()
-        model.generation_config, model.device = config, torch.device("cpu")
+        model = tiny_llama(layers=1)
+        model.generation_config.eos_token_id = eos
         self.base = LoadedBase(model, tiny_tokenizer())
         self.rows = rows
 

@@ -85,7 +85,7 @@ def test_a_response_is_cut_at_max_length_and_a_prompt_that_fills_it_is_left_out(
 
 
 def test_training_gives_the_base_model_and_tokenizer_back(base: LoadedBase, tmp_path: Path) -> None:
-    model, tokenizer = base
+    model, tokenizer = base.model, base.tokenizer
     untouched, fresh = tiny_llama(layers=2), tiny_tokenizer()
     model.generation_config.pad_token_id = None  # the trainer would write the tokenizer's into it
     train(base, tmp_path / "a")

@@ -26,7 +26,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_was_saved_is_loaded(folder: Path) -> None:
-    model, tokenizer = load_base(folder, dtype="fp32", device="cpu")
+    base = load_base(folder, dtype="fp32", device="cpu")
+    model, tokenizer = base.model, base.tokenizer
     ids = random_ids(1, 4)
     with torch.no_grad():
         assert torch.equal(model(ids).logits, tiny_llama(layers=1)(ids).logits)

@@ -20,7 +20,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def loaded(*_: object, **__: object) -> None:
         raise AssertionError("the base model was loaded")
 
-    for module, name in ((artifact, "base_of"), (export, "base_of"), (chooser, "load_base")):
+    for module, name in ((artifact, "base_of"), (export, "base_of"), (chooser, "load_recorded")):
         monkeypatch.setattr(module, name, loaded)
 
     def run(*words: object) -> str:

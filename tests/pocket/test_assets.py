@@ -40,7 +40,8 @@ def test_the_shipped_model_is_small() -> None:
 
 @shipped
 def test_the_shipped_model_loads_and_knows_its_format() -> None:
-    model, tokenizer = load_base("pocket", dtype="fp32", device="cpu")
+    base = load_base("pocket", dtype="fp32", device="cpu")
+    model, tokenizer = base.model, base.tokenizer
     assert model.num_parameters() <= 4_000_000
     assert model.config.model_type == "llama"
     assert tokenizer.padding_side == "left"

@@ -202,7 +202,11 @@ def test_weights_replace_the_policy(mixture: Mixture, policy: ReadingPolicy, wei
 @pytest.mark.parametrize("route", ["in the pass", "probe", "fixed"])
 @pytest.mark.parametrize(
     "options",
-    [{"num_beams": 3}, {"num_return_sequences": 2, "do_sample": True}, {"num_beams": 3, "num_return_sequences": 2}],
+    [
+        {"num_beams": 3},
+        {"num_return_sequences": 2, "do_sample": True, "top_k": 0},
+        {"num_beams": 3, "num_return_sequences": 2},
+    ],
     ids=str,
 )
 def test_beams_and_several_answers_keep_the_weights_of_their_prompt(

@@ -20,6 +20,7 @@ from mocae.errors import ArtifactError, DataError, ModelMismatchError, TrainingE
 from mocae.files import Record, read_record, read_tensors
 from mocae.models import LoadedBase, decoder_layers
 from mocae.progress import bar
+from mocae.prompts import row_tokens
 
 __all__ = ["AcceptedAnswer", "OutputCalibrators", "OutputTraining", "fit_output_calibrators"]
 
@@ -234,8 +235,7 @@ def _encoded(
     """Return tokens and labels of each answer with its weights."""
     rows = []
     for answer in answers:
-        asked = tokenizer(answer.prompt)["input_ids"]
-        said = [*tokenizer(answer.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        asked, said = row_tokens(tokenizer, answer.prompt, answer.response)
         if len(asked) < max_length:
             ids, labels = (asked + said)[:max_length], ([_IGNORED] * len(asked) + said)[:max_length]
             rows.append(({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}, answer.alpha))

@@ -42,6 +42,7 @@ __all__ = [
     "ArrowConfig",
     "AxisConfig",
     "BaseConfig",
+    "BaseGenerationConfig",
     "CalibratorsConfig",
     "ComparisonConfig",
     "ExpertsConfig",

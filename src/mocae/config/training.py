@@ -23,6 +23,7 @@ from mocae.errors import ConfigError
 __all__ = [
     "AxisConfig",
     "BaseConfig",
+    "BaseGenerationConfig",
     "ExpertsConfig",
     "ForwardOnlyConfig",
     "OptimizerConfig",
@@ -48,6 +49,26 @@ def _targets(value: Any) -> Any:
     raise PydanticCustomError("targets", "it should be 'all-linear' or a list of module names such as [q_proj, v_proj]")
 
 
+class BaseGenerationConfig(Config):
+    """What acts in every answer, here and wherever the model is served; null: as the base model's generation_config."""
+
+    end_tokens: Annotated[tuple[str, ...], Sequence] | None = None
+    """Tokens that end an answer, as text, beside the tokenizer's own; null: those of generation_config, and the one
+    with which the chat template ends a turn."""
+    repetition_penalty: PositiveFloat | None = None
+    """Divides the logits of tokens that prompt or answer have; 1: none."""
+    no_repeat_ngram_size: NonNegativeInt | None = None
+    """No run of so many tokens comes twice; 0: none."""
+    bad_words_ids: Annotated[tuple[Annotated[tuple[NonNegativeInt, ...], Sequence], ...], Sequence] | None = None
+    """Runs of token ids that are never written; []: none."""
+    suppress_tokens: Annotated[tuple[NonNegativeInt, ...], Sequence] | None = None
+    """Token ids that are never written; []: none."""
+    begin_suppress_tokens: Annotated[tuple[NonNegativeInt, ...], Sequence] | None = None
+    """Token ids no answer begins with; []: none."""
+    min_new_tokens: NonNegativeInt | None = None
+    """Tokens before an answer may end; 0: none."""
+
+
 class BaseConfig(Config):
     """The model every expert is trained on; it stays frozen."""
 
@@ -68,6 +89,12 @@ class BaseConfig(Config):
     mocae[quantize]."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """Name of one of the tokenizer's chat templates; null: its only one, or `default`."""
+    template_options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Variables of the chat template, such as {enable_thinking: true}; thinking is off where nothing is said."""
+    generation: BaseGenerationConfig = BaseGenerationConfig()
+    """What acts in every answer."""
     shape: dict[str, JsonValue] | None = None
     """Architecture as in a Hugging Face config.json (model_type, hidden_size, ...), read by `mocae plan` where
     the model itself cannot be."""

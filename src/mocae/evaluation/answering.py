@@ -13,7 +13,7 @@ import torch
 
 from mocae.distributed import spread
 from mocae.errors import DataError
-from mocae.models import LoadedBase, context_length, is_sharded
+from mocae.models import LoadedBase, is_sharded
 from mocae.policies import Generator, Mixture
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
@@ -62,7 +62,7 @@ def too_long(
     base: LoadedBase, examples: Sequence[Example], *, prompt_format: PromptFormat, injection: str | None = None
 ) -> dict[str, int]:
     """Return prompt id -> tokens of the prompts that leave no room for an answer in the model's context."""
-    limit = context_length(base.model)
+    limit = base.description.context
     found = {}
     for example in examples:
         text = prompt_format.format_prompt(example.prompt, injection=injection, tokenizer=base.tokenizer)
@@ -139,21 +139,14 @@ def _answer_batch(
     else:
         out, alpha = model.generate_traced(batch["input_ids"], **arguments)
     new = out[:, batch["input_ids"].shape[1] :]
-    ends = _end_ids(model)
     made = []
     for example, tokens, row, said in zip(examples, new.tolist(), alpha.tolist(), sure, strict=True):
-        length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+        length = model.base.description.length(tokens)
         text = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
         weights = dict(zip(model.experts, (round(w, 6) for w in row), strict=True))
         length = min(length + 1, len(tokens))
         made.append(Answer(example, text, weights, length, confidence=said[0], novelty=said[1]))
     return made
-
-
-def _end_ids(model: Generator) -> set[int]:
-    ends = model.base.model.generation_config.eos_token_id
-    listed = ends if isinstance(ends, list) else [ends]
-    return {token for token in (*listed, model.base.tokenizer.eos_token_id) if token is not None}
 
 
 def _reset_peak_memory() -> None:

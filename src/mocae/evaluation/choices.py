@@ -14,7 +14,7 @@ from torch import Tensor
 from mocae.distributed import spread
 from mocae.errors import DataError
 from mocae.judges.multiple_choice import score_choices
-from mocae.models import LoadedBase, context_length, is_sharded
+from mocae.models import LoadedBase, is_sharded
 from mocae.policies import Mixture, Policy
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
@@ -206,7 +206,7 @@ def continuation_scores(
         if not prompt or not tails or not all(tails):
             raise DataError(f"prompt {place}: prompt, choices or one of them is empty; expected text in each")
         questions.append(_Question(place, list(prompt), [list(t) for t in tails], ids[place] if ids else ""))
-    limit = context_length(_base(model).model)
+    limit = _base(model).description.context
     # A policy that routes every token reads what stands before it, so choices cannot stand behind one another.
     each_token = isinstance(model, Mixture) and getattr(policy or model.policy, "per_token", False)
     batched = 0 if each_token else _longest_batched(_base(model).model, limit)

@@ -24,6 +24,7 @@ from mocae.errors import DataError, TrainingError
 from mocae.experts.lora import LoraSpec, trainable_adapter
 from mocae.models import LoadedBase
 from mocae.progress import Bar, bar, say
+from mocae.prompts import row_tokens
 
 __all__ = [
     "Optimisation",
@@ -277,7 +278,7 @@ def _trainer(base: LoadedBase, wrapped: Any, pairs: Sequence[dict[str, str]], ar
         trainer = _Trainer(
             model=wrapped,
             args=arguments,
-            train_dataset=datasets.Dataset.from_list(list(pairs)),
+            train_dataset=datasets.Dataset.from_list([_row(base.tokenizer, pair) for pair in pairs]),
             processing_class=base.tokenizer,
         )
     except ValueError as error:
@@ -288,6 +289,12 @@ def _trainer(base: LoadedBase, wrapped: Any, pairs: Sequence[dict[str, str]], ar
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.fill_last_step()
     return trainer
+
+
+def _row(tokenizer: Any, pair: dict[str, str]) -> dict[str, list[int]]:
+    """Return a pair as the trainer takes rows that are tokens already."""
+    prompt, response = row_tokens(tokenizer, pair["prompt"], pair["completion"])
+    return {"input_ids": prompt + response, "labels": [_IGNORED] * len(prompt) + response}
 
 
 class _Trainer(SFTTrainer):

@@ -18,6 +18,7 @@ from mocae.experts.finetune import Optimisation, TrainingRecord, save_adapter, w
 from mocae.experts.lora import LoraSpec, trainable_adapter
 from mocae.models import LoadedBase
 from mocae.progress import bar
+from mocae.prompts import row_tokens
 
 __all__ = ["finetune_forward_only", "spsa_step"]
 
@@ -73,7 +74,7 @@ def finetune_forward_only(
     with trainable_adapter(base.model, lora, start_from=start_from) as wrapped:
         wrapped.eval()  # dropout would make the two passes differ in more than the step
         parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
-        rows = [_tokens(base.tokenizer, pair, optimisation.max_length) for pair in room.rows]
+        rows = [_row(base.tokenizer, pair, optimisation.max_length) for pair in room.rows]
         batches = list(_batches(rows, optimisation, seed=seed))
         rates = _rates(optimisation, len(batches))
         directions = random.Random(f"directions {seed}")
@@ -153,11 +154,9 @@ def _move(parameters: Sequence[nn.Parameter], size: float, seed: int) -> None:
         parameter.add_(z, alpha=size)
 
 
-def _tokens(tokenizer: Any, pair: dict[str, str], max_length: int) -> tuple[list[int], int]:
-    """Return the ids of prompt and response, end of text included, and how many are the prompt's."""
-    prompt = tokenizer(pair["prompt"])["input_ids"]
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    response = tokenizer(pair["completion"], add_special_tokens=False)["input_ids"] + end
+def _row(tokenizer: Any, pair: dict[str, str], max_length: int) -> tuple[list[int], int]:
+    """Return the ids of prompt and response, end token included, and how many are the prompt's."""
+    prompt, response = row_tokens(tokenizer, pair["prompt"], pair["completion"])
     return (prompt + response)[:max_length], len(prompt)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mocae.errors import ConfigError, DataError, TrainingError
 from mocae.experts.finetune import say_cut
 from mocae.progress import bar
+from mocae.prompts import row_tokens
 
 __all__ = ["COLLAPSED", "LabelledRow", "Steps", "batch_of", "encode_rows", "gate_entropy", "take_steps"]
 
@@ -68,8 +69,7 @@ def encode_rows(
         raise DataError(f"{label}: it needs training rows, got none")
     found, n_cut = [], 0
     for prompt, response, axis in rows:
-        asked = tokenizer(prompt)["input_ids"]
-        said = [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        asked, said = row_tokens(tokenizer, prompt, response)
         if len(asked) < max_length:
             n_cut += len(asked) + len(said) > max_length
             found.append(LabelledRow((asked + said)[:max_length], ([_IGNORED] * len(asked) + said)[:max_length], axis))

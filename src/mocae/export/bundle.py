@@ -66,6 +66,7 @@ class Bundle:
         base_name: Hub id, folder or registered name the base model is known by.
         revision: of the base model on the Hub, None where it has none.
         fingerprint: `mocae.models.base_fingerprint` of the base model.
+        chosen: `chat_template` and `template_options` of the recipe, in which the base model is loaded again.
         prompt_format: registered name of the format the experts were trained with.
         experts: name -> expert, in the order of weights.
         router: fitted router, None where the artifact has none.
@@ -80,6 +81,7 @@ class Bundle:
     experts: Mapping[str, LoraWeights]
     router: AlignXRouter | None = None
     router_options: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     def vector(self, weights: Mapping[str, float] | None, *, to: str) -> Tensor:
         """Return weights given by name as a vector, shape (K,).
@@ -178,6 +180,8 @@ def write_manifest(folder: Path, bundle: Bundle, *, to: str, details: Mapping[st
             "revision": bundle.revision,
             "fingerprint": bundle.fingerprint,
             "dtype": str(bundle.base.model.dtype).removeprefix("torch."),
+            **bundle.chosen,
+            "description": bundle.base.description.record(),
             "copy": BASE_COPY if (folder / BASE_COPY).is_dir() else None,
         },
         "prompt_format": bundle.prompt_format,

@@ -17,12 +17,13 @@ _LIBRARY = {"peft": "peft", "merged": "transformers", "gguf": "gguf", "vllm": "v
 _USE = {
     "peft": """```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 folder = "path/to/this/folder"
 base = {base}
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
-tokenizer = AutoTokenizer.from_pretrained(base)
+model.generation_config = GenerationConfig.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
 ```""",
     "merged": """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

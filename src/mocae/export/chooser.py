@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from mocae.calibration import AlignXRouter
-from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError
+from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.experts import pooled_states
 from mocae.export.bundle import read_export
-from mocae.models import LoadedBase, base_fingerprint, context_length, count_tokens, decoder_layers, load_base
+from mocae.models import LoadedBase, count_tokens, decoder_layers, load_recorded
 from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, route_steered, weights_vector
-from mocae.prompts import FORMATS, PromptFormat
+from mocae.prompts import FORMATS, ChatFormat, PromptFormat
 
 __all__ = ["Choice", "Chooser", "load_chooser"]
 
@@ -129,7 +129,7 @@ class Chooser:
             return route_steered(self.policy, PromptBatch([""], pooled), factor)
 
     def _refuse_long(self, text: str) -> None:
-        context = context_length(self.base.model)
+        context = self.base.description.context
         n = count_tokens(self.base.tokenizer, text, enough=context)
         if n > context:
             raise DataError(
@@ -162,16 +162,14 @@ def load_chooser(folder: Path, *, base_model: str | None = None, device: str | N
         )
     if manifest["router"] is None:
         raise ConfigError(f"{folder}: no router in it; export an artifact that has one (system 'alignx')")
-    base = load_base(
-        base_model or manifest["base"]["model"],
-        revision=manifest["base"]["revision"],
-        dtype={"bfloat16": "bf16", "float16": "fp16"}.get(manifest["base"]["dtype"], "fp32"),
+    prompt_format = FORMATS.get(manifest["prompt_format"])
+    base = load_recorded(
+        manifest["base"],
+        where=folder,
+        chat=isinstance(prompt_format, ChatFormat),
         device=device,
+        base_model=base_model,
     )
-    if base_fingerprint(base.model) != manifest["base"]["fingerprint"]:
-        raise ModelMismatchError(
-            f"{folder}: made for base model {manifest['base']['model']!r}, the one loaded is another; give --base-model"
-        )
     router = AlignXRouter.load(folder / "router")
     experts = tuple(manifest["experts"])
     book = CodeBook.load(folder / "code_book.json") if manifest["format"] == "vllm" else None
@@ -182,7 +180,7 @@ def load_chooser(folder: Path, *, base_model: str | None = None, device: str | N
         base,
         RoutedPolicy(router, **manifest["router"]["options"]),
         experts=experts,
-        prompt_format=FORMATS.get(manifest["prompt_format"]),
+        prompt_format=prompt_format,
         book=book,
     )
 

@@ -15,6 +15,7 @@ from mocae.bank import LoraWeights, padded
 from mocae.errors import ModelMismatchError
 from mocae.export.bundle import Bundle
 from mocae.export.vocabulary import read_vocabulary
+from mocae.models import BaseDescription
 from mocae.progress import say
 
 __all__ = ["ARCHITECTURES", "NumberFormat", "export_gguf"]
@@ -247,11 +248,25 @@ def _add_vocabulary(writer: Any, bundle: Bundle) -> None:
         writer.add_eos_token_id(eos)
     if pad is not None:
         writer.add_pad_token_id(pad)
-    added = tokenizer("a").input_ids
-    writer.add_add_bos_token(bos is not None and added[0] == bos)
-    writer.add_add_eos_token(eos is not None and added[-1] == eos)
+    _add_endings(writer, bundle.base.description, eos)
+    writer.add_add_bos_token(bos is not None and tokenizer("a").input_ids[0] == bos)
+    writer.add_add_eos_token(False)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
+
+
+def _add_endings(writer: Any, description: BaseDescription, eos: int | None) -> None:
+    """Write what ends an answer beside `eos`, and the repetition penalty; tell what GGUF has no place for."""
+    more = [token for token in description.end_tokens if token != eos]
+    for token, add in zip(more, (writer.add_eot_token_id, writer.add_eom_token_id), strict=False):
+        add(token)
+    settings = description.logits.changed
+    if "repetition_penalty" in settings:
+        writer.add_sampling_penalty_repeat(float(settings.pop("repetition_penalty")))
+        writer.add_sampling_penalty_last_n(-1)  # the whole text, as in Hugging Face's
+    lost = [*(f"end token {token}" for token in more[2:]), *settings]
+    if lost:
+        say(f"base.gguf has no place for {', '.join(lost)}; give them to llama.cpp with each request")
 
 
 def _close(writer: Any, path: Path) -> None:

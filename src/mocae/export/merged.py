@@ -40,7 +40,7 @@ def export_merged(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] 
             model.save_pretrained(str(folder))
     finally:
         bank.detach()
-    bundle.base.tokenizer.save_pretrained(str(folder))
+    bundle.base.save_reading(folder)
     return {
         "weights": dict(zip(bundle.experts, alpha.tolist(), strict=True)),
         "dtype": str(model.dtype).removeprefix("torch."),

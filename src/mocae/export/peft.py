@@ -17,6 +17,8 @@ def export_peft(
 ) -> dict[str, Any]:
     """Write the mixture as one adapter and return its details: weights, rank, relative error.
 
+    Beside it stand the tokenizer and `generation_config.json`, so that prompts read and answers end as measured.
+
     Without `rank` the factors are concatenated, so the adapter *is* the mixture (its rank is the sum of the experts').
     With it the change is cut to that rank by SVD, and the error is the Frobenius norm of what was lost over that of the
     whole, all linears together.
@@ -36,6 +38,7 @@ def export_peft(
     if rank is not None:
         adapter, error = truncate(adapter, rank)
     save_peft(adapter, folder, base_model_name=bundle.place_base(folder))
+    bundle.base.save_reading(folder)
     return {
         "weights": dict(zip(bundle.experts, alpha.tolist(), strict=True)),
         "rank": max(pair.r for pair in adapter.layers.values()),

@@ -48,7 +48,7 @@ def fit_code_book(experts: tuple[str, ...], alpha: Tensor, *, n_mixtures: int, s
 def export_vllm(
     bundle: Bundle, folder: Path, *, alpha: Tensor, n_mixtures: int, rank: int | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Write one adapter a mixture, `code_book.json`, the router and `serve.sh`, and return the details.
+    """Write one adapter a mixture, `code_book.json`, the router, `tokenizer` and `serve.sh`, and return the details.
 
     Args:
         bundle: base, experts and router.
@@ -80,6 +80,7 @@ def export_vllm(
         )
     book.save(folder / "code_book.json")
     bundle.save_router(folder)
+    bundle.base.save_reading(folder / "tokenizer")
     write_command(folder, base_name, largest)
     return {
         "mixtures": [dict(zip(book.experts, row.tolist(), strict=True)) for row in book.mixtures],
@@ -96,7 +97,8 @@ base={base}
 if [ -d "$base" ]; then base=$(CDPATH= cd -- "$base" && pwd) || exit; fi
 CDPATH= cd -- "$(dirname -- "$0")" || exit
 if [ -d base ]; then base=base; fi # the export brought its base model along
-exec vllm serve "$base" --enable-lora --max-loras {n} --max-lora-rank {rank} --lora-modules \\
+exec vllm serve "$base" --tokenizer tokenizer --generation-config tokenizer \\
+  --enable-lora --max-loras {n} --max-lora-rank {rank} --lora-modules \\
   {modules} "$@"
 """
 

@@ -16,7 +16,6 @@ from mocae.experts import LabelledRow, batch_of, encode_rows, gate_entropy, load
 from mocae.files import read_tensors
 from mocae.mixtures.training import MixtureTraining
 from mocae.models import FeedForwardMixture, LoadedBase, mix_feed_forward
-from mocae.policies.mixture import generator_of
 from mocae.trinityx import gating_loss
 
 __all__ = ["H3FusionMixture", "H3Losses", "load_mixtures", "on_h3fusion", "save_mixtures", "train_h3fusion"]
@@ -185,9 +184,8 @@ class H3FusionMixture:
     ) -> tuple[Tensor, Float[Tensor, "B K"]]:
         """Return the generated ids, and the mean weight of each expert over layers and prompt tokens."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
         with _gates(self._mixtures, first_only=True) as seen:
-            out = generator_of(self.base.model)(input_ids=input_ids, attention_mask=mask, **generation)
+            out = self.base.generate(input_ids, attention_mask=mask, **generation)
         return out, _used(self._mixtures, seen, mask)
 
 

@@ -13,7 +13,6 @@ from mocae.errors import ConfigError
 from mocae.experts import LabelledRow, batch_of, encode_rows, gate_entropy, quiet_peft, take_steps
 from mocae.mixtures.training import MixtureTraining
 from mocae.models import LoadedBase
-from mocae.policies.mixture import generator_of
 
 __all__ = ["XLoraMixture", "on_xlora", "scaling_head", "train_xlora"]
 
@@ -172,7 +171,6 @@ class XLoraMixture:
     ) -> tuple[Tensor, Float[Tensor, "B K"]]:
         """Return the generated ids, and the mean weight of each expert over linears and prompt tokens."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
         seen: list[Tensor] = []
 
         def keep(_module: nn.Module, _args: Any, scalings: Tensor) -> None:
@@ -182,7 +180,7 @@ class XLoraMixture:
         classifier: Any = self._wrapped.base_model.internal_xlora_classifier
         handle = classifier.register_forward_hook(keep)
         try:
-            out = generator_of(self._wrapped)(input_ids=input_ids, attention_mask=mask, **generation)
+            out = self.base.generate(input_ids, attention_mask=mask, model=self._wrapped, **generation)
         finally:
             handle.remove()
         return out, seen[0]

@@ -1,9 +1,11 @@
 """Base models: loading them, the number format they run in, and where a layer sits in the Transformer."""
 
+from mocae.models.description import BaseDescription, describe
 from mocae.models.entering import StopForward, at_layer, layer_inputs
 from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_forward_name, mix_feed_forward
 from mocae.models.layers import context_length, count_tokens, decoder_layers, layer_index, linear_groups
-from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base, without_library_bars
+from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base, load_recorded, without_library_bars
+from mocae.models.logits import EachRow, LogitsSettings
 from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS
 from mocae.models.resume import Beginning, can_resume, resumed
@@ -12,9 +14,12 @@ from mocae.models.shard import is_sharded, reshard, shard
 __all__ = [
     "BASE_MODELS",
     "QUANTIZATIONS",
+    "BaseDescription",
     "Beginning",
+    "EachRow",
     "FeedForwardMixture",
     "LoadedBase",
+    "LogitsSettings",
     "StopForward",
     "at_layer",
     "base_fingerprint",
@@ -22,6 +27,7 @@ __all__ = [
     "context_length",
     "count_tokens",
     "decoder_layers",
+    "describe",
     "feed_forward",
     "feed_forward_name",
     "is_sharded",
@@ -29,6 +35,7 @@ __all__ = [
     "layer_inputs",
     "linear_groups",
     "load_base",
+    "load_recorded",
     "mix_feed_forward",
     "pick_device",
     "pick_dtype",

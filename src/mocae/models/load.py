@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import transformers
-from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from mocae.errors import ConfigError, ModelMismatchError
+from mocae.models.description import BaseDescription, describe
+from mocae.models.logits import EachRow, LogitsSettings
 from mocae.models.precision import pick_dtype
 from mocae.models.quantization import keep_unpacked, quantization_config
+from mocae.progress import say
 from mocae.registry import Registry
 
-__all__ = ["BASE_MODELS", "LoadedBase", "base_fingerprint", "load_base", "without_library_bars"]
+__all__ = ["BASE_MODELS", "LoadedBase", "base_fingerprint", "load_base", "load_recorded", "without_library_bars"]
 
 BASE_MODELS: Registry[Callable[[], Path]] = Registry(
     "base model",
@@ -28,13 +38,61 @@ BASE_MODELS: Registry[Callable[[], Path]] = Registry(
 """Short names for base models: each entry is a function that returns the model's folder."""
 
 _SAMPLED_VALUES = 64
+_SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
-class LoadedBase(NamedTuple):
-    """A base model in evaluation mode, and its tokenizer (left padding, with a pad token)."""
+if TYPE_CHECKING:
+    _Model: TypeAlias = PreTrainedModel
+else:
+    _Model = Any  # a model that PEFT wraps generates like one, and is none
 
-    model: PreTrainedModel
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedBase:
+    """A base model in evaluation mode, its tokenizer (left padding, with a pad token), and how it reads and ends.
+
+    Without a description one is made, and model and tokenizer are set to it.
+    """
+
+    model: _Model
     tokenizer: PreTrainedTokenizerBase
+    description: BaseDescription = None  # type: ignore[assignment]  # made where it is not given
+
+    def __post_init__(self) -> None:
+        if self.description is None:
+            object.__setattr__(self, "description", describe(self.model, self.tokenizer))
+        self.description.put_into(self.model, self.tokenizer)
+
+    def generate(
+        self, input_ids: Tensor, *, attention_mask: Tensor | None = None, model: Any = None, **generation: Any
+    ) -> Tensor:
+        """Return what Hugging Face's `generate` returns, under the description's logits settings.
+
+        Args:
+            input_ids: (B, T), padded on the left.
+            attention_mask: (B, T); None: no padding.
+            model: what generates, where it is not the base model itself but wraps it.
+            **generation: for `generate`. Names of `LogitsSettings` replace the base's; with a `generation_config` of
+                its own a call has none but those.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        own = LogitsSettings() if generation.get("generation_config") else self.description.logits
+        settings = own.but(generation)
+        given = {name: value for name, value in generation.items() if name not in LogitsSettings.names()}
+        given.setdefault("pad_token_id", self.tokenizer.pad_token_id)
+        if given.get("do_sample"):
+            given.setdefault("top_k", 0)  # the library's own default cuts off all but 50
+        if settings:
+            each = EachRow(settings, mask, self.description.end_tokens)
+            given["logits_processor"] = LogitsProcessorList([each, *(given.get("logits_processor") or ())])
+        generator: Any = self.model if model is None else model
+        out: Tensor = generator.generate(input_ids=input_ids, attention_mask=mask, **given)
+        return out
+
+    def save_reading(self, folder: Path) -> None:
+        """Write the tokenizer with its chat template, and `generation_config.json`, for other libraries."""
+        self.tokenizer.save_pretrained(str(folder))
+        self.description.generation_config(self.tokenizer).save_pretrained(str(folder))
 
 
 def load_base(
@@ -45,8 +103,11 @@ def load_base(
     device: str | torch.device | None = None,
     quantization: str | None = None,
     trust_remote_code: bool = False,
+    chat_template: str | None = None,
+    template_options: Mapping[str, Any] | None = None,
+    generation: Mapping[str, Any] | None = None,
 ) -> LoadedBase:
-    """Return the model and tokenizer of a Hub id, a folder, or a name in `BASE_MODELS` ("pocket").
+    """Return the model, tokenizer and description of a Hub id, a folder, or a name in `BASE_MODELS` ("pocket").
 
     Weights are read from safetensors only. The tokenizer pads on the left; its pad token is the end-of-text token
     where it has none (so tell padding by the attention mask, not by the id). Embeddings are never resized.
@@ -58,9 +119,13 @@ def load_base(
         device: where to put the model; None = CUDA if there is one, else CPU.
         quantization: hold the linears in 8 or 4 bits: a name in `mocae.models.QUANTIZATIONS`; None = as stored.
         trust_remote_code: run Python code that comes with the model.
+        chat_template: see `describe`.
+        template_options: see `describe`.
+        generation: see `describe`.
 
     Raises:
-        ConfigError: the folder is missing or holds no model, the Hub id does not resolve, the dtype is not known.
+        ConfigError: the folder is missing or holds no model, the Hub id does not resolve, the dtype is not known, or
+            the model has no such chat template, option or end token.
         ModelMismatchError: the files do not fit together: weights missing, or a tokenizer larger than the model.
     """
     source = _resolve(name_or_path)
@@ -100,7 +165,58 @@ def load_base(
     else:
         keep_unpacked(model)
     model.eval()
-    return LoadedBase(model, tokenizer)
+    description = describe(
+        model, tokenizer, chat_template=chat_template, template_options=template_options, generation=generation
+    )
+    if description.logits:
+        say(f"base model {name_or_path}: {description.logits.changed} in every answer; base.generation changes it")
+    return LoadedBase(model, tokenizer, description)
+
+
+def load_recorded(
+    entry: Mapping[str, Any],
+    *,
+    where: Path,
+    chat: bool,
+    device: str | None = None,
+    base_model: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedBase:
+    """Return the base model that a manifest names, read and ended as it was when the manifest was written.
+
+    Args:
+        entry: `base` of the manifest.
+        where: folder of the manifest, for messages.
+        chat: whether prompts are written by the chat template.
+        device: see `load_base`.
+        base_model: where it lies now, if not where the manifest says.
+        trust_remote_code: see `load_base`.
+
+    Raises:
+        ConfigError: see `load_base`.
+        ArtifactError: the entry is damaged.
+        ModelMismatchError: another base model, or one with another tokenizer or chat template.
+    """
+    base = load_base(
+        base_model or entry["model"],
+        revision=entry["revision"],
+        dtype=_SHORT.get(entry["dtype"], "fp32"),
+        device=device,
+        quantization=entry.get("quantization"),
+        trust_remote_code=trust_remote_code,
+        chat_template=entry.get("chat_template") if chat else None,
+        template_options=entry.get("template_options") if chat else None,
+    )
+    found = base_fingerprint(base.model)
+    if found != entry["fingerprint"]:
+        raise ModelMismatchError(
+            f"{where}: made for base model {entry['model']!r} with fingerprint {entry['fingerprint'][:12]}, the one "
+            f"loaded has {found[:12]}; give base_model the same one"
+        )
+    if entry.get("description") is None:  # written before descriptions were
+        return base
+    known = base.description.as_recorded(entry["description"], where=str(where), chat=chat)
+    return LoadedBase(base.model, base.tokenizer, known)
 
 
 @contextmanager
@@ -181,7 +297,7 @@ def _checked_folder(folder: Path) -> str:
 
 
 def _fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
-    """Give the tokenizer a pad token, tell the model about it, and check that all its ids have an embedding."""
+    """Give the tokenizer a pad token, and check that all its ids have an embedding."""
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ConfigError(f"the tokenizer of {name!r} has neither a pad nor an eos token; set one in its files")
@@ -193,5 +309,3 @@ def _fit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, n
             f"the tokenizer of {name!r} has {len(tokenizer)} tokens but the model embeds {rows}; "
             "give a model and tokenizer that belong together"
         )
-    if model.generation_config is not None and model.generation_config.pad_token_id is None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter, OutputCalibrators
-from mocae.errors import ConfigError, DataError, ModelMismatchError, unknown_name
+from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.files import read_json
-from mocae.models import LoadedBase, base_fingerprint, context_length, load_base
-from mocae.pipelines.manifest import DTYPES, read_manifest
+from mocae.models import LoadedBase, load_recorded
+from mocae.pipelines.manifest import read_manifest
 from mocae.policies import POLICIES, Mixture, Parts, build_policy, weights_vector
-from mocae.prompts import FORMATS
+from mocae.prompts import FORMATS, ChatFormat
 from mocae.report import check_report
+from mocae.serving.conversation import Turn, conversation_tokens
 from mocae.types import prompt_id
 
 __all__ = ["AlignedModel", "Reply", "base_of", "load", "read_report", "refuse_unusable"]
@@ -87,7 +89,7 @@ class AlignedModel:
 
     def reply(
         self,
-        prompt: str,
+        prompt: str | Sequence[Mapping[str, str]],
         *,
         steer: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
@@ -97,35 +99,36 @@ class AlignedModel:
         """Return the answer to one prompt (greedy unless `generation` says otherwise) and its routing weights.
 
         Args:
-            prompt: what the user asks, without template.
+            prompt: what the user asks, without template; or a conversation, messages with `role` and `content`.
             steer: axis -> factor, multiplies the routing weights before normalising.
             weights: expert -> weight in place of routing; negative allowed.
             policy: a policy's name in place of the default.
             **generation: arguments of Hugging Face's `generate`.
 
         Raises:
-            DataError: the prompt is empty, or leaves no room for an answer in the model's context.
+            DataError: the prompt is empty, leaves no room for an answer in the model's context, or the messages are in
+                an order that cannot be written.
             ConfigError: an unknown expert or policy, or a factor that is not finite.
         """
         if policy is not None:
             _refuse_policy(policy, self.experts, self.parts.routers)
-        text = self.prompt_format.format_prompt(prompt, injection=None, tokenizer=self.tokenizer)
-        batch = self.tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(
-            self.mixture.base.model.device
-        )
-        n_tokens, context = batch["input_ids"].shape[1], context_length(self.mixture.base.model)
+        base = self.mixture.base
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        turns = [Turn(m.get("role", ""), m.get("content") or "") for m in messages]  # type: ignore[arg-type]
+        tokens = conversation_tokens(turns, prompt_format=self.prompt_format, tokenizer=self.tokenizer)
+        n_tokens, context = len(tokens), base.description.context
         if n_tokens >= context:
             raise DataError(f"the prompt has {n_tokens} tokens, the model's context is {context}; give a shorter one")
         out, alpha, sureness = self.mixture.generate_routed(
-            batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            ids=[prompt_id(prompt)],
+            torch.tensor([tokens], device=base.model.device),
+            ids=[prompt_id(turns[-1].text)],
             policy=build_policy(policy, self.parts, **self.options.get(policy, {})) if policy else None,
             steer=steer,
             weights=weights,
             **{"max_new_tokens": self.max_new_tokens, "do_sample": False, **generation},
         )
-        answer = self.tokenizer.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        new = out[0, n_tokens:].tolist()
+        answer = self.tokenizer.decode(new[: base.description.length(new)], skip_special_tokens=True)
         return Reply(
             answer.strip(),
             dict(zip(self.experts, alpha[0].tolist(), strict=True)),
@@ -212,23 +215,16 @@ def base_of(
 
     Raises:
         ConfigError: it cannot be loaded.
-        ModelMismatchError: it is not the one the experts were trained on.
+        ModelMismatchError: it is not the one the experts were trained on, or reads prompts otherwise.
     """
-    base = load_base(
-        base_model or manifest["base"]["model"],
-        revision=manifest["base"]["revision"],
-        dtype=DTYPES[manifest["base"]["dtype"]],
+    return load_recorded(
+        manifest["base"],
+        where=root,
+        chat=isinstance(FORMATS.get(manifest["prompt_format"]), ChatFormat),
         device=device,
-        quantization=manifest["base"].get("quantization"),
+        base_model=base_model,
         trust_remote_code=trust_remote_code,
     )
-    found = base_fingerprint(base.model)
-    if found != manifest["base"]["fingerprint"]:
-        raise ModelMismatchError(
-            f"{root}: made for base model {manifest['base']['model']!r} with fingerprint "
-            f"{manifest['base']['fingerprint'][:12]}, the one loaded has {found[:12]}; give base_model the same one"
-        )
-    return base
 
 
 def read_report(root: Path) -> dict[str, Any] | None:

@@ -47,7 +47,11 @@ class Contest:
         self.rows = rows
         self.judges = judges
         self.store = store
-        self.base_key = {"fingerprint": base_fingerprint(base.model), "dtype": str(base.model.dtype)}
+        self.base_key = {
+            "fingerprint": base_fingerprint(base.model),
+            "dtype": str(base.model.dtype),
+            "description": base.description.digest,
+        }
         self.n_base_parameters = sum(p.numel() for p in base.model.parameters())
         if recipe.base.shard:
             shard(base.model, pick_device(recipe.base.device))

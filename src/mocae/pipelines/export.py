@@ -33,7 +33,7 @@ from mocae.export.gguf import NumberFormat
 from mocae.files import inside, read_tensors
 from mocae.pipelines.artifact import base_of
 from mocae.pipelines.judges import make_judges
-from mocae.pipelines.manifest import read_manifest
+from mocae.pipelines.manifest import CHOSEN, read_manifest
 from mocae.pipelines.rows import read_rows_of
 from mocae.pipelines.store import refuse_changed
 from mocae.policies import CodeBook, CodeBookPolicy, Mixture, Policy, PromptBatch, RoutedPolicy
@@ -154,6 +154,7 @@ def bundle_of(root: Path, *, base_model: str | None = None, device: str | None =
         experts=experts,
         router=router,
         router_options=dict(entry["options"]) if entry else {},
+        chosen={key: manifest["base"][key] for key in CHOSEN if key in manifest["base"]},
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.errors import ConfigError
+from mocae.prompts import chat_text
 
 __all__ = ["main", "model_class", "register"]
 
@@ -69,17 +70,14 @@ def model_class() -> type[Any]:
 
         @property
         def max_length(self) -> int:
-            return int(self._base.model.config.get_text_config().max_position_embeddings)
+            return int(self._base.description.context)
 
         @property
         def tokenizer_name(self) -> str:
             return str(self._base.tokenizer.name_or_path).replace("/", "__")
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            text: str = self._base.tokenizer.apply_chat_template(
-                chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-            return text
+            return chat_text(self._base.tokenizer, chat_history, answer_next=add_generation_prompt)
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
             more = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
@@ -177,7 +175,7 @@ def _generated(model: Any, contexts: Sequence[str], settings: dict[str, Any], po
     until = settings.get("until") or []
     stops = [until] if isinstance(until, str) else list(until)
     n = int(settings.get("max_gen_toks", _MAX_NEW_TOKENS))
-    room = max(1, base.model.config.get_text_config().max_position_embeddings - n)
+    room = max(1, base.description.context - n)
     batch = base.tokenizer(
         list(contexts), return_tensors="pt", padding=True, truncation=False, return_token_type_ids=False
     ).to(base.model.device)
@@ -197,8 +195,8 @@ def _generated(model: Any, contexts: Sequence[str], settings: dict[str, Any], po
         **stopping,
     )
     texts = []
-    for row in out[:, ids.shape[1] :]:
-        text = str(base.tokenizer.decode(row, skip_special_tokens=True))
+    for row in out[:, ids.shape[1] :].tolist():
+        text = str(base.tokenizer.decode(row[: base.description.length(row)], skip_special_tokens=True))
         for stop in filter(None, stops):
             text = text.split(stop)[0]
         texts.append(text)

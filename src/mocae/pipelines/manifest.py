@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, JsonValue, PositiveInt
 
 from mocae.config.base import Name
 from mocae.errors import ArtifactError
@@ -15,8 +15,10 @@ from mocae.pipelines.store import refuse_changed
 from mocae.pipelines.summary import SCHEMA
 from mocae.policies import RouterOptions
 
-__all__ = ["DTYPES", "loaded_stages", "read_manifest"]
+__all__ = ["CHOSEN", "DTYPES", "loaded_stages", "read_manifest"]
 
+CHOSEN = ("chat_template", "template_options")
+"""What a recipe chooses of a base model's chat template, and loading it again needs."""
 DTYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 """Number formats as torch and as recipes write them."""
 
@@ -27,6 +29,9 @@ class _Base(Record):
     dtype: str
     fingerprint: str
     quantization: str | None = None
+    chat_template: str | None = None
+    template_options: dict[str, JsonValue] = Field(default_factory=dict)
+    description: dict[str, JsonValue] | None = None
 
 
 class _Router(Record):

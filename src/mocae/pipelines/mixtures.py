@@ -127,7 +127,7 @@ def arrow(contest: Contest, system: SystemConfig) -> Answered:
                 temperature=config.router_temperature,
                 seed=contest.recipe.seed,
             )
-            model = PlainModel(LoadedBase(wrapped, base.tokenizer))  # type: ignore[arg-type]  # generates like one
+            model = PlainModel(LoadedBase(wrapped, base.tokenizer, base.description))  # type: ignore[arg-type]  # generates like one
             n_active = sum(load_peft(place).n_parameters for place in folders)
             contest.examiner.examine(system.name, model, folder, n_active, keep_weights=False)
 

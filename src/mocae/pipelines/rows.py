@@ -11,7 +11,7 @@ from mocae.config import Recipe, SourceConfig, limit_note
 from mocae.data import SOURCES, check_disjoint, read_source, select
 from mocae.errors import DataError
 from mocae.evaluation import too_long
-from mocae.models import LoadedBase, context_length
+from mocae.models import LoadedBase
 from mocae.progress import say
 from mocae.prompts import FORMATS
 from mocae.types import Example
@@ -109,7 +109,7 @@ def without_long(rows: Rows, recipe: Recipe, base: LoadedBase) -> Rows:
     Raises:
         DataError: there is one, and a source of its axis does not say "skip"; or an axis has no other.
     """
-    context, n_skipped = context_length(base.model), 0
+    context, n_skipped = base.description.context, 0
     kept: dict[str, dict[str, Sequence[Example]]] = {}
     for split in ("calibration", "test"):
         kept[split] = {}

@@ -231,7 +231,7 @@ class _Run:
             notes=[*(["synthetic, tiny model"] if self.recipe.base.model == "pocket" else []), *self.recipe.notes],
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
-        self._write(report, {name: contestants[name].answered for name in names}, contest.base_key, rows)
+        self._write(report, {name: contestants[name].answered for name in names}, contest, rows)
         return report
 
     def load_base(self) -> LoadedBase:
@@ -248,6 +248,9 @@ class _Run:
             device="cpu" if config.shard else device,
             quantization=config.quantization,
             trust_remote_code=config.trust_remote_code,
+            chat_template=config.chat_template,
+            template_options=config.template_options,
+            generation=config.generation.model_dump(),
         )
 
     def _dtype(self, device: str) -> str:
@@ -265,9 +268,7 @@ class _Run:
             raise ArtifactError(f"{record}: damaged; remove it, and the number format is chosen anew")
         return str(dtype)
 
-    def _write(
-        self, report: dict[str, Any], answered: Mapping[str, Answered], base_key: Mapping[str, str], rows: Rows
-    ) -> None:
+    def _write(self, report: dict[str, Any], answered: Mapping[str, Answered], contest: Contest, rows: Rows) -> None:
         """Publish the artifact's own files, each whole; `manifest.json` comes last."""
         if not is_main():
             return
@@ -283,9 +284,9 @@ class _Run:
         write_whole(root / "recipe.yaml", dump_recipe(self.recipe))
         write_whole(root / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         write_report(report, root)
-        write_whole(root / "manifest.json", json.dumps(self._manifest(base_key), indent=1) + "\n")
+        write_whole(root / "manifest.json", json.dumps(self._manifest(contest), indent=1) + "\n")
 
-    def _manifest(self, base_key: Mapping[str, str]) -> dict[str, Any]:
+    def _manifest(self, contest: Contest) -> dict[str, Any]:
         base = self.recipe.base
         routers: dict[str, dict[str, Any]] = {}  # of several systems with one policy the first is the artifact's
         for system in self.systems:
@@ -301,9 +302,12 @@ class _Run:
             "base": {
                 "model": base.required_model(),
                 "revision": base.revision,
-                "dtype": base_key["dtype"].removeprefix("torch."),
+                "dtype": contest.base_key["dtype"].removeprefix("torch."),
                 "quantization": self.recipe.base.quantization,
-                "fingerprint": base_key["fingerprint"],
+                "fingerprint": contest.base_key["fingerprint"],
+                "chat_template": base.chat_template,
+                "template_options": base.template_options,
+                "description": contest.base.description.record(),
             },
             "axes": list(self.recipe.axis_names),
             "prompt_format": self.recipe.prompt_format,

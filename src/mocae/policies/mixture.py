@@ -16,7 +16,7 @@ from mocae.models import LoadedBase, StopForward, at_layer, layer_inputs
 from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, Sureness, route_steered, weights_vector
 from mocae.policies.per_token import on_every_pass
 
-__all__ = ["Generator", "Mixture", "PlainModel", "Routed", "RoutingTrace", "generator_of"]
+__all__ = ["Generator", "Mixture", "PlainModel", "Routed", "RoutingTrace"]
 
 
 @runtime_checkable
@@ -64,9 +64,7 @@ class PlainModel:
         **generation: Any,
     ) -> tuple[Tensor, Float[Tensor, "B K"]]:
         """Return what Hugging Face's `generate` returns, and weights of no expert, (B, 0)."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
-        out = generator_of(self.base.model)(input_ids=input_ids, attention_mask=mask, **generation)
+        out = self.base.generate(input_ids, attention_mask=attention_mask, **generation)
         return out, torch.zeros(len(input_ids), 0)
 
 
@@ -313,7 +311,6 @@ class Mixture:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         batch = {"input_ids": input_ids, "attention_mask": mask}
         names = ids if ids is not None else [""] * len(input_ids)
-        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
         copies = _rows_a_prompt(self.base.model, generation)
         chosen = policy or self.policy
         if isinstance(chosen, FittedPolicy) and chosen.per_token and _beams(self.base.model, generation) > 1:
@@ -328,7 +325,7 @@ class Mixture:
             mode=mode,
             new_tokens=_new_tokens(self.base.model, generation, input_ids.shape[1]),
         ) as trace:
-            out = generator_of(self.base.model)(**batch, **generation)
+            out = self.base.generate(**batch, **generation)
         if trace.alpha is None:
             raise ConfigError("the prompts were never read, so nothing was routed; max_new_tokens must be at least 1")
         return Routed(out, trace.alpha, trace.sureness)
@@ -358,11 +355,6 @@ def _new_tokens(model: Any, generation: Mapping[str, Any], prompt_tokens: int) -
     new = generation.get("max_new_tokens") or getattr(defaults, "max_new_tokens", None)
     whole = generation.get("max_length") or getattr(defaults, "max_length", None)
     return new or (max(whole - prompt_tokens, 0) if whole else None)
-
-
-def generator_of(model: Any) -> Any:
-    """Return the model's `generate`; transformers' mixins hide it from the type checker."""
-    return model.generate
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from mocae.bank import Mode, same_for_all
 from mocae.errors import ConfigError
-from mocae.models import Beginning, layer_inputs, resumed
+from mocae.models import Beginning, LoadedBase, layer_inputs, resumed
 from mocae.policies import Mixture, PerPrompt, Sureness, output_of
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Lost
@@ -33,15 +33,15 @@ class Row:
         request: what was asked.
         sink: takes the events.
         ticket: says whether anybody still wants them.
-        tokenizer: decodes.
+        base: decodes, and says what acts in every answer.
         submitted: when it was asked, `time.monotonic()`.
     """
 
-    def __init__(self, request: Request, sink: Sink, ticket: Ticket, *, tokenizer: Any, submitted: float) -> None:
+    def __init__(self, request: Request, sink: Sink, ticket: Ticket, *, base: LoadedBase, submitted: float) -> None:
         self.request = request
         self.sink = sink
         self.ticket = ticket
-        self.sampler = Sampler(request.sampling)
+        self.sampler = Sampler(request.sampling, base.description, prompt=request.tokens)
         self.output = output_of(request.policy)
         self.submitted = submitted
         self.deadline = None if request.timeout_s is None else submitted + request.timeout_s
@@ -52,7 +52,7 @@ class Row:
         self.novelty: float | None = None
         self.last_token = 0
         self.n_tokens = 0
-        self._text = TextStream(tokenizer, stop=request.stop, strip=request.strip)
+        self._text = TextStream(base.tokenizer, stop=request.stop, strip=request.strip)
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._ahead: list[tuple[int, TokenLogprob]] = []  # tokens whose text is held back, with where it begins
@@ -147,22 +147,19 @@ class Batch:
 
     Args:
         mixture: the model; its weights are left as they were after every call.
-        end_tokens: tokens that end an answer.
         prefixes: remembers how prompts begin.
         merge_after: when a mixture has been alone in force for so many steps it is merged into the base weights; None:
             never. The bank keeps it (`ExpertBank.keep_merged`).
     """
 
-    def __init__(
-        self, mixture: Mixture, *, end_tokens: Sequence[int], prefixes: Prefixes, merge_after: int | None = None
-    ) -> None:
+    def __init__(self, mixture: Mixture, *, prefixes: Prefixes, merge_after: int | None = None) -> None:
         self._mixture = mixture
         self._prefixes = prefixes
         self._merge_after = merge_after
         self._steps_alone: Counter[bytes] = Counter()
         self._model: Any = mixture.base.model
         self._pad = int(mixture.base.tokenizer.pad_token_id or 0)
-        self._end_tokens = frozenset(end_tokens)
+        self._end_tokens = frozenset(mixture.base.description.end_tokens)
         self._cache = RowCache(self._model.config.get_text_config().num_hidden_layers, device=self._model.device)
         self._alpha = torch.zeros(0, len(mixture.experts))
         self.rows: list[Row] = []

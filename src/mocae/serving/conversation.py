@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mocae.errors import DataError
-from mocae.prompts import ChatFormat, PromptFormat
+from mocae.errors import ConfigError, DataError
+from mocae.prompts import ChatFormat, PromptFormat, chat_text
 
 __all__ = ["Turn", "conversation_tokens"]
 
@@ -64,17 +64,13 @@ def conversation_tokens(turns: Sequence[Turn], *, prompt_format: PromptFormat, t
 
 
 def _templated(system: str | None, talk: Sequence[Turn], tokenizer: Any) -> list[int]:
-    from jinja2.exceptions import TemplateError
-
     messages = [{"role": "system", "content": system}] if system else []
     messages += [{"role": turn.role, "content": turn.text} for turn in talk]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
+        text = chat_text(tokenizer, messages)
+    except ConfigError as error:
         raise DataError(f"the model's chat template cannot write these messages: {error}") from error
-    if tokenizer.bos_token and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]:
-        text = text.removeprefix(tokenizer.bos_token)
-    return _encoded(tokenizer, text.rstrip(" "), special=True)
+    return _encoded(tokenizer, text, special=True)
 
 
 def _encoded(tokenizer: Any, text: str, *, special: bool) -> list[int]:

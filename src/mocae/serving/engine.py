@@ -73,7 +73,7 @@ class Engine:
         self.limits = limits or Limits()
         prefixes = Prefixes(mixture, max_bytes=self.limits.prefix_bytes)
         merge_after = _merging(mixture, self.limits.merged_bytes)
-        self._batch = Batch(mixture, end_tokens=_end_tokens(mixture), prefixes=prefixes, merge_after=merge_after)
+        self._batch = Batch(mixture, prefixes=prefixes, merge_after=merge_after)
         self._waiting: deque[Row] = deque()
         self._changed = threading.Condition()
         self._closing = self._dropping = False
@@ -139,9 +139,9 @@ class Engine:
             Overloaded: the queue has no room for all of them.
             Closed: the engine is shutting down.
         """
-        now, tokenizer = time.monotonic(), self.mixture.base.tokenizer
+        now = time.monotonic()
         rows = [
-            Row(request, sink, Ticket(), tokenizer=tokenizer, submitted=now)
+            Row(request, sink, Ticket(), base=self.mixture.base, submitted=now)
             for request, sink in zip(requests, sinks, strict=True)
         ]
         with self._changed:
@@ -315,14 +315,6 @@ def _merging(mixture: Mixture, max_bytes: int) -> int | None:
             f"merged mixtures may take {max_bytes / 2**20:.0f} MiB and one takes {needed / 2**20:.0f}; give more, or 0"
         )
     return LONG_ANSWER_TOKENS
-
-
-def _end_tokens(mixture: Mixture) -> list[int]:
-    """Return the tokens that end an answer, as `generate` has them."""
-    found: Any = getattr(mixture.base.model.generation_config, "eos_token_id", None)
-    if found is None:
-        found = mixture.base.tokenizer.eos_token_id
-    return [] if found is None else [int(found)] if isinstance(found, int) else [int(token) for token in found]
 
 
 def _refuse_recurrent(model: Any) -> None:

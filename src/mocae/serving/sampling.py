@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mocae.models import BaseDescription
+
 __all__ = ["Sampler", "Sampling", "TokenLogprob", "choose", "log_probs_of"]
 
 _GREEDY_BELOW = 1e-5
@@ -36,10 +38,18 @@ class Sampling:
 
 
 class Sampler:
-    """The state of one row's sampling: its random numbers and the tokens it has said."""
+    """The state of one row's sampling: its random numbers and the tokens it has said.
 
-    def __init__(self, sampling: Sampling) -> None:
+    Args:
+        sampling: what the request asks for.
+        base: what acts in every answer; None: nothing.
+        prompt: the tokens that were read.
+    """
+
+    def __init__(self, sampling: Sampling, base: BaseDescription | None = None, *, prompt: Sequence[int] = ()) -> None:
         self.settings = sampling
+        self._base = base if base is not None and base.logits else None
+        self._tokens, self._n_prompt = list(prompt), len(prompt)
         self.greedy = sampling.temperature < _GREEDY_BELOW
         self._random = random.Random(sampling.seed)
         self._next = self._random.random()
@@ -49,11 +59,14 @@ class Sampler:
     @property
     def adjusts(self) -> bool:
         """Whether logits are changed before a token is chosen."""
-        return bool(self._counts or self.settings.logit_bias)
+        return bool(self._base or self._counts or self.settings.logit_bias)
 
     def adjust(self, logits: Float[Tensor, " V"]) -> None:
         """Apply penalties and biases, in place."""
         settings = self.settings
+        if self._base is not None:
+            known = self._tokens, self._n_prompt
+            logits.copy_(self._base.logits.adjusted(logits, known[0], n_prompt=known[1], ends=self._base.end_tokens))
         for token, bias in settings.logit_bias.items():
             logits[token] += bias
         for token, count in self._counts.items():
@@ -66,6 +79,7 @@ class Sampler:
     def said(self, token: int) -> None:
         """Note a token of the answer."""
         self._next = self._random.random()
+        self._tokens.append(token)
         if self._counting:
             self._counts[token] += 1
 

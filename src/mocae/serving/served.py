@@ -67,10 +67,9 @@ class Served:
         _refuse_per_token(self.models.values())
         self.default = next(iter(self.models))
         self.text_tokens(" ")  # the first call may set up the tokenizer, which two threads share from now on
-        config = self.mixture.base.model.config.get_text_config()
         embeddings: Any = self.mixture.base.model.get_input_embeddings()
         self.vocabulary = int(embeddings.weight.shape[0])
-        self.context = int(config.max_position_embeddings)
+        self.context = self.mixture.base.description.context
 
     @property
     def experts(self) -> tuple[str, ...]:

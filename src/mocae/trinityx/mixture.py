@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mocae.bank import ExpertBank
 from mocae.errors import ModelMismatchError
 from mocae.models import LoadedBase, decoder_layers, feed_forward
-from mocae.policies.mixture import generator_of
 from mocae.trinityx.router import TrinityXRouter
 
 __all__ = ["TrinityXMixture", "feed_forward_blocks", "routed"]
@@ -113,7 +112,6 @@ class TrinityXMixture:
     ) -> tuple[Tensor, Float[Tensor, "B K"]]:
         """Return the generated ids, and the mean weight of each expert over layers and prompt tokens."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        generation.setdefault("pad_token_id", self.base.tokenizer.pad_token_id)
         share: list[Tensor] = []
         with routed(self.bank, self.router) as seen:
 
@@ -125,7 +123,7 @@ class TrinityXMixture:
 
             handle = self.base.model.register_forward_hook(keep)
             try:
-                out = generator_of(self.base.model)(input_ids=input_ids, attention_mask=mask, **generation)
+                out = self.base.generate(input_ids, attention_mask=mask, **generation)
             finally:
                 handle.remove()
         return out, share[0]

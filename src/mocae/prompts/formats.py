@@ -15,10 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from mocae.errors import ConfigError, DataError
+from mocae.errors import DataError
+from mocae.prompts.templates import chat_text
 from mocae.registry import Registry
 
-__all__ = ["FORMATS", "AlpacaFormat", "ChatFormat", "PlainFormat", "PromptFormat"]
+__all__ = ["ALPACA", "CHAT", "FORMATS", "PLAIN", "AlpacaFormat", "ChatFormat", "PlainFormat", "PromptFormat"]
 
 
 @runtime_checkable
@@ -93,58 +94,21 @@ class AlpacaFormat:
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """The tokenizer's own chat template; the injection is the system message.
-
-    Where the template refuses system messages, or drops them, the injection opens the user's message.
-    """
+    """The tokenizer's own chat template, resolved (`resolve_template`); the injection is the system message."""
 
     def format_prompt(self, prompt: str, *, injection: str | None, tokenizer: Any = None) -> str:
-        """Return the conversation up to where the model speaks.
-
-        The beginning-of-text token is left out where the tokenizer adds it, so that it is never there twice.
+        """Return the conversation up to where the model speaks, see `chat_text`.
 
         Raises:
             DataError: the prompt is empty.
-            ConfigError: no tokenizer, one without chat template, or a template that fails on a single user message.
+            ConfigError: no tokenizer, one without chat template, or a template that cannot write these messages.
         """
-        _text(prompt)
-        if getattr(tokenizer, "chat_template", None) is None:
-            found = "no tokenizer" if tokenizer is None else f"{type(tokenizer).__name__} without chat template"
-            raise ConfigError(f"prompt format 'chat': got {found}; expected a chat model's tokenizer, or use 'plain'")
-        text = _with_system(tokenizer, prompt, injection) if injection else None
-        if text is None:
-            text = _render(tokenizer, [{"role": "user", "content": f"{_line(injection)}{prompt}"}])
-        if tokenizer.bos_token and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]:
-            text = text.removeprefix(tokenizer.bos_token)
-        return text.rstrip(" ")
+        system = [{"role": "system", "content": injection}] if injection else []
+        return chat_text(tokenizer, [*system, {"role": "user", "content": _text(prompt)}])
 
     def format_response(self, response: str) -> str:
         """Return the response without space before it: the template ends where the model speaks."""
         return response.lstrip()
-
-
-def _with_system(tokenizer: Any, prompt: str, injection: str) -> str | None:
-    """Return the conversation with a system message, None where the template has no place for one."""
-    from jinja2.exceptions import TemplateError
-
-    messages = [{"role": "system", "content": injection}, {"role": "user", "content": prompt}]
-    try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError:  # raise_exception("System role not supported")
-        return None
-    return text if injection.strip() in text else None  # some templates drop it in silence
-
-
-def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    from jinja2.exceptions import TemplateError
-
-    try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
-        raise ConfigError(
-            f"prompt format 'chat': the chat template fails on one user message ({error}); use 'plain' or 'alpaca'"
-        ) from error
-    return text
 
 
 def _line(injection: str | None) -> str:
