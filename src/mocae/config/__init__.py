@@ -33,7 +33,14 @@ from mocae.config.routing import (
     RoutingConfig,
 )
 from mocae.config.shipped import find_recipe, shipped_recipes
-from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig, OptimizerConfig, SourceConfig
+from mocae.config.training import (
+    AxisConfig,
+    BaseConfig,
+    BaseGenerationConfig,
+    ExpertsConfig,
+    OptimizerConfig,
+    SourceConfig,
+)
 
 __all__ = [
     "ENVIRONMENT",
