@@ -59,9 +59,10 @@ def test_a_run_is_given_a_lifeline(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_does_not_import_from_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_with('test "$1 $2 $3" = "-P -m mocae"', tmp_path, monkeypatch)
     (tmp_path / "yaml.py").write_text("raise SystemExit(9)\n", encoding="utf-8")
-    python = sys.executable
-    run_with(f'cd "{tmp_path}" && exec "{python}" "$1" "$2" "$3" validate pocket', tmp_path, monkeypatch)
+    words = [sys.executable, "-P", "-c", "import yaml"]
+    assert subprocess.run(words, cwd=tmp_path, check=False).returncode == 0
 
 
 PARENT = """

@@ -61,6 +61,7 @@ SOURCES: Registry[Source] = Registry(
         "honeset": ("mocae.data.honesty:read_honeset", "HoneSet: requests beyond the limits of a language model"),
         "examples": ("mocae.data.examples:read_examples", "rows with axis, probe and facts: JSONL as mocae names them"),
         "hh-rlhf": ("mocae.data.hh_rlhf:read_hh_rlhf", "HH-RLHF: conversations with a chosen and a rejected answer"),
+        "messages": ("mocae.data.messages:read_messages", "chat rows: messages (ChatML) or conversations (ShareGPT)"),
         "table": ("mocae.data.table:read_table", "any JSON, JSONL, CSV or Parquet file with a prompt column"),
         "hub": ("mocae.data.hub:read_hub", "a data set of the Hugging Face hub"),
     },
