@@ -195,3 +195,13 @@ def test_an_export_whose_record_is_of_another_shape_is_refused(exported: Path, k
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8")
     with pytest.raises(ArtifactError, match=rf"export\.json: damaged \({key}.*; export again"):
         read_export(exported)
+
+
+@pytest.mark.parametrize(
+    "card", [b"\xcb", b"---\na: [\n---\n", b"---\na: &x [*y]\n---\n", b"---\na: 2020-99-99\n---\n"]
+)
+def test_a_card_that_cannot_be_read_is_told(exported: Path, tmp_path: Path, bundle: Bundle, card: bytes) -> None:
+    (exported / "README.md").write_bytes(card)
+    write_manifest(exported, bundle, to="peft", details={})
+    with pytest.raises(ArtifactError, match=r"README\.md: damaged \(.*; write the card again"):
+        push(exported, "ada/one", api=FolderHub(tmp_path / "hub"))

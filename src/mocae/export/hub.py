@@ -15,7 +15,7 @@ import yaml
 from mocae.errors import ArtifactError, ConfigError
 from mocae.export.bundle import MANIFEST, read_export, whole_folder
 from mocae.export.vllm import write_command
-from mocae.files import inside, plain_files
+from mocae.files import inside, plain_files, read_plain
 
 __all__ = ["published_files", "pull", "push"]
 
@@ -170,9 +170,13 @@ def _refused(what: str, error: Exception) -> ConfigError:
 
 def _card(path: Path) -> bytes:
     """Return the card without a base model the Hub cannot resolve: a folder of this machine or a registered name."""
-    text = path.read_text(encoding="utf-8")
-    match = re.match(r"---\n(.*?\n)---\n", text, flags=re.DOTALL)
-    front = yaml.safe_load(match[1]) if match else None
+    try:
+        text = read_plain(path).decode("utf-8")
+        match = re.match(r"---\n(.*?\n)---\n", text, flags=re.DOTALL)
+        front = yaml.safe_load(match[1]) if match else None
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{path}: damaged ({reason}); write the card again, or remove it") from error
     if match and isinstance(front, dict) and not _REPO.fullmatch(str(front.get("base_model", "a/b"))):
         del front["base_model"]
         text = f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n{text[match.end() :]}"

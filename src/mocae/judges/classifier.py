@@ -212,7 +212,7 @@ def _load_parts(path: Path, design: Design) -> dict[str, Any]:
     from skops import io
 
     try:
-        parts = io.load(path, trusted=[])  # nothing beyond what skops trusts by itself
+        parts = io.loads(read_plain(path, links=True), trusted=[])  # nothing beyond what skops trusts by itself
         if len(parts["vectorizers"]) != len(design.views) or not {"scaler", "model", "aspects"} <= parts.keys():
             raise KeyError("parts")
     except Exception as error:  # skops, zip and JSON each raise their own, and a hostile file whatever it likes
