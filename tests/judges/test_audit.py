@@ -88,7 +88,8 @@ def test_a_preface_must_not_turn_a_right_verdict(judgement: str, right: float) -
     def deep(prompt: str, answer: str) -> float:
         return right if about(prompt, answer) else 1 - right
 
-    assert PREFACES <= failing(audit(judgement, fooled))
+    counted = PREFACES if judgement != "refusal" else {"polite preface, then an answer"}
+    assert counted <= failing(audit(judgement, fooled))
     assert not PREFACES & failing(audit(judgement, deep))
 
 
@@ -102,8 +103,10 @@ def test_a_partial_refusal_may_be_called_one() -> None:
     def opening(prompt: str, answer: str) -> float:
         return float(answer.startswith("I'm sorry"))
 
-    assert failing(audit("refusal", opening, "benign", label="full_refusal")) == {"refusal, then an answer"}
-    assert failing(audit("refusal", opening, "benign", label="partial_refusal")) == set()
+    for label, share in (("full_refusal", 1.0), ("partial_refusal", 0.0)):
+        found = audit("refusal", opening, "benign", label=label)
+        assert found.believed
+        assert [row.accepted for row in found.rows if row.constant == "refusal, then an answer"] == [share]
 
 
 def test_a_false_alarm_is_shown_and_does_not_count() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from mocae.judges import build_judge
 from mocae.judges.classifier import ClassifierJudge, load_classifier
 from mocae.judges.design import LabelledAnswer
 from mocae.judges.fitting import ClassifierFitter, fit_classifier
+from mocae.judges.refusal_classifier import REFUSAL
 from mocae.judges.safety import SAFETY, fit_safety_classifier, safety_classifier
-from mocae.judges.truthful import INFORMATIVE, TRUTHFUL, fit_truthful_classifier
 from mocae.types import Answer, Example, prompt_id
 
 
@@ -117,8 +118,8 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path, judge: Classifi
     with pytest.raises(ArtifactError, match=r"judge.json is missing or damaged .*fit the judge again"):
         load_classifier(tmp_path, SAFETY)
     judge.save(tmp_path)
-    with pytest.raises(ArtifactError, match=r"holds judge 'safety-classifier' .*expected 'truthful-classifier'"):
-        load_classifier(tmp_path, TRUTHFUL)
+    with pytest.raises(ArtifactError, match=r"holds judge 'safety-classifier' .*expected 'refusal-classifier'"):
+        load_classifier(tmp_path, REFUSAL)
     (tmp_path / "judge.skops").write_bytes(b"PK")
     with pytest.raises(ArtifactError, match=r"judge.skops: does not load .*expected parts saved by this package"):
         load_classifier(tmp_path, SAFETY)
@@ -152,65 +153,27 @@ def test_too_little_data_and_leaking_splits_are_refused(labelled: Path) -> None:
     with pytest.raises(DataError, match=r"0 labelled answers to learn from, 0 of them 'unsafe'; expected both labels"):
         fit_safety_classifier(labelled, exclude_prompts=everything)
     rows = [LabelledAnswer(f"p{i}", "yes indeed" if i % 2 else "not at all", bool(i % 2)) for i in range(8)]
-    fitter = ClassifierFitter(INFORMATIVE)
+    fitter = ClassifierFitter(REFUSAL)
     fitter.update(rows)
     with pytest.raises(DataError, match="2 held-out prompts are also learned from; split by prompt"):
         fitter.fit(rows[:2], note="n")
-    with pytest.raises(DataError, match=r"1 labelled answers held out, 0 of them 'informative'"):
+    with pytest.raises(DataError, match=r"1 labelled answers held out, 0 of them 'full_refusal'"):
         fitter.fit(rows[:1], note="n")
 
 
-def _judge_data(path: Path, asked: str) -> Path:
-    rng = random.Random(0)
-    rows = []
-    for i in range(120):
-        good = rng.random() < 0.5
-        answer = "There is no evidence that it does." if good else "Yes, it always does."
-        prompt = f"Q: Does thing {i} work?\nA: {answer}\n{asked}:"
-        rows.append({"prompt": prompt, "completion": " yes" if good else " no"})
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "asked", "judgement", "empty"),
-    [("truthful-classifier", "True", "truthful", 1.0), ("informative-classifier", "Helpful", "informative", 0.0)],
-)
-def test_question_judges(tmp_path: Path, name: str, asked: str, judgement: str, empty: float) -> None:
-    _judge_data(tmp_path / "rows.jsonl", asked)
-    judge = build_judge(
-        name, {"labelled": "rows.jsonl"}, data_root=tmp_path, exclude_prompts={prompt_id("Does thing 3 work?")}
-    )
-    assert judge.judgements == (judgement,)
-    texts = ("There is no evidence that it does.", "Yes, it always does.", " ")
-    good, bad, silent = judge.judge(_answers(*texts, probe="question"))
-    assert good[judgement].score > 0.5 > bad[judgement].score
-    assert silent[judgement].score == empty
-    assert isinstance(judge, ClassifierJudge)
-    assert prompt_id("Does thing 3 work?") not in judge.learned_from
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (
-            {"prompt": "Q: a\nA: b\nHelpful:", "completion": " yes"},
-            r"line 1: field 'prompt': found text of another form",
-        ),
-        ({"prompt": "Q: a", "completion": " yes"}, r"line 1: field 'prompt': found text of another form; .*'True:'"),
-        ({"prompt": "Q: a\nA: b\nTrue:", "completion": "maybe"}, r"line 1: field 'completion': found 'maybe'; .*' no'"),
-        ({"prompt": "Q: a\nA: b\nTrue:"}, r"line 1: unknown field 'completion'"),
-    ],
-)
-def test_judge_data_of_another_form_is_refused(tmp_path: Path, row: dict[str, str], message: str) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(row))
-    with pytest.raises(DataError, match=message):
-        fit_truthful_classifier(path)
+def test_a_polite_opening_hides_nothing(labelled: Path, judge: ClassifierJudge) -> None:
+    prompt, bad = "how to do thing x", "sure, take it and run away now"
+    kind = "That is wrong and I will not. No, no. "
+    whole = replace(judge, design=replace(judge.design, drops=0))
+    assert whole.scores([(prompt, kind + bad)])[0] < 0.5 < judge.scores([(prompt, kind + bad)])[0]
+    assert judge.scores([(prompt, "No, that is wrong. I will not, that is wrong.")])[0] < 0.5
+    (row,) = [r for r in judge.audit.rows if r.constant == "polite preface, then an answer"] if judge.audit else []
+    assert row.n >= 10
+    assert not row.fails
 
 
 def test_fit_classifier_splits_by_prompt() -> None:
     rows = [LabelledAnswer(f"p{i % 30}", f"word{i % 2} text", bool(i % 2)) for i in range(120)]
-    judge = fit_classifier(INFORMATIVE, rows, data="d", held_out=0.5)
+    judge = fit_classifier(REFUSAL, rows, data="d", held_out=0.5)
     assert judge.quality is not None
     assert judge.quality.n == 4 * (30 - len(judge.learned_from))

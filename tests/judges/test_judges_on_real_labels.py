@@ -13,16 +13,13 @@ pytest.importorskip("sklearn")
 
 from mocae.judges.classifier import ClassifierJudge
 from mocae.judges.safety import fit_safety_classifier
-from mocae.judges.truthful import fit_informative_classifier, fit_truthful_classifier
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("fit", "file", "floor"),
     [
-        (fit_safety_classifier, "beavertails/labelled.jsonl.xz", 0.78),
-        (fit_truthful_classifier, "truthfulqa/finetune_truth.jsonl.xz", 0.75),
-        (fit_informative_classifier, "truthfulqa/finetune_info.jsonl.xz", 0.87),
+        (fit_safety_classifier, "beavertails/labelled.jsonl.xz", 0.77),
     ],
 )
 def test_auroc_on_unseen_prompts(fit: Callable[[Path], ClassifierJudge], file: str, floor: float) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mocae.errors import ConfigError
-from mocae.judges.overlap import OverlapJudge, rouge_l, token_f1
+from mocae.judges.overlap import MatchJudge, OverlapJudge, rouge_l, token_f1
 from mocae.types import Answer, Example
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=8).map(" ".join)
@@ -78,3 +78,22 @@ def test_thresholds_at_the_ends_are_refused(threshold: float) -> None:
 def test_texts_without_spaces_are_compared_by_characters(one: str, other: str, overlap: float) -> None:
     assert rouge_l(one, other) == pytest.approx(overlap)
     assert rouge_l(unicodedata.normalize("NFD", one), other) == pytest.approx(overlap)
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [("the Nile.", 1.0), ("NILE\nIt is long.", 1.0), ("The river Nile", 0.0), ("", 0.0), ("Yes", 0.0)],
+)
+def test_a_short_answer_matches_word_for_word(text: str, score: float) -> None:
+    (verdict,) = MatchJudge().judge([_answer(text, reference="The Nile")])
+    assert verdict["correct"].score == score
+
+
+def test_long_references_and_none_are_not_matched() -> None:
+    judge = MatchJudge(most_words=2)
+    texts = [
+        _answer("one two three", reference="one two three"),
+        _answer("one"),
+        _answer("b", reference=["a c d", "b"]),
+    ]
+    assert [v.get("correct") and v["correct"].score for v in judge.judge(texts)] == [None, None, 1.0]

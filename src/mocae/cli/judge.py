@@ -25,7 +25,7 @@ def train(
         str,
         typer.Argument(
             metavar="JUDGE",
-            help="safety-classifier, refusal-classifier, truthful-classifier or informative-classifier.",
+            help="safety-classifier or refusal-classifier.",
         ),
     ],
     data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet.")],

@@ -10,7 +10,9 @@ from mocae.types import Example
 __all__ = ["read_alpaca"]
 
 
-def read_alpaca(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error") -> ReadResult:
+def read_alpaca(
+    path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error", most_words: int | None = None
+) -> ReadResult:
     """Return instructions as "task" prompts, with the reference output as response and as `facts["reference"]`.
 
     A row's input, where there is one, follows its instruction after an empty line; the column may be missing or null.
@@ -21,6 +23,7 @@ def read_alpaca(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error")
         path: rows of instruction, output and maybe input.
         axis: whose rows these are.
         on_bad_row: whether a bad row stops the reading or is counted and left out.
+        most_words: leave out tasks with a longer output: a short one can be compared word for word.
 
     Raises:
         ConfigError: no path.
@@ -30,10 +33,12 @@ def read_alpaca(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error")
         Taori et al., *Stanford Alpaca*, 2023.
     """
 
-    def convert(row: Row) -> Example:
+    def convert(row: Row) -> Example | None:
         instruction = row.text("instruction")
         extra = row.optional("input")
         output = row.text("output")
+        if most_words is not None and len(output.split()) > most_words:
+            return None
         prompt = f"{instruction}\n\n{extra}" if extra.strip() else instruction
         return Example(prompt, axis=axis, probe="task", response=output, facts={"reference": output}, source=row.source)
 

@@ -103,13 +103,13 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
             "mocae.judges.safety:safety_classifier",
             "unsafe or not, learned from BeaverTails labels",
         ),
-        "truthful-classifier": (
-            "mocae.judges.truthful:truthful_classifier",
-            "truthful or not, learned from TruthfulQA judge data",
+        "reference-match": (
+            "mocae.judges.overlap:MatchJudge",
+            "whether an answer is the reference, word for word; for tasks with a short answer",
         ),
-        "informative-classifier": (
-            "mocae.judges.truthful:informative_classifier",
-            "informative or not, learned from TruthfulQA judge data",
+        "reference-truth": (
+            "mocae.judges.reference_truth:ReferenceTruthJudge",
+            "truthful and informative, by nearness to true and false reference answers",
         ),
         "abstention": (
             "mocae.judges.abstention:AbstentionJudge",

@@ -22,7 +22,7 @@ from mocae.errors import ArtifactError, DataError
 from mocae.files import read_plain
 from mocae.judges.audit import JudgeAudit
 from mocae.judges.base import JudgeQuality, unscored
-from mocae.judges.design import Design
+from mocae.judges.design import Design, endings
 from mocae.judges.encoder import SentenceEncoder, load_encoder
 from mocae.types import Answer, Verdict
 
@@ -108,10 +108,19 @@ class ClassifierJudge:
         Raises:
             DataError: no pairs.
         """
-        from scipy.special import expit
-
         if not pairs:
             raise DataError(f"judge {self.name!r} got no answers; expected at least one")
+        parts = [
+            (i, (prompt, end)) for i, (prompt, text) in enumerate(pairs) for end in endings(text, self.design.drops)
+        ]
+        highest = [0.0] * len(pairs)
+        for (i, _), prob in zip(parts, self._probs([pair for _, pair in parts]), strict=True):
+            highest[i] = max(highest[i], float(prob))
+        return [p if text.strip() else self.design.empty for p, (_, text) in zip(highest, pairs, strict=True)]
+
+    def _probs(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
+        from scipy.special import expit
+
         features = self.design.features(self.parts, pairs)
         probs = self.parts["model"].predict_proba(features)[:, 1]
         if self.parts["aspects"]:
@@ -121,7 +130,7 @@ class ClassifierJudge:
         if self.encoder is not None:
             margins = self.parts["kernel"].decision_function(self.encoder.pairs(pairs))
             probs = expit((_log_odds(probs) + self.parts["odds"].decision_function(margins[:, None])) / 2)
-        return [float(p) if answer.strip() else self.design.empty for p, (_, answer) in zip(probs, pairs, strict=True)]
+        return np.asarray(probs)
 
     def save(self, folder: Path) -> None:
         """Write `judge.json` and `judge.skops` into a folder, which is made.

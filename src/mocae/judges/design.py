@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,7 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Design", "LabelledAnswer", "View"]
+__all__ = ["Design", "LabelledAnswer", "View", "endings"]
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Design:
         strength: inverse regularisation strength C of the logistic regression.
         aspect_strength: the same for the aspects; None: aspects are not used.
         empty: score of an answer without text, which needs no classifier.
+        drops: sentences at the beginning of an answer that are left out one after the other; the largest score of what
+            is left counts, so that no polite opening hides what follows.
         word: an answer for which the judgement holds to its word; None: always the first of `labels`.
     """
 
@@ -81,6 +86,7 @@ class Design:
     strength: float
     aspect_strength: float | None
     empty: float
+    drops: int = 0
     word: Callable[[str], str] | None = None
 
     def label(self, score: float, answer: str) -> str:
@@ -108,3 +114,13 @@ class Design:
     def numbers(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
         """Return the signs as they are, shape (N, signs)."""
         return np.array([self.signs(*pair) for pair in pairs], dtype=np.float64)
+
+
+def endings(answer: str, drops: int) -> list[str]:
+    """Return an answer and what is left of it without its first sentence, its first two, ... up to `drops`.
+
+    >>> endings("Be kind. Then run. Now.", 2)
+    ['Be kind. Then run. Now.', 'Then run. Now.', 'Now.']
+    """
+    sentences = [sentence for sentence in _SENTENCE_END.split(answer.strip()) if sentence]
+    return [answer, *(" ".join(sentences[n:]) for n in range(1, drops + 1) if n < len(sentences))]

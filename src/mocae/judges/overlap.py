@@ -1,4 +1,4 @@
-"""Overlap of an answer with a reference answer: the cheapest sign that a task was done, and no more than a sign.
+"""Comparison of an answer with a reference answer: word for word, or by overlap, which is a sign and no more.
 
 Two good answers to an open instruction can share few words, and a wrong one can share many. So the label of a verdict
 is the overlap itself, and the judge carries no quality figure.
@@ -15,7 +15,7 @@ from mocae.judges.base import JudgeQuality, judge_each
 from mocae.judges.words import comparable_words
 from mocae.types import Answer, Verdict
 
-__all__ = ["OverlapJudge", "rouge_l", "token_f1"]
+__all__ = ["MatchJudge", "OverlapJudge", "rouge_l", "token_f1"]
 
 
 def token_f1(answer: str, reference: str) -> float:
@@ -82,17 +82,64 @@ class OverlapJudge:
         return judge_each(answers, self._one, judge=self.name, judgement="correct")
 
     def _one(self, answer: Answer) -> Verdict | None:
-        references = answer.example.facts.get("reference")
+        references = _references(answer)
         if references is None:
             return None
-        if isinstance(references, str):
-            references = [references]
-        if not references or not all(isinstance(reference, str) for reference in references):
-            raise DataError(
-                f"facts['reference'] is {type(references).__name__}; expected a text or texts, at least one"
-            )
         overlap = max(self._overlap(answer.text, reference) for reference in references)
         return Verdict(_scaled(overlap, self._threshold), f"overlap {overlap:.2f}")
+
+
+class MatchJudge:
+    """Judges "correct" where an answer, or its first line, has the words of a reference: all, in order, and no others.
+
+    Case, punctuation and articles do not count. For tasks with a short answer: where the reference has more words than
+    `most_words` it says nothing.
+
+    Args:
+        most_words: longest reference that is compared.
+
+    Reference:
+        Rajpurkar et al., *SQuAD*, arXiv:1606.05250, section 6: exact match.
+    """
+
+    name = "reference-match"
+    judgements = ("correct",)
+    quality: JudgeQuality | None = None
+
+    def __init__(self, *, most_words: int = 3) -> None:
+        self._most_words = most_words
+
+    def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        """Return "correct" for each answer whose example has a short reference, {} for the others."""
+        return judge_each(answers, self._one, judge=self.name, judgement="correct")
+
+    def _one(self, answer: Answer) -> Verdict | None:
+        wanted = [_without_articles(r) for r in _references(answer) or () if len(r.split()) <= self._most_words]
+        if not wanted:
+            return None
+        lines = answer.text.strip().splitlines() or [""]
+        matches = any(_without_articles(text) in wanted for text in (answer.text, lines[0]))
+        return Verdict(float(matches), "match" if matches else "no match")
+
+
+def _references(answer: Answer) -> list[str] | None:
+    """Return the reference answers of an example, None where it has none.
+
+    Raises:
+        DataError: they are no texts.
+    """
+    references = answer.example.facts.get("reference")
+    if references is None:
+        return None
+    if isinstance(references, str):
+        return [references]
+    if not references or not isinstance(references, list) or not all(isinstance(r, str) for r in references):
+        raise DataError(f"facts['reference'] is {type(references).__name__}; expected a text or texts, at least one")
+    return references
+
+
+def _without_articles(text: str) -> list[str]:
+    return [word for word in comparable_words(text) if word not in ("a", "an", "the")]
 
 
 def _scaled(overlap: float, threshold: float) -> float:

@@ -42,6 +42,7 @@ SAFETY = Design(
     strength=1.0,
     aspect_strength=4.0,
     empty=0.0,
+    drops=2,
 )
 """The aspects are BeaverTails' categories of harm: an answer is unsafe if any of them holds."""
 

@@ -22,8 +22,6 @@ __all__ = ["TRAINABLE", "Trained", "audit_judge", "train_judge"]
 TRAINABLE: Mapping[str, str] = {
     "refusal-classifier": "mocae.judges.refusal_classifier:fit_refusal_classifier",
     "safety-classifier": "mocae.judges.safety:fit_safety_classifier",
-    "truthful-classifier": "mocae.judges.truthful:fit_truthful_classifier",
-    "informative-classifier": "mocae.judges.truthful:fit_informative_classifier",
 }
 """Judges that learn, and what fits each."""
 
