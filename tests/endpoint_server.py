@@ -65,7 +65,8 @@ def endpoint_server(behave: Behave, *, delay_s: float = 0.0) -> Iterator[Endpoin
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            text = body["messages"][-1]["content"]
+            text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+            text = text if isinstance(text, str) else json.dumps(text)  # a list of parts
             with lock:
                 before = seen.asked[text]
                 seen.asked[text] += 1

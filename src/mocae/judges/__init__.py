@@ -15,7 +15,7 @@ from mocae.judges.audit import (
     audit_prompts,
     is_audited,
 )
-from mocae.judges.base import JUDGES, Judge, JudgeQuality, build_judge, judge_each, unscored, with_correct
+from mocae.judges.base import JUDGES, Judge, JudgeQuality, build_judge, judge_each, reference_of, unscored, with_correct
 
 __all__ = [
     "JUDGES",
@@ -30,6 +30,7 @@ __all__ = [
     "build_judge",
     "is_audited",
     "judge_each",
+    "reference_of",
     "unscored",
     "with_correct",
 ]

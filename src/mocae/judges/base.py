@@ -14,7 +14,7 @@ from mocae.metrics import accuracy, auroc, balanced_accuracy
 from mocae.registry import Registry
 from mocae.types import Answer, Verdict
 
-__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "unscored", "with_correct"]
+__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "reference_of", "unscored", "with_correct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,14 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
             "mocae.judges.hub_yes_no:yes_no_judge",
             "a Hugging Face model asked True or Helpful, such as allenai's TruthfulQA judges",
         ),
+        "hub-reward": (
+            "mocae.judges.hub_reward:reward_judge",
+            "a Hugging Face reward model: whether an answer beats the reference",
+        ),
+        "guard": (
+            "mocae.judges.guard:guard_judge",
+            "a safety model by name (Llama Guard, WildGuard, Qwen3Guard, ShieldGemma), here or behind a server",
+        ),
         "vote": ("mocae.judges.vote:voting_judge", "majority of several judges"),
     },
 )
@@ -198,6 +206,14 @@ def judge_each(
 def with_correct(win: Verdict) -> dict[str, Verdict]:
     """Return the verdicts of a comparison with a reference: the "win", and "correct" where it is above one half."""
     return {"win": win, "correct": win if win.score is None else replace(win, score=float(win.score > 0.5))}
+
+
+def reference_of(answer: Answer) -> str | None:
+    """Return the reference answer of an example, the first where it has several, None where it has none."""
+    found = answer.example.facts.get("reference") or answer.example.response
+    if isinstance(found, list):
+        found = found[0] if found else None
+    return found if isinstance(found, str) else None
 
 
 def unscored(error: Exception, *, judge: str) -> Verdict:

@@ -16,7 +16,7 @@ from mocae.errors import ArtifactError, JudgeError
 from mocae.evaluation import Bootstrap, judge_answers, measure_system, write_samples
 from mocae.files import Record, read_record, write_whole
 from mocae.judges import Judge, build_judge
-from mocae.judges.endpoint import EndpointJudge
+from mocae.judges.endpoint import EndpointJudge, Usage
 from mocae.metrics import estimate_rate
 from mocae.pipelines.eval_log import EvalLog
 from mocae.pipelines.judges import audit_all
@@ -151,7 +151,7 @@ def _judges(suite: Suite, rows: SuiteRows, root: Path, seed: int) -> dict[str, J
 def _with_cache(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Return a judge and its options, replies of endpoints kept in the folder unless the options say where."""
     options = dict(entry.get("options") or {})
-    if entry["judge"] == "openai":
+    if entry["judge"] == "openai" or (entry["judge"] == "guard" and options.get("base_url")):
         options.setdefault("cache", str(root.resolve() / "replies.jsonl"))
     if entry["judge"] == "vote":
         options["judges"] = [_with_cache(one, root) for one in options.get("judges") or ()]
@@ -270,8 +270,10 @@ def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
     scored = [v for v in pairs if v.score is not None]
     if scored:
         told["flip_rate"] = sum(v.label == "flipped" for v in scored) / len(scored)
+    usage = getattr(judge, "usage", None)
+    if isinstance(usage, Usage):
+        told["usage"] = asdict(usage)
     if isinstance(judge, EndpointJudge):
-        told["usage"] = asdict(judge.usage)
         told["usage_before"] = asdict(judge.usage_before([s.answer for s in samples]))
     return told
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.errors import ConfigError
-from mocae.judges.base import JudgeQuality, with_correct
+from mocae.judges.base import JudgeQuality, reference_of, with_correct
 from mocae.judges.endpoint.client import Asked, Endpoint, EndpointClient, Messages, Usage
 from mocae.judges.endpoint.parsers import PARSERS, Parsed
 from mocae.judges.endpoint.prompts import JudgePrompt, load_prompt
@@ -73,7 +73,7 @@ class EndpointJudge:
         return mine, [self._prompt.messages(filled(answers[i], swapped=swapped)) for swapped in orders for i in mine]
 
     def _applies(self, answer: Answer) -> bool:
-        needed = self._prompt.judgement != "win" or _reference(answer) is not None
+        needed = self._prompt.judgement != "win" or reference_of(answer) is not None
         return answer.example.probe in self._prompt.probes and needed
 
     def _verdict(self, replies: Sequence[Asked]) -> Verdict:
@@ -107,17 +107,10 @@ def _both_orders(first: Parsed, swapped: Parsed) -> Parsed:
     return Parsed(score, "win" if score > 0.5 else "loss" if score < 0.5 else "draw")
 
 
-def _reference(answer: Answer) -> str | None:
-    found = answer.example.facts.get("reference") or answer.example.response
-    if isinstance(found, list):
-        found = found[0] if found else None
-    return found if isinstance(found, str) else None
-
-
 def filled(answer: Answer, *, swapped: bool = False) -> Mapping[str, str]:
     """Return what a prompt file can name: the prompt, the answer, references; the answer is A unless `swapped`."""
     facts = answer.example.facts
-    pair = (answer.text, _reference(answer) or "")
+    pair = (answer.text, reference_of(answer) or "")
     first, second = pair[::-1] if swapped else pair
     return {
         "prompt": answer.example.prompt,
@@ -168,21 +161,12 @@ def endpoint_judge(
     Raises:
         ConfigError: no such prompt, or a number out of range, or the variable is not set.
     """
-    for name, value in (("concurrency", concurrency), ("timeout_s", timeout_s)):
-        if value <= 0:
-            raise ConfigError(f"judge 'openai': {name} is {value}; expected above 0")
-    for name, value in (("max_retries", max_retries), ("backoff_s", backoff_s)):
-        if value < 0:
-            raise ConfigError(f"judge 'openai': {name} is {value}; expected at least 0")
-    key = None
-    if api_key_variable is not None:
-        key = os.environ.get(api_key_variable)
-        if not key:
-            raise ConfigError(f"judge 'openai': the environment variable {api_key_variable!r} is not set")
-    endpoint = Endpoint(
+    client = make_client(
+        "openai",
         model=model,
+        api_key_variable=api_key_variable,
+        cache=cache,
         base_url=base_url,
-        api_key=key,
         concurrency=concurrency,
         timeout_s=timeout_s,
         max_retries=max_retries,
@@ -191,4 +175,25 @@ def endpoint_judge(
         completion_price=completion_price,
         parameters=parameters or {},
     )
-    return EndpointJudge(EndpointClient(endpoint, cache=cache), load_prompt(prompt))
+    return EndpointJudge(client, load_prompt(prompt))
+
+
+def make_client(
+    judge: str, *, model: str, api_key_variable: str | None, cache: Path | None, **settings: Any
+) -> EndpointClient:
+    """Return the client of a judge from its options; `settings` are those of `Endpoint`.
+
+    Raises:
+        ConfigError: a number out of range, or the variable is not set.
+    """
+    for name, least in (("concurrency", 1), ("timeout_s", 0), ("max_retries", 0), ("backoff_s", 0)):
+        value = settings.get(name, least)
+        if value < least or (name == "timeout_s" and value == 0 and name in settings):
+            expected = "at least 0" if name in ("max_retries", "backoff_s") else "above 0"
+            raise ConfigError(f"judge {judge!r}: {name} is {value}; expected {expected}")
+    key = None
+    if api_key_variable is not None:
+        key = os.environ.get(api_key_variable)
+        if not key:
+            raise ConfigError(f"judge {judge!r}: the environment variable {api_key_variable!r} is not set")
+    return EndpointClient(Endpoint(model=model, api_key=key, **settings), cache=cache)
