@@ -46,9 +46,11 @@ class RewardJudge:
         return in_batches(answers, chosen, self._compare, **arguments)
 
     def _compare(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
-        own = self.rewards([(a.example.prompt, a.text) for a in answers])
-        other = self.rewards([(a.example.prompt, reference_of(a) or "") for a in answers])
-        return [with_correct(_comparison(*pair)) for pair in zip(own, other, strict=True)]
+        own = [(a.example.prompt, a.text) for a in answers]
+        other = [(a.example.prompt, reference_of(a) or "") for a in answers]
+        rows = list(dict.fromkeys(own + other))  # an answer that is its reference is read once, and is a draw
+        rewards = dict(zip(rows, self.rewards(rows), strict=True))
+        return [with_correct(_comparison(rewards[a], rewards[b])) for a, b in zip(own, other, strict=True)]
 
     @torch.inference_mode()
     def rewards(self, rows: Sequence[tuple[str, str]]) -> list[float]:

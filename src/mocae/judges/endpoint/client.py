@@ -323,9 +323,10 @@ def _text(choice: Any) -> str:
         ContentFiltered: a filter cut or withheld it.
         NoText: there is none.
     """
-    message = getattr(choice, "message", None)
+    text = getattr(choice, "text", None)
+    message = None if isinstance(text, str) else getattr(choice, "message", None)
     refused = getattr(message, "refusal", None)
-    text = getattr(choice, "text", None) if message is None else getattr(message, "content", None)
+    text = text if message is None else getattr(message, "content", None)
     finish = getattr(choice, "finish_reason", None)
     if finish == "content_filter":
         raise ContentFiltered(refused or text or f"finish_reason {finish!r}")
