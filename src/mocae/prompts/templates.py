@@ -26,6 +26,7 @@ THOUGHTS = re.compile(r"(?:<((?:\w+:)?(?:think|thinking|thought|reasoning))>|\[(
 
 _DEFAULTS: dict[str, Any] = {"enable_thinking": False, "thinking": False, "date_string": "26 Jul 2024"}
 """Set where a template reads them: experts learn answers, not thoughts, and prompts are the same every day."""
+_MARK = "{# resolved by mocae #}\n"
 _THINKING = ("enable_thinking", "thinking")
 _FOLD = (  # the line end after a block is not written
     "{% if messages|length > 1 and messages[0]['role'] == 'system' %}{% set messages = [{'role': 'user', 'content': "
@@ -107,6 +108,8 @@ def _chosen(tokenizer: Any, name: str | None) -> str:
 
 
 def _resolve(tokenizer: Any, text: str, options: dict[str, Any]) -> str:
+    if text.startswith(_MARK) and not options:
+        return text
     read = _variables(text) - _GIVEN - set(tokenizer.special_tokens_map)
     chosen = {key: value for key, value in _DEFAULTS.items() if key in read} | options
     setting = "".join(f"{{% set {key} = {value!r} %}}" for key, value in sorted(chosen.items()) if key in read)
@@ -130,7 +133,7 @@ def _resolve(tokenizer: Any, text: str, options: dict[str, Any]) -> str:
         made += f"{{% if add_generation_prompt %}}{{{{ {close!r} }}}}{{% endif %}}"
     if _adds_bos(tokenizer) and not prompt.startswith(tokenizer.bos_token):
         made = "{{ bos_token }}{# #}\n" + made
-    return made
+    return _MARK + made
 
 
 def _loses_system(tokenizer: Any, text: str) -> bool:
