@@ -61,7 +61,9 @@ def test_schema(made: Made) -> None:
     assert result["vary"] == {"axes.*.train.options.conflict": ["0.5"]}
     assert list(result["settings"]) == ["conflict=0.5"]
     for setting in result["settings"].values():
-        assert set(setting) == {"values", "systems", "differences", "parts", "updates", "forgetting", "collapse"}
+        keys = {"values", "systems", "differences", "parts", "left_out", "updates", "forgetting", "collapse"}
+        assert set(setting) == keys
+        assert setting["left_out"] == {}
         assert set(setting["systems"]) == {"base", *(f"expert:{axis}" for axis in AXES), *SYSTEMS}
         assert set(setting["differences"]) == {"alignx", "joint"}
         assert set(setting["differences"]["joint"]) == set(setting["systems"]) - {"joint"}

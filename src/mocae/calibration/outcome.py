@@ -44,6 +44,7 @@ class RouterSettings:
         fractal_score: which reading of the local dimension.
         epsilon: smallest radius of the fractal calibrator.
         shrinkage: of the natural calibrator's covariance, and of the one that novelty is measured in.
+        novelty: whether chances are lowered for prompts unlike the calibration prompts; their novelty is told anyhow.
     """
 
     outcome_weight: float = 1.0
@@ -56,6 +57,7 @@ class RouterSettings:
     projections: bool = True
     fractal_score: FractalScore = "log_mass"
     epsilon: float = 0.05
+    novelty: bool = True
     shrinkage: float = 0.1
 
 
@@ -160,9 +162,10 @@ def fit_router(
         return FittedRouter(replace(router, temperature=temperature), l2, losses, beliefs)
     z = latent.encode(data.pooled)
     novelty, distance = fit_novelty(z, data.labels, fold, shrinkage=settings.shrinkage)
-    known = _choice(unseen, data.acceptable, distance)
-    novel = _without_each_kind(inputs, z, data, settings, l2, fold)
-    novelty = novelty._replace(discount=fit_discount(*(torch.cat(pair) for pair in zip(known, novel, strict=True))))
+    if settings.novelty:
+        known = _choice(unseen, data.acceptable, distance)
+        novel = _without_each_kind(inputs, z, data, settings, l2, fold)
+        novelty = novelty._replace(discount=fit_discount(*(torch.cat(pair) for pair in zip(known, novel, strict=True))))
     return FittedRouter(replace(router, novelty=novelty), l2, losses, chances_of(unseen, novelty, distance))
 
 

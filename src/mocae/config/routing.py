@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mocae.config.base import Config, Fraction, problem
+from mocae.config.base import Config, Fraction, Sequence, problem
 
 __all__ = ["CalibratorsConfig", "FeaturesConfig", "OutcomeConfig", "OutputCalibratorsConfig", "RoutingConfig"]
 
@@ -57,6 +57,8 @@ class OutcomeConfig(Config):
     max_prompts: NonNegativeInt | None = None
     """Most calibration prompts whose verdicts are used, spread over the axes, by joint_outcomes too; null: all; 0:
     none, so that the router is trained on labels."""
+    leave_out: Annotated[tuple[str, ...], Sequence] = ()
+    """Probes whose calibration prompts are not used: what does the router say of a kind it has never seen?"""
 
     @model_validator(mode="after")
     def _something(self) -> OutcomeConfig:
@@ -107,6 +109,8 @@ class RoutingConfig(Config):
     """How logits become weights and chances. chances: a chance of its own for each expert, so that several can be right
     or none, lowered for prompts unlike the calibration prompts; weights in proportion to them. temperature: the papers'
     softmax, whose largest weight is the chance."""
+    novelty: bool = True
+    """Whether chances are lowered for prompts unlike the calibration prompts (calibration chances)."""
     temperature: PositiveOrFitted = "fitted"
     """Softmax temperature, used with calibration temperature. AlignX: 1.0; TrinityX: 0.7; fitted: on held-out
     calibration prompts."""

@@ -14,8 +14,9 @@ from mocae.config import Recipe, load_recipe, validate
 from mocae.errors import ConfigError
 from mocae.evaluation import Bootstrap, difference_over_seeds, read_samples
 from mocae.files import read_json, write_whole
-from mocae.pipelines.ablation_parts import Part, parts_of
+from mocae.pipelines.ablation_parts import parts_of
 from mocae.pipelines.ablation_runs import PlannedRun, run_all
+from mocae.pipelines.left_out import left_out_of, measure_left_out
 from mocae.pipelines.pool import StagePool
 from mocae.pipelines.store import Store
 from mocae.progress import visible
@@ -109,12 +110,7 @@ def ablate(
             "settings": {
                 setting.name: {
                     "values": dict(setting.values),
-                    **_summarise(
-                        found[setting.name],
-                        first.axis_names,
-                        parts_of(planned[setting.name, first.seed].recipe),
-                        boot,
-                    ),
+                    **_summarise(found[setting.name], planned[setting.name, first.seed].recipe, boot),
                 }
                 for setting in settings
             },
@@ -199,12 +195,11 @@ def _notes(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
     return [note if len(who) == n_runs else f"{note} ({'; '.join(who)})" for note, who in runs.items()]
 
 
-def _summarise(
-    by_seed: Mapping[int, Mapping[str, Any]], axes: Sequence[str], parts: Sequence[Part], boot: Bootstrap
-) -> dict[str, Any]:
+def _summarise(by_seed: Mapping[int, Mapping[str, Any]], recipe: Recipe, boot: Bootstrap) -> dict[str, Any]:
     """Return mean and spread of every system over the seeds, and paired differences: against rivals, part by part."""
     reports = [entry["report"] for entry in by_seed.values()]
     samples = [entry["samples"] for entry in by_seed.values()]
+    axes = recipe.axis_names
     systems = {name: _system(name, reports, axes) for name in reports[0]["systems"]}
 
     def compared(one: str, other: str) -> dict[str, Any]:
@@ -219,9 +214,14 @@ def _summarise(
         },
         "parts": [
             {**asdict(part), "difference": compared(part.parent, part.system)}
-            for part in parts
+            for part in parts_of(recipe)
             if part.system in systems and part.parent in systems
         ],
+        "left_out": {
+            name: {"probes": list(probes), **_over_seeds([measure_left_out(s[name], probes) for s in samples])}
+            for name, probes in left_out_of(recipe).items()
+            if name in systems
+        },
         "updates": {
             name: {what: told for what in ("verdicts", "axis") if (told := _clock(reports, name, what)) is not None}
             for name in systems
@@ -253,6 +253,10 @@ def _clock(reports: Sequence[Mapping[str, Any]], name: str, what: str) -> dict[s
     if not all(told):
         return None
     return {key: _spread([entry[key] for entry in told]) for key in ("seconds", "cpu_seconds")}
+
+
+def _over_seeds(found: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
+    return {key: _spread([entry[key] for entry in found]) for key in found[0]}
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:

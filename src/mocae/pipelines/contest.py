@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter
 from mocae.config import ROUTED_SYSTEMS, Recipe, RoutingConfig
-from mocae.errors import DataError
+from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.evaluation import Generation
 from mocae.files import read_json
 from mocae.models import LoadedBase, base_fingerprint, pick_device, shard
@@ -47,6 +47,9 @@ class Contest:
         self.rows = rows
         self.judges = judges
         self.store = store
+        if any(rows.calibration.values()):
+            for system in recipe.systems:  # what has no calibration prompts shows now, not after training
+                self.verdict_ids(routing_of(recipe, system)[0])
         self.base_key = {
             "fingerprint": base_fingerprint(base.model),
             "dtype": str(base.model.dtype),
@@ -189,8 +192,18 @@ class Contest:
         return self._fitter().outcomes(asked, self.judges.judges, depends)
 
     def verdict_ids(self, routing: RoutingConfig) -> frozenset[str]:
-        """Return the calibration prompts whose verdicts `routing.outcome.max_prompts` lets be used."""
-        return self.rows.verdict_ids(routing.outcome.max_prompts, seed=self.recipe.seed)
+        """Return the calibration prompts whose verdicts `max_prompts` and `leave_out` of `routing.outcome` let be used.
+
+        Raises:
+            ConfigError: a probe to be left out has no calibration prompts.
+        """
+        used = self.rows.verdict_ids(routing.outcome.max_prompts, seed=self.recipe.seed)
+        probes = {row.id: row.probe for row in self.rows.all_of("calibration")}
+        for name in routing.outcome.leave_out:
+            if name not in probes.values():
+                known = sorted(set(probes.values()))
+                raise ConfigError(f"routing.outcome.leave_out: {unknown_name('probe of calibration', name, known)}")
+        return frozenset(i for i in used if probes[i] not in routing.outcome.leave_out)
 
     def router(self, name: str, kind: str, routing: RoutingConfig) -> tuple[Stage, AlignXRouter]:
         """Return a fitted router; "alignx" without a verdict to use is trained on labels.

@@ -294,6 +294,7 @@ def _settings(routing: RoutingConfig) -> RouterSettings:
         fractal_score=routing.calibrators.fractal_score,
         epsilon=routing.calibrators.epsilon,
         shrinkage=routing.calibrators.shrinkage,
+        novelty=routing.novelty,
     )
 
 

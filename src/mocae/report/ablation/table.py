@@ -42,6 +42,7 @@ def ablation_table(summary: Mapping[str, Any]) -> str:
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
         lines += _parts(setting, confidence_of(summary))
+        lines += _left_out(setting)
     return "\n".join(lines)
 
 
@@ -54,6 +55,20 @@ def _parts(setting: Mapping[str, Any], confidence: float) -> list[str]:
         p = "" if part.p is None else f"{part.p:.3f}"
         cells = (f"{part.parent} minus {part.system}", part.changed, _signed(raw["difference"]), p, part.verdict)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return [*lines, ""]
+
+
+def _left_out(setting: Mapping[str, Any]) -> list[str]:
+    """Return how sure each system is of the kinds of prompts that were left out of its calibration."""
+    systems = setting.get("left_out") or {}
+    if not systems:
+        return []
+    columns = ("right", "confidence", "ece", "auroc", "known_ece")
+    head = ("system", "left out", "share right", "mean confidence", "ECE", "AUROC of novelty", "ECE of other prompts")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name, entry in systems.items():
+        cells = [name, ", ".join(entry["probes"]), *(_cell(entry[key]) for key in columns)]
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
