@@ -33,6 +33,7 @@ from mocae import files
 from mocae.errors import MocaeError
 from mocae.export import chooser, pull, push
 from mocae.models import LoadedBase, load_base
+from mocae.models import load as models
 from mocae.pipelines import artifact, export
 from mocae.pipelines.compare import compare
 from mocae.pipelines.seen import read_seen
@@ -134,12 +135,12 @@ class Folders:
                 return load_base(name, **options)
             return LoadedBase(copy.deepcopy(self.base.model), self.base.tokenizer)
 
-        before = artifact.load_base, chooser.load_base
-        artifact.load_base = chooser.load_base = load  # type: ignore[assignment]
+        before = models.load_base
+        models.load_base = load  # type: ignore[assignment]
         try:
             yield
         finally:
-            artifact.load_base, chooser.load_base = before  # type: ignore[assignment]
+            models.load_base = before
 
     def _chat(self, folder: Path) -> None:
         artifact.refuse_unusable(folder, steer={"honesty": 2.0}, policy="alignx")
