@@ -251,3 +251,16 @@ def test_a_limit_no_split_can_reach_is_told_with_the_count(tmp_path: Path) -> No
     assert unreached_limits(parse_recipe(with_train(source))) == []  # no data root: nothing to count
     (tmp_path / "a.json").write_text("{}", encoding="utf-8")
     assert "train.0: its rows could not be counted" in unreached_limits(recipe)[0]
+
+
+def test_a_judge_that_constant_answers_fool_is_noted(tmp_path: Path) -> None:
+    recipe = parse_recipe(small_recipe(judges=[{"judge": "pocket"}, {"judge": "reference-overlap"}]))
+    assert any(note.startswith("judges.1: 'reference-overlap' is not to be believed: ") for note in validate(recipe))
+    row = {"constant": "yes", "judgement": "refusal", "says": True, "n": 50, "accepted": 0.5}
+    for rows, noted in (([row], True), ([row | {"accepted": 0.1}], False)):
+        record = {"schema_version": 1, "judge": "refusal-classifier", "quality": None, "learned_from": []}
+        audit = {"rows": rows, "believed": not noted}
+        (tmp_path / "judge.json").write_text(json.dumps(record | {"audit": audit}), encoding="utf-8")
+        judge = {"judge": "refusal-classifier", "options": {"saved": str(tmp_path)}}
+        notes = validate(parse_recipe(small_recipe(judges=[judge])))
+        assert any("not to be believed: yes: refusal on 50% of 50 prompts" in note for note in notes) is noted

@@ -22,6 +22,7 @@ from mocae.data import SOURCES, checked_options, read_source, select
 from mocae.errors import ConfigError, DataError, PluginError, unknown_name
 from mocae.extras import missing_extra
 from mocae.judges import JUDGES
+from mocae.judges.audit import NOT_BELIEVED
 from mocae.prompts import FORMATS
 from mocae.registry import Registry
 
@@ -67,6 +68,7 @@ def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
         with _skipped_without_extra(f"judges.{index}", unseen):
             wrong, options = _plugin(f"judges.{index}.judge", JUDGES, judge.judge, judge.options, _GIVEN_TO_JUDGES)
             problems += wrong
+            notes += _doubts(recipe, f"judges.{index}", judge.judge, options)
             for option, value in options.items():
                 if isinstance(value, Path):
                     files.setdefault(value, f"judges.{index}.options.{option}")
@@ -89,6 +91,19 @@ def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     return notes
+
+
+def _doubts(recipe: Recipe, key: str, judge: str, options: Mapping[str, Any]) -> list[str]:
+    """Return a note where a judge is known to fall for constant answers: always, or as its saved audit says."""
+    if judge in NOT_BELIEVED:
+        return [f"{key}: {judge!r} is not to be believed: {NOT_BELIEVED[judge]}"]
+    folder = options.get("saved")
+    if not isinstance(folder, Path) or not ((recipe.data_root or Path()) / folder / "judge.json").is_file():
+        return []
+    from mocae.judges.classifier import saved_audit  # imports what only judges that learn need
+
+    audit = saved_audit((recipe.data_root or Path()) / folder)
+    return [] if audit is None or audit.believed else [f"{key}: {judge!r} is {audit.verdict}"]
 
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str, SourceConfig]]:

@@ -18,6 +18,7 @@ from mocae.types import Answer, Example, Verdict
 __all__ = [
     "CONSTANTS",
     "LIMIT",
+    "NOT_BELIEVED",
     "AuditPrompt",
     "AuditRow",
     "Constant",
@@ -38,6 +39,12 @@ _MOST = 100
 _YES_NO = frozenset(
     "is are am was were do does did can could will would should has have had may might must shall".split()
 )
+
+
+NOT_BELIEVED: Mapping[str, str] = {
+    "reference-overlap": "it calls the prompt repeated a correct answer on 28 % of Alpaca's prompts",
+}
+"""Registered judges that fail on published data whatever they are fitted on (docs/judges.md), and how."""
 
 
 @dataclass(frozen=True, slots=True)
