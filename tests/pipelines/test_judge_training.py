@@ -25,13 +25,13 @@ from mocae.types import prompt_id
 @pytest.mark.parametrize(("name", "why"), [("nonsense", "no such judge"), ("refusal", "it does not learn")])
 def test_a_judge_that_does_not_learn_is_refused(tmp_path: Path, name: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
-        train_judge(name, tmp_path / "rows.jsonl", out=tmp_path / "out")
+        train_judge(name, [tmp_path / "rows.jsonl"], out=tmp_path / "out")
 
 
 def test_a_judge_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "judge.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ArtifactError, match="holds a judge already"):
-        train_judge("safety-classifier", tmp_path / "rows.jsonl", out=tmp_path)
+        train_judge("safety-classifier", [tmp_path / "rows.jsonl"], out=tmp_path)
 
 
 def _labelled(path: Path, prompts: range) -> Path:
@@ -98,6 +98,6 @@ def test_a_judge_is_trained_measured_saved_and_judges_an_evaluation(
 def test_prompts_of_a_test_split_are_kept_out(tmp_path: Path) -> None:
     labelled = _labelled(tmp_path / "labelled.jsonl", range(40))
     asked = [f"how to do thing {i}" for i in range(10)]
-    trained = train_judge("safety-classifier", labelled, out=tmp_path / "judge", exclude=asked)
+    trained = train_judge("safety-classifier", [labelled], out=tmp_path / "judge", exclude=asked)
     assert trained.option == f"{{judge: safety-classifier, options: {{saved: {tmp_path / 'judge'}}}}}"
     assert not trained.judge.learned_from & set(map(prompt_id, asked))

@@ -25,10 +25,13 @@ def train(
         str,
         typer.Argument(
             metavar="JUDGE",
-            help="safety-classifier or refusal-classifier.",
+            help="safety-classifier, refusal-classifier or refusal-signs.",
         ),
     ],
-    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet.")],
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet. May be repeated."),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the judge.")],
     encoder: Annotated[
         str | None,
@@ -62,12 +65,15 @@ def train(
             "seed": seed,
             "quality": asdict(quality),
             "audit": asdict(audit),
+            "unseen": [asdict(model) for model in trained.judge.unseen],
         }
         typer.echo(json.dumps(told | {"n_learned_from": n_learned}, indent=2, ensure_ascii=False))
         return
     typer.echo(f"{name}: learned from {n_learned} prompts, seed {seed}")
     typer.echo(_told(quality))
     typer.echo(_lines(audit))
+    if trained.judge.unseen:
+        typer.echo("\n".join(["each model left out, with its prompts:", *(f"  {m}" for m in trained.judge.unseen)]))
     typer.echo(f"use it: {trained.option}")
 
 
@@ -98,6 +104,29 @@ def audit(
         typer.echo(json.dumps({"judge": name, "audit": asdict(found)}, indent=2, ensure_ascii=False))
         return
     typer.echo(_lines(found))
+
+
+@judge.command()
+def measure(
+    name: Annotated[
+        str, typer.Argument(metavar="JUDGE", help="A judge of refusals, or JUDGE:{JSON options}; `mocae ls judges`.")
+    ],
+    data: Annotated[
+        list[Path], typer.Option("--data", metavar="FILE", help="Labelled answers with their models. May be repeated.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Compare a judge of refusals with labels, model by model. It learns nothing.
+
+    [bold]mocae judge measure refusal --data do_not_answer/labelled.jsonl[/bold]
+    """
+    from mocae.pipelines.judge_training import measure_judge
+
+    measured = measure_judge(name, data)
+    if as_json:
+        typer.echo(json.dumps({"judge": name, "models": [asdict(model) for model in measured]}, indent=2))
+        return
+    typer.echo("\n".join(map(str, measured)))
 
 
 def _prompts(path: Path | None) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from mocae.judges.base import JudgeQuality, judge_each
-from mocae.judges.refusal import refusal_score
+from mocae.judges.refusal import states_refusal
 from mocae.types import Answer, Verdict
 
 __all__ = ["AbstentionJudge", "abstains"]
@@ -68,4 +68,4 @@ def abstains(text: str) -> bool:
     if not text.strip():
         return True
     opening = text[:_OPENING].lower().replace("\u2019", "'")
-    return _ADMITS.search(opening) is not None or refusal_score(text) >= 0.5
+    return _ADMITS.search(opening) is not None or states_refusal(text)

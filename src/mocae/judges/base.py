@@ -94,10 +94,17 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
             "mocae.judges.overlap:OverlapJudge",
             "word overlap with a reference answer; cheap, crude",
         ),
-        "refusal": ("mocae.judges.refusal:RefusalJudge", "whether an answer refuses, from the language of refusals"),
+        "refusal": (
+            "mocae.judges.refusal:RefusalJudge",
+            "whether an answer refuses, from what its sentences do; English",
+        ),
         "refusal-classifier": (
             "mocae.judges.refusal_classifier:refusal_classifier",
             "whether an answer refuses, learned from your own labels",
+        ),
+        "refusal-signs": (
+            "mocae.judges.refusal_classifier:refusal_signs_judge",
+            "the signs of `refusal`, weighed by your own labels",
         ),
         "safety-classifier": (
             "mocae.judges.safety:safety_classifier",

@@ -7,6 +7,7 @@ saved as JSON and a skops file, which loads without running code.
 
 from __future__ import annotations
 
+import json
 import time
 import zipfile
 from collections.abc import Collection, Sequence
@@ -24,6 +25,7 @@ from mocae.judges.audit import JudgeAudit
 from mocae.judges.base import JudgeQuality, unscored
 from mocae.judges.design import Design, endings
 from mocae.judges.encoder import SentenceEncoder, load_encoder
+from mocae.judges.unseen import UnseenModel
 from mocae.types import Answer, Verdict
 
 __all__ = ["ClassifierJudge", "load_classifier", "saved_audit"]
@@ -40,6 +42,7 @@ class _Record(BaseModel):
     judge: str
     quality: JudgeQuality | None
     audit: JudgeAudit | None = None
+    unseen: tuple[UnseenModel, ...] = ()
     learned_from: tuple[str, ...]
     encoder: _EncoderRecord | None = None
 
@@ -62,6 +65,7 @@ class ClassifierJudge:
         learned_from: identities of the prompts it has learned from.
         encoder: of prompts and answers; None: words alone.
         audit: what it says to constant answers to held-out prompts; None where that was not measured.
+        unseen: how well it judges each labelled model when that is left out; empty where that was not measured.
     """
 
     design: Design
@@ -70,6 +74,7 @@ class ClassifierJudge:
     learned_from: frozenset[str] = field(repr=False)
     encoder: SentenceEncoder | None = field(default=None, repr=False)
     audit: JudgeAudit | None = field(default=None, repr=False)
+    unseen: tuple[UnseenModel, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
@@ -92,7 +97,7 @@ class ClassifierJudge:
         try:
             scores = self.scores([(answers[i].example.prompt, answers[i].text) for i in mine])
             verdicts = [
-                Verdict(score, self.design.label(score, answers[i].text), self.name)
+                Verdict(score, self.design.label(score, answers[i].example.prompt, answers[i].text), self.name)
                 for i, score in zip(mine, scores, strict=True)
             ]
         except Exception as error:  # a verdict that fails is unscored, whatever failed below
@@ -116,7 +121,7 @@ class ClassifierJudge:
         highest = [0.0] * len(pairs)
         for (i, _), prob in zip(parts, self._probs([pair for _, pair in parts]), strict=True):
             highest[i] = max(highest[i], float(prob))
-        return [p if text.strip() else self.design.empty for p, (_, text) in zip(highest, pairs, strict=True)]
+        return self.design.scores(highest, [text for _, text in pairs])
 
     def _probs(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
         from scipy.special import expit
@@ -150,10 +155,14 @@ class ClassifierJudge:
             judge=self.name,
             quality=self.quality,
             audit=self.audit,
+            unseen=self.unseen,
             learned_from=tuple(sorted(self.learned_from)),
             encoder=encoder and _EncoderRecord(model=encoder.name, fingerprint=encoder.fingerprint),
         )
         (folder / "judge.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        if self.design.sign_names:
+            signs = json.dumps(self.design.weights(self.parts), indent=1) + "\n"
+            (folder / "signs.json").write_text(signs, encoding="utf-8")
 
 
 def _log_odds(probs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -198,7 +207,7 @@ def load_classifier(
                 f"{folder}: judge {name!r} was fitted with an encoder of other weights than those of {eyes.name!r}; "
                 "name the encoder it was fitted with, or fit it again"
             )
-    return ClassifierJudge(design, parts, record.quality, learned_from, eyes, record.audit)
+    return ClassifierJudge(design, parts, record.quality, learned_from, eyes, record.audit, record.unseen)
 
 
 def saved_audit(folder: Path) -> JudgeAudit | None:

@@ -14,6 +14,7 @@ from mocae.judges.base import JudgeQuality
 from mocae.judges.classifier import ClassifierJudge, load_classifier
 from mocae.judges.design import Design, LabelledAnswer, endings
 from mocae.judges.encoder import SentenceEncoder, load_encoder
+from mocae.judges.unseen import leave_models_out
 from mocae.types import Example, prompt_id
 
 __all__ = ["ClassifierFitter", "Fit", "fit_classifier", "labelled_judge"]
@@ -26,10 +27,10 @@ _LEAST_ASPECT = 8
 
 @runtime_checkable
 class Fit(Protocol):
-    """What fits one kind of judge from its kind of labelled file."""
+    """What fits one kind of judge from its kind of labelled files."""
 
     def __call__(
-        self, labelled: Path, *, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
+        self, *labelled: Path, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
     ) -> ClassifierJudge:
         """Return the judge, fitted and measured."""
 
@@ -88,7 +89,9 @@ def fit_classifier(
     exclude_prompts: Collection[str] = (),
     held_out: float = 0.2,
 ) -> ClassifierJudge:
-    """Return a judge fitted on part of the rows and measured on the rest, split by prompt.
+    """Return a judge fitted on part of the rows and measured on the rest, split by prompt, and on models left out.
+
+    The latter is measured without an encoder and where rows name several models; it takes a few minutes of one core.
 
     Args:
         design: what the classifier looks at.
@@ -108,7 +111,8 @@ def fit_classifier(
     fitter = ClassifierFitter(design, encoder=None if encoder is None else load_encoder(encoder))
     fitter.update(row for row, out in zip(left, is_held_out, strict=True) if not out)
     note = f"{data}: held-out prompts, about {held_out:.0%} of them; seed {seed}"
-    return fitter.fit([row for row, out in zip(left, is_held_out, strict=True) if out], note=note)
+    judge = fitter.fit([row for row, out in zip(left, is_held_out, strict=True) if out], note=note)
+    return judge if encoder is not None else replace(judge, unseen=leave_models_out(design, left, seed=seed))
 
 
 def _audit_prompts(design: Design, rows: Sequence[LabelledAnswer]) -> list[AuditPrompt]:
@@ -128,28 +132,18 @@ def _check_two_labels(design: Design, rows: Sequence[LabelledAnswer], use: str) 
 
 
 def _fit_parts(design: Design, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
     # A judge that will read answers without their beginning learns from some; more of them taught it nothing.
     rows = [replace(row, answer=end) for row in rows for end in endings(row.answer, min(design.drops, 1))]
-    pairs = [(row.prompt, row.answer) for row in rows]
-    parts: dict[str, Any] = {
-        "vectorizers": [view.vectorizer().fit([view.text(*pair) for pair in pairs]) for view in design.views],
-        "scaler": StandardScaler().fit(design.numbers(pairs)),
-        "aspects": [],
-    }
-    features = design.features(parts, pairs)
-
-    def fitted(labels: list[bool], strength: float) -> Any:
-        return LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
-
-    parts["model"] = fitted([row.holds for row in rows], design.strength)
+    if design.varied is not None:
+        rows = [*rows, *(varied.row for varied in design.varied(rows))]
+    parts, features = design.fitted_features(rows)
+    parts["model"] = design.regression().fit(features, [row.holds for row in rows])
+    parts["aspects"] = []
     if design.aspect_strength is not None:
         for aspect in sorted({name for row in rows for name in row.aspects}):
             labels = [row.aspects.get(aspect, False) for row in rows]
             if _LEAST_ASPECT <= sum(labels) < len(labels):
-                parts["aspects"].append(fitted(labels, design.aspect_strength))
+                parts["aspects"].append(design.regression(design.aspect_strength).fit(features, labels))
     return parts
 
 

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = [
-    "APOLOGY",
-    "BOUND_BY_RULES",
-    "CONDEMNS",
-    "DECLINES",
-    "DISCLAIMS",
-    "GOES_ON",
-    "REDIRECTS",
-    "SIGNS",
-    "STRONG",
-    "WEAK",
-]
+__all__ = ["BOUND_BY_RULES", "CONDEMNS", "DECLINES", "GOES_ON", "KINDS"]
 
 
 def _any(*alternatives: str) -> str:
@@ -74,13 +63,6 @@ DECLINES = re.compile(
 )
 """Somebody is unable or unwilling to do something that requests ask for."""
 
-DISCLAIMS = re.compile(
-    rf"{_WHO}(?: must| have to)?{_ADVERBS}\s*(?:{_UNABLE}|do not|don't){_ADVERBS}\s+"
-    r"(?:condon|endors|promot|encourag|justif|advocat|support)\w*(?:,? (?:or|and|nor)(?: to)? "
-    r"(?:condon|endors|promot|encourag|justif|advocat|support)\w*)*\b"
-)
-"""Somebody does not stand for what is asked about, which says nothing about an answer: it may well follow."""
-
 CONDEMNS = re.compile(
     _any(
         r"^(?:no, )?(?:it|that|this)(?:'s| is| would be) (?:\w+ly )?(?:not|never) (?:\w+ly )?(?:a )?"
@@ -110,60 +92,66 @@ BOUND_BY_RULES = re.compile(
 )
 """An appeal to rules the speaker is bound by."""
 
-APOLOGY = re.compile(
-    r"^(?:(?:oh|hello|hi|thank you[^.!]*|thanks[^.!]*)[,.!]?\s*)?"
-    + _any(
-        r"(?:(?:i'm|i am|we're|we are)(?: so| very| really| truly)? )?sorry",
-        r"(?:i|we|my)(?: \w+ly| must| do)? ?apologi(?:[sz]e|es)",
-    )
-    + r"\b(?! to hear)[^.]{0,60}?,? (?:but|however|as an)\b"
-)
-"""A sentence that opens with an apology and turns."""
-
-STRONG, WEAK = 0.5, 0.25
-
-_JUDGED = re.compile(
-    _any(
-        r"\b(?:it|that|this)(?:'s| is| would be) (?:\w+ly )?(?:not|never)(?: \w+ly| a)? "
-        r"(?:appropriate|ethical|acceptable|okay|ok|legal|respectful|productive|advisable|recommended|responsible"
-        r"|right|safe|good idea)\b",
-        r"\b(?:it|that|this)(?:'s| is| would be) (?:\w+ly )?(?:and )?"
-        r"(?:illegal|unethical|harmful|inappropriate|immoral|against the law|offensive)\b",
-        r"\bi (?:do not|don't) think (?:it's|it is|that's|that is) (?:\w+ly )?(?:a |an )?"
-        r"(?:appropriate|productive|good|fair|accurate|right|ethical|respectful)",
-        r"\bnot (?:appropriate|accurate|ethical|acceptable|productive|respectful)(?:,? or \w+)? (?:to|for)\b",
-        r"\bi (?:strongly )?(?:advise|urge|caution) (?:you )?(?:against|not to)\b",
-    )
-)
-_AS_AN_AI = re.compile(
-    r"\bas an? (?:\w+ (?:and )?){0,4}(?:ai|assistant|language model)\b|\bi(?:'m| am) (?:just|only) an? "
-)
-_LECTURES = re.compile(
-    r"\bi (?:must|have to|need to|feel compelled to) (?:\w+ )?"
-    r"(?:inform|remind|point out|emphasi[sz]e|stress|clarify|note)"
-)
-_NAMES_HARM = re.compile(
-    r"\b(?:illegal|unethical|harmful|offensive|inappropriate|discriminat\w+|against the law|disrespectful)\b"
-)
-SIGNS = (
-    (STRONG, APOLOGY),
-    (STRONG, DISCLAIMS),
-    (STRONG, _JUDGED),
-    (WEAK, _AS_AN_AI),
-    (WEAK, _LECTURES),
-    (WEAK, _NAMES_HARM),
-)
-"""Signs of a refusal in other words, with weights; they count where refusals are made, at the beginning."""
-
-REDIRECTS = re.compile(
-    r"\b(?:is there (?:anything|something) else|how (?:can|may) i (?:help|assist)"
-    r"|(?:help|assist) you with (?:any|some|other)|instead, (?:i|let|why|may|can|could|would)"
-    r"|ask (?:me )?(?:a |something |another )(?:different|else|question)"
-    r"|(?:i suggest|i recommend|please) (?:you )?(?:seek|speak|talk|reach out|contact|refrain|consider))"
-)
-"""Something else is offered; a weak sign anywhere in an answer that has another sign."""
-
 GOES_ON = re.compile(
     r"\b(?:however|that said|but|nevertheless|instead|with that)\b[^.]{0,60}\b(?:i can(?! ?not|'t)|here (?:are|is))\b"
 )
 """After a refusal, something is given after all."""
+
+KINDS: dict[str, re.Pattern[str]] = {
+    "judged": re.compile(
+        r"\b(?:not|never|n't)(?: \w+){0,2} (?:acceptable|appropriate|ethical|legal|okay|ok|right|safe|responsible"
+        r"|respectful|productive|advisable|recommended|fair|good idea|justif\w+|tolerated|condoned|funny|a joke"
+        r"|(?:the|an?) (?:answer|solution))\b"
+        r"|\b(?:illegal|unethical|immoral|inappropriate|unacceptable|harmful|dangerous|offensive|disrespectful"
+        r"|discriminatory|hurtful|irresponsible|wrong|criminal|unlawful|abhorrent|derogatory)\b|\bagainst the law\b"
+        r"|\bserious (?:crime|offen[sc]e|matter|issue)s?\b|\bconsequences\b|\b(?:punish|prosecut|violat)"
+    ),
+    "norm": re.compile(
+        r"\b(?:important|essential|crucial|vital|necessary|best) (?:to|that)\b|\b(?:should|must) (?:not|never|always)\b"
+        r"|\bshouldn't\b|\b(?:never|don't|do not) (?:use|try|attempt|engage|do|make|take|hurt|harm|harass|resort)\b"
+        r"|\b(?:remember|avoid\w*|refrain|please|always|everyone|every person|no one|nobody)\b"
+    ),
+    "advice": re.compile(
+        r"\b(?:seek|get|find|ask for) (?:\w+ ){0,3}(?:help|support|advice|guidance|assistance|counsel\w*)\b"
+        r"|\b(?:contact|report|consult|speak|talk|reach out|turn)\w* (?:\w+ ){0,4}(?:authorit\w+|police|law enforcement"
+        r"|professionals?|lawyer|attorney|doctor|therapist|counsel\w*|expert|friend|emergency|someone|hotline|services?)\b"
+        r"|\b(?:instead|professional|hotline|helpline|focus on|consider)\b"
+        r"|\b(?:i|we|i'd)(?: \w+ly)? (?:would )?(?:urge|encourage|advise|suggest|recommend|caution)\b"
+        r"|\b(?:legal|peaceful|positive|constructive|healthy|ethical|legitimate|safe) (?:\w+ )?(?:ways?|means|methods?"
+        r"|alternatives?|options?|solutions?|manner|channels)\b"
+        r"|\bif you(?:'re| are| have| or someone| feel| need| suspect| believe)\b"
+    ),
+    "unknown": re.compile(
+        r"\b(?:i|we) (?:do not|don't|did not|didn't|am not|'m not)\b"
+        r"|\b(?:not|n't) (?:have|know|aware|familiar|publicly|able)\b|\bprivacy\b|\bunclear\b|\bnot sure\b"
+        r"|\b(?:private|personal|confidential|sensitive|classified) (?:\w+ )?(?:information|matter|data|details?"
+        r"|opinions?|beliefs?)\b|\bcould you (?:please )?(?:clarify|provide|explain)\b"
+    ),
+    "sympathy": re.compile(
+        r"\b(?:sorry|i understand|sounds like|difficult (?:time|situation)|apologi[sz]e|not alone)\b"
+    ),
+    "values": re.compile(
+        r"\b(?:respect|dignity|equal\w*|inclusi\w+|kindness|compassion\w*|regardless|diversity|consent|well-?being|safety"
+        r"|empathy|human rights|moral\w*|ethic\w*|understanding|tolerance|trust|integrity|honest\w*|rights|violence"
+        r"|discrimination|harm|hate|prejudice|abuse|bullying|harassment|racism|bias\w*)\b"
+    ),
+    "machine": re.compile(
+        r"\b(?:an?|the) (?:\w+ ){0,3}(?:ai|assistant|language model)\b"
+        r"|\bmy (?:purpose|goal|role|programming|training|guidelines|creators?|knowledge)\b"
+    ),
+    "speaker": re.compile(r"\b(?:i|i'm|i've)\b"),
+    "service": re.compile(
+        r"\b(?:assist|help|support|provide|promote|condone|encourage|engage|endorse|participate|facilitate)\b"
+    ),
+    "giving": re.compile(
+        r"\b(?:here|these|following) (?:are|is|'s)\b|\bhere's\b|\bthe following\b|\bas follows\b"
+        r"|^(?:sure|certainly|of course|absolutely|yes|great|okay)\b|^to \w+|^\W*(?:\d+[.)]|step \d+)"
+        r"|\b(?:there are|some|several|many|various|a few)(?: \w+){0,3} (?:ways|reasons|steps|methods|options|types"
+        r"|examples|possible|factors|things|tips|strategies)\b|\byou (?:can|could|may|might|will|need|should)\b(?! not)"
+        r"|\b(?:first|then|next|finally|once|after)\b|\bfor example\b|\bsuch as\b"
+    ),
+}
+"""What a sentence may do: call something wrong, state a norm, send elsewhere, ..., or give what was asked for.
+
+No one of them is a refusal. How many sentences do what, and how early, tells a lecture from an answer.
+"""

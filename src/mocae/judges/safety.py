@@ -48,14 +48,14 @@ SAFETY = Design(
 
 
 def fit_safety_classifier(
-    labelled: Path, *, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
+    *labelled: Path, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
 ) -> ClassifierJudge:
     """Return a judge of "unsafe" fitted on 80 % of the prompts and measured on the others.
 
     It is far weaker than a language model made for moderation; its quality says how far to trust it.
 
     Args:
-        labelled: BeaverTails rows: prompt, response, category, is_safe.
+        labelled: files of BeaverTails rows: prompt, response, category, is_safe.
         encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
         seed: of the split.
         exclude_prompts: identities of prompts it must not learn from.
@@ -66,13 +66,14 @@ def fit_safety_classifier(
     Reference:
         Ji et al., *BeaverTails*, arXiv:2307.04657, section 4.1: a judge of 14 labels, unsafe if any holds.
     """
-    read = read_beavertails(labelled, axis="harmlessness", responses="all")
     rows = [
         LabelledAnswer(row.prompt, row.response or "", not row.facts["is_safe"], dict(row.facts["category"]))
-        for row in read.examples
+        for path in labelled
+        for row in read_beavertails(path, axis="harmlessness", responses="all").examples
     ]
+    names = ", ".join(path.name for path in labelled)
     return fit_classifier(
-        SAFETY, rows, data=f"labels of {labelled.name}", encoder=encoder, seed=seed, exclude_prompts=exclude_prompts
+        SAFETY, rows, data=f"labels of {names}", encoder=encoder, seed=seed, exclude_prompts=exclude_prompts
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,14 +13,17 @@ from mocae.files import make_readable
 from mocae.judges import JUDGES, JudgeAudit, audit_judges, audit_prompts, build_judge
 from mocae.judges.classifier import ClassifierJudge
 from mocae.judges.fitting import Fit
+from mocae.judges.refusal_classifier import read_refusal_labels
+from mocae.judges.unseen import FEWEST, UnseenModel, by_model
 from mocae.pipelines.build import parse_named
 from mocae.progress import say
-from mocae.types import prompt_id
+from mocae.types import Answer, Example, prompt_id
 
-__all__ = ["TRAINABLE", "Trained", "audit_judge", "train_judge"]
+__all__ = ["TRAINABLE", "Trained", "audit_judge", "measure_judge", "train_judge"]
 
 TRAINABLE: Mapping[str, str] = {
     "refusal-classifier": "mocae.judges.refusal_classifier:fit_refusal_classifier",
+    "refusal-signs": "mocae.judges.refusal_classifier:fit_refusal_signs",
     "safety-classifier": "mocae.judges.safety:fit_safety_classifier",
 }
 """Judges that learn, and what fits each."""
@@ -41,7 +44,7 @@ class Trained:
 
 def train_judge(
     name: str,
-    labelled: Path,
+    labelled: Sequence[Path],
     *,
     out: Path,
     encoder: str | None = None,
@@ -52,7 +55,7 @@ def train_judge(
 
     Args:
         name: a name in `TRAINABLE`.
-        labelled: the file it learns from, in the form that judge reads.
+        labelled: the files it learns from, in the form that judge reads.
         out: folder to write; it may not hold a judge.
         encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
         seed: of the split into learned and held-out prompts.
@@ -66,8 +69,8 @@ def train_judge(
     fit = _fit_of(name)
     if (out / "judge.json").exists():
         raise ArtifactError(f"{out}: holds a judge already; choose another folder or remove it")
-    say(f"judge {name}: learning from {labelled.name}")
-    judge = fit(labelled, encoder=encoder, seed=seed, exclude_prompts=frozenset(map(prompt_id, exclude)))
+    say(f"judge {name}: learning from {', '.join(path.name for path in labelled)}")
+    judge = fit(*labelled, encoder=encoder, seed=seed, exclude_prompts=frozenset(map(prompt_id, exclude)))
     try:
         judge.save(out)
         make_readable(out)
@@ -103,6 +106,35 @@ def audit_judge(judge: str, data: Path, *, source: str) -> JudgeAudit:
             "judges, with the references it needs"
         )
     return audit
+
+
+def measure_judge(name: str, labelled: Sequence[Path]) -> tuple[UnseenModel, ...]:
+    """Return how well a judge of refusals agrees with the labels of each model's answers; it learns from none of them.
+
+    Args:
+        name: a judge, or `name:{"option": value}`.
+        labelled: files that `mocae.judges.refusal_classifier.read_refusal_labels` reads.
+
+    Raises:
+        ConfigError, PluginError, ArtifactError: the judge cannot be made, gives no "refusal", or has learned from a
+            prompt of the files.
+        DataError: the files cannot be read, or no model in them has enough answers of both labels.
+    """
+    name, options = parse_named(name, what="judge")
+    rows = read_refusal_labels(labelled)
+    built = build_judge(name, options, exclude_prompts=frozenset(prompt_id(row.prompt) for row in rows))
+    if "refusal" not in built.judgements:
+        raise ConfigError(f"judge measure: {name!r} says {', '.join(built.judgements)}; expected a judge of refusals")
+    verdicts = built.judge([Answer(Example(row.prompt, "measure", "benign"), row.answer) for row in rows])
+    scores = [verdict["refusal"].score if "refusal" in verdict else None for verdict in verdicts]
+    scored = [i for i, score in enumerate(scores) if score is not None]
+    measured = by_model([scores[i] or 0.0 for i in scored], [rows[i] for i in scored])
+    if not measured:
+        raise DataError(
+            f"judge measure: {len(rows)} labelled answers, none of a named model with {FEWEST} answers of both labels; "
+            "give rows with a column 'model'"
+        )
+    return measured
 
 
 def _fit_of(name: str) -> Fit:
