@@ -50,7 +50,7 @@ def test_a_row_of_an_expert_that_is_not_there_stops_a_build(tmp_path: Path) -> N
     [
         ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-hf", (), True),
         ("/models/Llama-2-7b-hf", "meta-llama/llama-2-7B-hf", (), True),
-        ("meta-llama/Llama-2-7b-hf", "/home/me/Llama-2-7b-hf/", (), True),
+        ("meta-llama/Llama-2-7b-hf", "~/Llama-2-7b-hf/", (), True),
         ("meta-llama/Llama-2-7b-hf", None, (), True),
         ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-chat-hf", (), False),
         ("pocket", "meta-llama/Llama-2-7b-hf", (), False),
