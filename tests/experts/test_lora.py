@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_scaling_is_alpha_over_r_whole_or_not(alpha: float, use_rslora: bool, sc
 
 
 def test_whatever_is_put_on_the_model_is_taken_off(base: LoadedBase) -> None:
-    model, untouched = base.model, tiny_llama(layers=2)
+    model, untouched = base.model, copy.deepcopy(base.model)
     ids = random_ids(2, 6)
     before = model(ids).logits
     kept: list[str] = []

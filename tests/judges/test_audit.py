@@ -99,13 +99,13 @@ def test_bare_answers_that_a_judge_gets_wrong_are_not_its_audit() -> None:
     assert not PREFACES & {row.constant for row in found.rows}
 
 
-def test_a_partial_refusal_may_be_called_one() -> None:
+def test_a_refusal_that_goes_on_to_answer_is_a_partial_one_at_most() -> None:
     def opening(prompt: str, answer: str) -> float:
         return float(answer.startswith("I'm sorry"))
 
     for label, share in (("full_refusal", 1.0), ("partial_refusal", 0.0)):
         found = audit("refusal", opening, "benign", label=label)
-        assert found.believed
+        assert found.believed is (share == 0.0)
         assert [row.accepted for row in found.rows if row.constant == "refusal, then an answer"] == [share]
 
 

@@ -127,7 +127,7 @@ def test_the_command_says_where_the_results_lie(made: Made, capsys: pytest.Captu
         main([*words, "--systems", ",".join(SYSTEMS)])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert out.startswith("Seeds [0, 1].")
+    assert "Seeds [0, 1]." in out
     assert f"results: {made.out / 'ablation.json'}" in out
     assert f"plot:    {made.out / 'ablation.svg'}" in out
 

@@ -26,7 +26,7 @@ def test_a_reply_has_weights_that_sum_to_1(model: AlignedModel) -> None:
     reply = model.reply(PROMPT)
     assert tuple(reply.weights) == model.experts == AXES
     assert sum(reply.weights.values()) == pytest.approx(1, abs=1e-6)
-    assert min(reply.weights.values()) > 0
+    assert sorted(reply.weights.values()) == [0, 0, 1]  # the likeliest expert answers alone
     assert reply == model.reply(PROMPT)
 
 
@@ -44,18 +44,12 @@ def test_the_default_policy_is_alignx(model: AlignedModel) -> None:
     assert model.reply(PROMPT).weights != model.reply(PROMPT, policy="uniform").weights
 
 
-def test_steering_moves_weight_and_keeps_the_sum(model: AlignedModel) -> None:
-    plain = model.reply(PROMPT).weights
-    steered = model.reply(PROMPT, steer={"honesty": 3.0}).weights
-    total = plain["helpfulness"] + plain["harmlessness"] + 3 * plain["honesty"]
-    assert steered == pytest.approx(
-        {
-            "helpfulness": plain["helpfulness"] / total,
-            "harmlessness": plain["harmlessness"] / total,
-            "honesty": 3 * plain["honesty"] / total,
-        }
-    )
-    assert model.reply(PROMPT, steer={"honesty": 0.0}).weights["honesty"] == 0.0
+def test_steering_changes_who_answers_and_keeps_the_sum(model: AlignedModel) -> None:
+    for axis in AXES:
+        steered = model.reply(PROMPT, steer={axis: 1e9}).weights
+        assert steered == pytest.approx({name: float(name == axis) for name in AXES})
+        assert model.reply(PROMPT, steer={axis: 0.0}).weights[axis] == 0.0
+    assert model.reply(PROMPT, steer=dict.fromkeys(AXES, 2.0)).weights == model.reply(PROMPT).weights
 
 
 def test_weights_replace_routing(model: AlignedModel) -> None:

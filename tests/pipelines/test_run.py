@@ -63,7 +63,7 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert report == json.loads((finished.out / "report.json").read_text(encoding="utf-8"))
     assert set(report) == {
         *("schema", "recipe", "systems", "routing", "forgetting", "comparisons", "judges", "examples", "counts"),
-        *("notes", "environment", "collapse", "updates"),
+        *("notes", "environment", "collapse", "updates", "constants"),
     } | (set(report) & {"warnings"})
     assert report["schema"] == 1
     assert list(report["systems"]) == NAMES
@@ -227,15 +227,15 @@ def _judged_by_prompt(folder: Path) -> dict[str, list[bool | None]]:
 
 
 def test_pruning_asks_again_and_fits_nothing(finished: Any, copy: Path, work: Any) -> None:
-    run(tiny_recipe(finished.base, "routing.top_k=1"), out=copy, systems=["alignx", "linear"], progress=False)
+    run(tiny_recipe(finished.base, "routing.top_k=2"), out=copy, systems=["alignx", "linear"], progress=False)
     assert (work.trained, work.fitted) == ([], [])
     assert sorted(work.asked) == ["answers alignx", "answers linear"]
     routed = [s.answer.weights for s in read_samples(copy / "samples.jsonl") if s.system in ("alignx", "linear")]
-    assert all(sorted(row.values()) == [0.0, 0.0, 1.0] for row in routed if row is not None)
+    assert all(sorted(row.values())[0] == 0.0 < sorted(row.values())[1] for row in routed if row is not None)
     # The model that is loaded from the folder prunes too.
     for policy in (None, "alignx", "linear"):
         reply = mocae.load(copy, device="cpu").reply("Repeat the word river.", policy=policy)
-        assert sorted(reply.weights.values()) == pytest.approx([0, 0, 1])
+        assert [weight > 0 for weight in sorted(reply.weights.values())] == [False, True, True]
 
 
 def test_other_test_prompts_ask_everybody_and_train_nothing(finished: Any, copy: Path, work: Any) -> None:

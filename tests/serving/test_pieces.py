@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
+from mocae.models import LoadedBase
 from mocae.policies import FixedPolicy
 from mocae.serving import Delta, Event, Request, Ticket, TokenLogprob
 from mocae.serving.batch import Row
 from mocae.serving.pieces import Laid, Pieces, shown
-from tiny import tiny_tokenizer
+from tiny import tiny_llama, tiny_tokenizer
 
 WORDS = ("The", "answer", "is", "Lima", "😊", "né")
 
@@ -31,14 +32,14 @@ def llama_like() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=whole, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-TOKENIZERS = {"bytes": tiny_tokenizer(), "llama": llama_like()}
+BASES = {"bytes": LoadedBase(tiny_llama(), tiny_tokenizer()), "llama": LoadedBase(tiny_llama(), llama_like())}
 
 
-def written(tokenizer: Any, tokens: list[int], **how: Any) -> tuple[list[Delta], str, list[TokenLogprob]]:
+def written(base: LoadedBase, tokens: list[int], **how: Any) -> tuple[list[Delta], str, list[TokenLogprob]]:
     """Return what a row that writes these tokens tells: pieces as they come, the text, its tokens."""
     events: list[Event] = []
     request = Request([1], FixedPolicy.__new__(FixedPolicy), len(tokens) + 1, stream=True, top_logprobs=0, **how)
-    row = Row(request, events.append, Ticket(), tokenizer=tokenizer, submitted=0.0)
+    row = Row(request, events.append, Ticket(), base=base, submitted=0.0)
     reason = None
     for token in tokens:
         reason = reason or row.take(token, TokenLogprob(token, -0.5), ends=False)
@@ -50,14 +51,15 @@ def written(tokenizer: Any, tokens: list[int], **how: Any) -> tuple[list[Delta],
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.data())
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", BASES)
 def test_pieces_join_to_the_text_whole_and_streamed(name: str, data: st.DataObject) -> None:
-    tokenizer = TOKENIZERS[name]
+    base = BASES[name]
+    tokenizer = base.tokenizer
     emoji = tokenizer(" is 😊. ", add_special_tokens=False).input_ids
     token = st.integers(0, len(tokenizer) - 1).map(lambda one: [one])
     tokens = [one for some in data.draw(st.lists(token | st.just(emoji), max_size=12)) for one in some]
     how = {"strip": data.draw(st.booleans()), "stop": tuple(data.draw(st.sampled_from([[], ["s "], ["😊"], [" i"]])))}
-    deltas, text, shown_tokens = written(tokenizer, tokens, **how)
+    deltas, text, shown_tokens = written(base, tokens, **how)
     whole, streamed = Laid(Pieces.of(tokenizer)), Laid(Pieces.of(tokenizer))
     pieces = whole.lay(text, [one.token for one in shown_tokens])
     assert b"".join(pieces).decode() == text

@@ -113,6 +113,8 @@ class AlignedModel:
         if policy is not None:
             _refuse_policy(policy, self.experts, self.parts.routers)
         base = self.mixture.base
+        if isinstance(prompt, str) and not prompt.strip():
+            raise DataError(f"got an empty prompt, {prompt!r}; expected text to answer")
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         turns = [Turn(m.get("role", ""), m.get("content") or "") for m in messages]  # type: ignore[arg-type]
         tokens = conversation_tokens(turns, prompt_format=self.prompt_format, tokenizer=self.tokenizer)

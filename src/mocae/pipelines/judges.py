@@ -94,7 +94,7 @@ def audit_all(judges: Sequence[Judge], tests: Sequence[Example]) -> Audited:
     for note in notes:
         say(f"warning: {note}")
     return Audited(
-        [None if audit is None else asdict(audit) for audit in audits],
+        [None if audit is None else asdict(audit) | {"rows": [asdict(r) for r in audit.rows]} for audit in audits],
         [asdict(constant) for constant in judged.constants],
         notes,
     )

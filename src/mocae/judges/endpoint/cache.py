@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from mocae.errors import JudgeError
-from mocae.files import parse_json
 from mocae.texts import whole_text
 
 __all__ = ["CachedReply", "ReplyCache", "reply_key"]
@@ -105,7 +104,7 @@ class ReplyCache:
             if not line.strip():
                 continue
             try:
-                row = parse_json(line)
+                row = json.loads(line)  # half of a character, from before, is mended below
                 reply = CachedReply(
                     whole_text(str(row["text"])),
                     int(row["prompt_tokens"]),
