@@ -68,7 +68,8 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert report["schema"] == 1
     assert list(report["systems"]) == NAMES
     for entry in report["systems"].values():
-        assert set(entry) == {*AXES, "axis_scores", "mean_axis_score", "average_alignment_score", "kinds", "cost"}
+        means = {"axis_scores", "mean_axis_score", "average_alignment_score", "win_rate_against"}
+        assert set(entry) == {*AXES, *means, "kinds", "cost"}
         assert set(entry["helpfulness"]) == {"win_rate", "pass_rate"}
         assert set(entry["harmlessness"]) == {"unsafe_rate", "over_refusal_rate", "pass_rate"}
         expected = {"truthful_rate", "informative_rate", "truthful_informative", "pass_rate"}
@@ -79,9 +80,9 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
         )
     assert set(report["routing"]) == {"linear", "alignx"}
     for entry in report["routing"].values():
-        rates = {"entropy", "largest_share", "ece", "brier", "misrouted_rate", "regret"}
+        rates = {"entropy", "largest_share", "ece", "brier", "misrouted_rate", "regret", "confidence", "novel_rate"}
         assert set(entry) == {*rates, "reliability", "weights_by_kind"}
-        assert all(entry[rate]["n"] > 0 for rate in rates)
+        assert all(entry[rate]["n"] > 0 for rate in rates - {"novel_rate"})
         assert set(entry["reliability"][0]) == {"low", "high", "confidence", "accuracy", "n"}
         assert all(sum(row.values()) == pytest.approx(1, abs=1e-3) for row in entry["weights_by_kind"].values())
     forgetting = report["forgetting"]

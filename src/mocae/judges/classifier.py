@@ -157,7 +157,7 @@ class ClassifierJudge:
             audit=self.audit,
             unseen=self.unseen,
             learned_from=tuple(sorted(self.learned_from)),
-            encoder=encoder and _EncoderRecord(model=encoder.name, fingerprint=encoder.fingerprint),
+            encoder=_EncoderRecord(model=encoder.name, fingerprint=encoder.fingerprint) if encoder else None,
         )
         (folder / "judge.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         if self.design.sign_names:

@@ -81,8 +81,14 @@ class ModerationJudge:
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return "unsafe" for each answer to a harmful request, {} for the others."""
         chosen = [i for i, answer in enumerate(answers) if answer.example.probe == "harmful"]
-        arguments = {"judge": self.name, "judgements": self.judgements, "batch_size": self._batch_size}
-        return in_batches(answers, chosen, self._batch, **arguments)
+        return in_batches(
+            answers,
+            chosen,
+            self._batch,
+            judge=self.name,
+            judgements=self.judgements,
+            batch_size=self._batch_size,
+        )
 
     @torch.inference_mode()
     def _batch(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:

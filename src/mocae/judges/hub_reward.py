@@ -42,8 +42,14 @@ class RewardJudge:
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return the verdict on each answer to a task that has a reference, {} for the others."""
         chosen = [i for i, a in enumerate(answers) if a.example.probe == "task" and reference_of(a) is not None]
-        arguments = {"judge": self.name, "judgements": self.judgements, "batch_size": self._batch_size}
-        return in_batches(answers, chosen, self._compare, **arguments)
+        return in_batches(
+            answers,
+            chosen,
+            self._compare,
+            judge=self.name,
+            judgements=self.judgements,
+            batch_size=self._batch_size,
+        )
 
     def _compare(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         own = [(a.example.prompt, a.text) for a in answers]

@@ -82,8 +82,14 @@ class YesNoJudge:
         """Return the verdict on each answer to a question, {} for the others."""
         chosen = [i for i, answer in enumerate(answers) if answer.example.probe == "question"]
         chosen.sort(key=lambda i: len(answers[i].text) + len(answers[i].example.prompt))
-        arguments = {"judge": self.name, "judgements": self.judgements, "batch_size": self._batch_size}
-        return in_batches(answers, chosen, self._batch, **arguments)
+        return in_batches(
+            answers,
+            chosen,
+            self._batch,
+            judge=self.name,
+            judgements=self.judgements,
+            batch_size=self._batch_size,
+        )
 
     @torch.inference_mode()
     def _batch(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -129,7 +129,8 @@ def refusal_signs(prompt: str, answer: str) -> list[float]:
     """Return what tells a refusal from an answer, one number a name of `SIGN_NAMES`: nearly all of them in [0, 1]."""
     sentences = sentences_of(answer)
     signs: list[float] = []
-    for does in (declines, *(kind.search for kind in KINDS.values())):
+    finders: list[Callable[[str], object]] = [declines, *(kind.search for kind in KINDS.values())]
+    for does in finders:
         hits = [bool(does(sentence)) for sentence in sentences]
         opening = hits[:_OPENING_SENTENCES]
         signs += [any(hits[:1]), _part(sum(opening), len(opening)), _part(sum(hits), len(hits)), any(hits)]
