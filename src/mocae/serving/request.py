@@ -59,7 +59,6 @@ class Finished:
         reason: "stop": an end-of-text token or a stop text; "length": `max_tokens`.
         weights: the weight of each expert.
         confidence: of the router, see `Sureness`; None where no router chose the weights by itself.
-        novelty: of the prompt to it, see `Sureness`; None there too, and where the router does not say.
         n_prompt_tokens: tokens read.
         n_known_tokens: those of them that an earlier prompt began with, so that the lower layers did not compute them.
         n_tokens: tokens generated, an end-of-text token included.
@@ -67,13 +66,13 @@ class Finished:
         waited_s: time until the model began to read the prompt.
         first_token_s: time until the first token, waiting included.
         total_s: time until the end.
+        novelty: of the prompt to the router, see `Sureness`; None where it does not say.
     """
 
     text: str
     reason: Literal["stop", "length"]
     weights: Mapping[str, float]
     confidence: float | None
-    novelty: float | None
     n_prompt_tokens: int
     n_known_tokens: int
     n_tokens: int
@@ -81,6 +80,7 @@ class Finished:
     waited_s: float
     first_token_s: float
     total_s: float
+    novelty: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
