@@ -341,6 +341,16 @@ def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path: Path) -> None:
         compare(str(tmp_path), str(tmp_path / "weak"))
     with pytest.raises(ConfigError, match=r"unknown system 'modle'.*Did you mean 'model'"):
         compare(f"{tmp_path / 'weak'}:modle", str(tmp_path / "strong"))
+    spoilt = tmp_path / "again" / "weak" / "samples.jsonl"
+    whole = spoilt.read_text(encoding="utf-8")
+    for text, message in (
+        (whole + whole.splitlines()[0] + "\n", "answers prompt .* more than once; evaluate again"),
+        (whole.replace('"score": 0.0', '"score": NaN', 1), "no finished evaluation .*damaged"),
+    ):
+        assert text != whole
+        spoilt.write_text(text, encoding="utf-8")
+        with pytest.raises(ArtifactError, match=message):
+            compare(str(tmp_path / "strong"), str(spoilt.parent))
 
 
 @pytest.mark.parametrize("name", suite_names())
