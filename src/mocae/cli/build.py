@@ -59,7 +59,7 @@ def build(
     axis is the expert whose kind of prompt it is; probe says which judgements count (`mocae ls probes`).
 
     [bold]mocae build --base meta-llama/Llama-2-7b-hf --expert helpfulness=ada/alpaca-lora --expert honesty=./honest
-    --calibration prompts.jsonl --judge reference-overlap --out out/mine[/bold]
+    --calibration prompts.jsonl --judge reference-truth --out out/mine[/bold]
     """
     from mocae.cli.run_table import print_result
     from mocae.config import validate as check
