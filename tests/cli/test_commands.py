@@ -199,7 +199,8 @@ class FakeModel:
         self.weights = weights
 
     def reply(self, prompt: str, *, steer: object = None, policy: str | None = None) -> Any:
-        return mocae.pipelines.artifact.Reply(f"{prompt}|{steer}|{policy}", self.weights)
+        sure = (0.25, 0.5) if policy == "alignx" else (None, None)
+        return mocae.pipelines.artifact.Reply(f"{prompt}|{steer}|{policy}", self.weights, *sure)
 
 
 @pytest.fixture
@@ -214,6 +215,13 @@ def test_chat_answers_one_prompt(command: Command) -> None:
     code, out, err = command("chat", "out", "--prompt", "Hello?", *words)
     assert (code, err) == (0, "")
     assert out == "Hello?|{'honesty': 2.0, 'helpfulness': -0.5}|linear\n[helpfulness 0.25, honesty 0.75]\n"
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_chat_says_how_sure_the_router_is(command: Command) -> None:
+    _, out, _ = command("chat", "out", "--prompt", "Hello?", "--policy", "alignx", "--show-routing")
+    sure = "right with a chance of 0.25; less usual than 50 % of the calibration prompts"
+    assert out.splitlines()[-1] == f"[helpfulness 0.25, honesty 0.75; {sure}]"
 
 
 @pytest.mark.usefixtures("fake_model")

@@ -23,7 +23,9 @@ def chat(
         typer.Option("--steer", metavar="AXIS=FACTOR", help="Multiply an axis's weight. Can be repeated."),
     ] = None,
     policy: Annotated[str | None, typer.Option("--policy", help="Answer with this policy of the run.")] = None,
-    show_routing: Annotated[bool, typer.Option("--show-routing", help="Print the weight of every expert.")] = False,
+    show_routing: Annotated[
+        bool, typer.Option("--show-routing", help="Print the weight of every expert, and how sure the router is.")
+    ] = False,
 ) -> None:
     """Talk to the model of a finished run; each line stands alone, an empty line ends it.
 
@@ -42,7 +44,7 @@ def chat(
         reply = model.reply(text, steer=chosen, policy=policy)
         typer.echo(reply.text)
         if show_routing:
-            typer.echo(_routing(reply.weights))
+            typer.echo(_routing(reply.weights, reply.confidence, reply.novelty))
 
 
 def _prompts(prompt: str | None) -> Iterator[str]:
@@ -59,12 +61,19 @@ def _prompts(prompt: str | None) -> Iterator[str]:
         yield line
 
 
-def _routing(weights: Mapping[str, float] | None) -> str:
-    """Return the weights as one line.
+def _routing(weights: Mapping[str, float] | None, confidence: float | None, novelty: float | None) -> str:
+    """Return weights, confidence and novelty as one line.
 
-    >>> _routing({"helpfulness": 0.75, "honesty": 0.25})
+    >>> _routing({"helpfulness": 0.75, "honesty": 0.25}, None, None)
     '[helpfulness 0.75, honesty 0.25]'
+    >>> _routing({"helpfulness": 1.0}, 0.12, 0.999)
+    '[helpfulness 1.00; right with a chance of 0.12; less usual than 100 % of the calibration prompts]'
     """
     if weights is None:
         return "[no routing: this system is one model]"
-    return f"[{', '.join(f'{axis} {weight:.2f}' for axis, weight in weights.items())}]"
+    told = [", ".join(f"{axis} {weight:.2f}" for axis, weight in weights.items())]
+    if confidence is not None:
+        told.append(f"right with a chance of {confidence:.2f}")
+    if novelty is not None:
+        told.append(f"less usual than {100 * novelty:.0f} % of the calibration prompts")
+    return f"[{'; '.join(told)}]"
