@@ -258,6 +258,14 @@ class Folders:
                 shutil.copy(source, whole)
 
 
+def _copied(value: Any) -> Any:
+    """Return a copy; of a value nested too deeply for one, nothing."""
+    try:
+        return copy.deepcopy(value)
+    except RecursionError:
+        return None
+
+
 def _other(draw: random.Random, value: Any) -> Any:
     """Return a JSON value with one of its parts replaced, removed or added."""
     places: list[tuple[Any, Any]] = []
@@ -278,7 +286,7 @@ def _other(draw: random.Random, value: Any) -> Any:
         inside[draw.choice(("x", "", "../x", ".?" * 40, "$_$"))] = inside.pop(key)
     elif chance < 0.35:
         other, place = draw.choice(places)
-        inside[key] = copy.deepcopy(other[place])
+        inside[key] = _copied(other[place])
     elif chance < 0.4:
         for _ in range(draw.choice((3, 150, 900))):
             inside[key] = [inside[key]]

@@ -161,7 +161,7 @@ def _calibration(report: Mapping[str, Any], ranked: list[str]) -> Finding | None
         ece = read_estimate(lookup(report, "routing", system, "ece"))
         if ece.value is not None:
             text = (
-                f"On average the weight that {system} gives its favourite expert differs by "
+                f"On average the chance that {system} gives its favourite expert differs by "
                 f"{format_estimate(ece, 'points')} from how often that expert's answer is acceptable."
             )
             return Finding("Calibration error", format_estimate(Estimate(ece.value)), text)
