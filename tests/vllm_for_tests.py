@@ -13,15 +13,13 @@ for processors has no wheel of its own name. This one was tried, on x86 and Pyth
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
+
+from backend_for_tests import running
 
 
 @contextmanager
@@ -30,30 +28,8 @@ def vllm_server(command: Path, log: Path) -> Iterator[str]:
     folder = os.environ.get("MOCAE_VLLM")
     if folder is None:
         pytest.skip(f"MOCAE_VLLM names no folder with vLLM; see {Path(__file__).name}")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     given = {"PATH": f"{folder}:/usr/bin:/bin", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    words = ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "128"]
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            ["sh", str(command), *words, "--enforce-eager"],
-            env={**given, "HOME": str(log.parent), "VLLM_NO_USAGE_STATS": "1"},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        until = time.monotonic() + 300
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert server.poll() is None and time.monotonic() < until, log.read_text()[-2000:]  # noqa: PT018
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
+    words = ["--host", "127.0.0.1", "--port", "{port}", "--dtype", "float32", "--max-model-len", "128"]
+    env = {**given, "HOME": str(log.parent), "VLLM_NO_USAGE_STATS": "1"}
+    with running(["sh", str(command), *words, "--enforce-eager"], log, env) as address:
+        yield f"{address}/v1"
