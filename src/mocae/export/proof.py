@@ -26,7 +26,8 @@ def prove_export(bundle: Bundle, folder: Path) -> None:
     Raises:
         ModelMismatchError: one changes nothing, or what comes out is not finite.
     """
-    adapters = sorted(path.parent for path in folder.rglob("adapter_config.json") if "base" not in path.parts)
+    found = sorted(path.parent for path in folder.rglob("adapter_config.json"))
+    adapters = [path for path in found if "base" not in path.relative_to(folder).parts]
     if adapters:
         before = _log_probs(bundle, bundle.base.model)
         for adapter in adapters:
