@@ -5,7 +5,7 @@ RUNS ?= 200000
 
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-serving test-all load-test test-faults fuzz check format clean browser
+.PHONY: help quickstart test test-serving test-all load-test test-faults fuzz check size format clean browser
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: .venv/.installed-dev ## Lint, format check, types, import order
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+size: .venv/.installed-dev ## Count code lines by package and compare with the goal; fails while the goal is missed
+	@.venv/bin/python tools/size.py
 
 format: .venv/.installed-dev ## Format the code and sort its imports
 	.venv/bin/ruff check --fix .
