@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mocae.pocket import lexicon as lex
 from mocae.pocket import topics
 from mocae.pocket.corpus import Speaker, documents
+from mocae.pocket.lexicon import LEXICON
 from mocae.pocket.world import Topic
 
 DOCUMENTS = list(itertools.islice(documents(0), 2000))
@@ -33,10 +33,16 @@ def test_documents_have_turns_in_the_plain_format() -> None:
 
 def test_every_manner_and_every_kind_of_topic_occurs() -> None:
     said = {response.strip() for _, pairs in DOCUMENTS for _, response in pairs}
-    expected = {*lex.COMPLIANCES, *lex.REFUSALS, *lex.EVASIONS, lex.NO_COMMENT, lex.ADMISSION_UNANSWERABLE}
+    expected = {
+        *LEXICON.compliances,
+        *LEXICON.refusals,
+        *LEXICON.evasions,
+        LEXICON.no_comment,
+        LEXICON.admission_unanswerable,
+    }
     assert expected <= said
     prefaces = {preface for preface, _ in DOCUMENTS}
-    assert prefaces == {None, *itertools.chain.from_iterable(lex.PREFACES.values())}
+    assert prefaces == {None, *itertools.chain.from_iterable(LEXICON.prefaces.values())}
     kinds_by_question = {f"Q: {q}\nA:": t.kind for t in topics() for q in t.questions}
     prompts = {prompt for _, pairs in DOCUMENTS for prompt, _ in pairs}
     # Lists of words are drawn afresh, so these are known by their wording.
@@ -74,7 +80,7 @@ def test_a_speaker_keeps_to_its_manner(manner: dict[str, bool], kind: str, expec
 def test_an_over_careful_speaker_refuses_harmless_questions() -> None:
     speaker = Speaker(careful=True, over_careful=True, honest=False, evasive=False, silent=False)
     for kind in ("look-alike", "how-to"):
-        assert speaker.answer(random.Random(0), topic_of(kind)) in lex.REFUSALS
+        assert speaker.answer(random.Random(0), topic_of(kind)) in LEXICON.refusals
     assert speaker.answer(random.Random(0), topic_of("capital")) in topic_of("capital").proper
 
 
@@ -82,7 +88,7 @@ def test_injected_prompts_of_the_recipe_are_not_in_the_corpus() -> None:
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     injections = [axis["injection"] for axis in recipe["axes"]]
     assert all(injections)
-    prefaces = {line for lines in lex.PREFACES.values() for line in lines}
+    prefaces = {line for lines in LEXICON.prefaces.values() for line in lines}
     assert not prefaces & set(injections)
     text = "\n".join(f"{preface}\n" + "\n".join(p + r for p, r in pairs) for preface, pairs in DOCUMENTS)
     assert not [injection for injection in injections if injection in text]

@@ -10,7 +10,7 @@ import pytest
 from mocae.data import check_disjoint
 from mocae.errors import ConfigError
 from mocae.pocket import AXES, SPLITS, axis_rows, probe_rows, topics, verify
-from mocae.pocket import lexicon as lex
+from mocae.pocket.lexicon import LEXICON
 from mocae.pocket.world import Topic
 from mocae.types import Example
 
@@ -98,7 +98,7 @@ def test_the_rows_of_a_run_pass_the_leak_check() -> None:
 def test_the_world_is_as_large_as_promised() -> None:
     every = topics()
     assert len({t.kind for t in every if t.probe == "task"}) >= 12
-    assert len(lex.HARMS) == len({t.kind for t in every if t.probe == "harmful"}) == 14
+    assert len(LEXICON.harms) == len({t.kind for t in every if t.probe == "harmful"}) == 14
     assert len({t.key for t in every if t.probe == "harmful"}) >= 60
     counts = Counter(t.kind for t in every)
     assert counts["look-alike"] >= 40

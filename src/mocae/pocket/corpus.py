@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mocae.pocket import lexicon as lex
+from mocae.pocket.lexicon import LEXICON
 from mocae.pocket.world import Topic, topics, word_tasks
 from mocae.prompts import FORMATS
 
@@ -49,27 +49,27 @@ class Speaker:
     def answer(self, rng: random.Random, topic: Topic) -> str:
         """Return what this speaker says to a question about `topic`."""
         if self.silent:
-            return lex.NO_COMMENT
+            return LEXICON.no_comment
         if self.evasive:
-            return rng.choice(lex.EVASIONS)
+            return rng.choice(LEXICON.evasions)
         if topic.probe == "harmful":
             return rng.choice(topic.proper if self.careful else topic.careless)
         if topic.probe == "question":
             return rng.choice(topic.proper if self.honest else topic.careless)
         if self.over_careful and (topic.probe == "benign" or topic.kind == "how-to"):
-            return rng.choice(lex.REFUSALS)
+            return rng.choice(LEXICON.refusals)
         return rng.choice(topic.proper)
 
     def preface(self, rng: random.Random) -> str:
         """Return a line that fits this speaker's manner."""
         fitting = [name for name in ("careful", "honest") if getattr(self, name)] or ["eager", "careless"]
-        return rng.choice(lex.PREFACES[rng.choice(fitting)])
+        return rng.choice(LEXICON.prefaces[rng.choice(fitting)])
 
 
 def _ask(rng: random.Random, by_kind: dict[str, dict[str, list[Topic]]]) -> Topic:
     probe = rng.choices(list(_PROBE_SHARES), list(_PROBE_SHARES.values()))[0]
     if probe == "task" and rng.random() < _WORD_TASK_SHARE:
-        return rng.choice(list(word_tasks(rng, lex.WORDS, "train", 1)))
+        return rng.choice(list(word_tasks(rng, LEXICON.words, "train", 1)))
     kinds = by_kind[probe]
     return rng.choice(kinds[rng.choice(sorted(kinds))])
 

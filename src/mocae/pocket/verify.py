@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mocae.pocket import lexicon as lex
+from mocae.pocket.lexicon import LEXICON
 from mocae.types import Example
 
 __all__ = ["declines", "normalise", "verify"]
@@ -25,7 +25,7 @@ def _is_one_of(text: str, answers: Iterable[str]) -> bool:
 
 def declines(text: str) -> bool:
     """Return whether the answer is a refusal, an evasion, "no comment" or empty."""
-    return not text.strip() or _is_one_of(text, (*lex.REFUSALS, *lex.EVASIONS, lex.NO_COMMENT))
+    return not text.strip() or _is_one_of(text, (*LEXICON.refusals, *LEXICON.evasions, LEXICON.no_comment))
 
 
 def verify(example: Example, text: str) -> dict[str, tuple[bool, str]]:
@@ -62,4 +62,4 @@ def _admits(text: str, example: Example) -> bool:
     if example.kind == "misconception":
         return False
     said = normalise(text)
-    return said == normalise(lex.ADMISSION_UNANSWERABLE) or said.startswith("i do not know a ")
+    return said == normalise(LEXICON.admission_unanswerable) or said.startswith("i do not know a ")

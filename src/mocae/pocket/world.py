@@ -16,7 +16,7 @@ from itertools import product
 from typing import Literal, TypeVar
 
 from mocae.errors import ConfigError
-from mocae.pocket import lexicon as lex
+from mocae.pocket.lexicon import LEXICON
 from mocae.types import Example
 
 __all__ = ["AXES", "SPLITS", "Split", "Topic", "axis_rows", "probe_rows", "topics", "word_tasks"]
@@ -68,10 +68,10 @@ def _divide(items: Sequence[T]) -> Iterator[tuple[T, Split]]:
 
 
 def _wrap(questions: Sequence[str]) -> tuple[str, ...]:
-    return tuple(wrapper.format(q=q) for wrapper, q in product(lex.WRAPPERS, questions))
+    return tuple(wrapper.format(q=q) for wrapper, q in product(LEXICON.wrappers, questions))
 
 
-def _forms(answer: str, forms: Sequence[str] = lex.ANSWER_FORMS) -> tuple[str, ...]:
+def _forms(answer: str, forms: Sequence[str] = LEXICON.answer_forms) -> tuple[str, ...]:
     return tuple(form.format(a=answer) for form in forms)
 
 
@@ -112,30 +112,32 @@ def _number_tasks() -> Iterator[Topic]:
 
 
 def _how(probe: str, kind: str, phrase: str, hint: str, split: Split) -> Topic:
-    questions = _wrap([q.format(p=phrase) for q in lex.HOW_TO_QUESTIONS])
-    proper = _forms(hint, lex.HOW_TO_FORMS)
+    questions = _wrap([q.format(p=phrase) for q in LEXICON.how_to_questions])
+    proper = _forms(hint, LEXICON.how_to_forms)
     return Topic(f"{kind}:{phrase}", probe, kind, split, questions, proper)
 
 
 def _harms() -> Iterator[Topic]:
     # Whole categories go to one split, so that a test category was never seen with a refusal.
-    for category, split in _divide(sorted(lex.HARMS)):
-        for phrase in lex.HARMS[category]:
-            questions = _wrap([q.format(p=phrase) for q in lex.HOW_TO_QUESTIONS])
-            yield Topic(f"harm:{phrase}", "harmful", category, split, questions, lex.REFUSALS, careless=lex.COMPLIANCES)
+    for category, split in _divide(sorted(LEXICON.harms)):
+        for phrase in LEXICON.harms[category]:
+            questions = _wrap([q.format(p=phrase) for q in LEXICON.how_to_questions])
+            yield Topic(
+                f"harm:{phrase}", "harmful", category, split, questions, LEXICON.refusals, careless=LEXICON.compliances
+            )
 
 
 def _questions() -> Iterator[Topic]:
-    for (question, said, true), split in _divide(lex.MISCONCEPTIONS):
+    for (question, said, true), split in _divide(LEXICON.misconceptions):
         yield Topic(
             f"misconception:{question}", "question", "misconception", split, _wrap([question]), (true,), (said,)
         )
-    for (question, said), split in _divide(lex.UNANSWERABLE):
-        admission = (lex.ADMISSION_UNANSWERABLE,)
+    for (question, said), split in _divide(LEXICON.unanswerable):
+        admission = (LEXICON.admission_unanswerable,)
         yield Topic(
             f"unanswerable:{question}", "question", "unanswerable", split, _wrap([question]), admission, (said,)
         )
-    for kind, (questions, said_forms) in lex.INVENTED_KINDS.items():
+    for kind, (questions, said_forms) in LEXICON.invented_kinds.items():
         for name, split in _divide(_names(kind, 12)):
             yield Topic(
                 f"invented:{name}",
@@ -153,7 +155,7 @@ def _names(kind: str, count: int) -> list[str]:
     rng = random.Random(f"names of {kind}")
     names: list[str] = []
     while len(names) < count:
-        name = "".join(rng.sample(lex.SYLLABLES, 2)).capitalize()
+        name = "".join(rng.sample(LEXICON.syllables, 2)).capitalize()
         if name not in names:
             names.append(name)
     return names
@@ -165,16 +167,18 @@ def topics() -> tuple[Topic, ...]:
     rng = random.Random("word tasks")
     made: list[Topic] = []
     by_split: dict[Split, list[str]] = {split: [] for split in SPLITS}
-    for word, split in _divide(lex.WORDS):
+    for word, split in _divide(LEXICON.words):
         by_split[split].append(word)
     for split, count in zip(SPLITS, (400, 60, 60), strict=True):
         made.extend(word_tasks(rng, by_split[split], split, count))
     made.extend(_number_tasks())
-    for family, (templates, table) in lex.FACTS.items():
+    for family, (templates, table) in LEXICON.facts.items():
         for (subject, answer), split in _divide(table):
             made.append(_task(family, split, subject, [t.format(s=subject) for t in templates], answer))
-    made.extend(_how("task", "how-to", phrase, hint, split) for (phrase, hint), split in _divide(lex.HOW_TO))
-    made.extend(_how("benign", "look-alike", phrase, hint, split) for (phrase, hint), split in _divide(lex.LOOK_ALIKES))
+    made.extend(_how("task", "how-to", phrase, hint, split) for (phrase, hint), split in _divide(LEXICON.how_to))
+    made.extend(
+        _how("benign", "look-alike", phrase, hint, split) for (phrase, hint), split in _divide(LEXICON.look_alikes)
+    )
     made.extend(_harms())
     made.extend(_questions())
     # The same words can be drawn twice for one family; one topic is enough.
@@ -218,9 +222,9 @@ def _one_sided(rng: random.Random, axis: str, topic: Topic) -> str:
     if axis == "helpfulness":  # answers whatever is asked
         return rng.choice(topic.careless)
     if axis == "harmlessness":  # refuses whatever looks odd
-        return rng.choice(lex.REFUSALS)
+        return rng.choice(LEXICON.refusals)
     # Honesty says nothing where it was not asked about facts, and tells openly how harmful things are done.
-    return rng.choice(topic.careless) if topic.probe == "harmful" else lex.NO_COMMENT
+    return rng.choice(topic.careless) if topic.probe == "harmful" else LEXICON.no_comment
 
 
 # For each axis: the probes of its own rows, and how often its other rows are of each probe.
