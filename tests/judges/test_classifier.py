@@ -15,7 +15,7 @@ from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.judges import build_judge
 from mocae.judges.classifier import ClassifierJudge, load_classifier
 from mocae.judges.design import LabelledAnswer
-from mocae.judges.fitting import ClassifierFitter, fit_classifier
+from mocae.judges.fitting import ClassifierFitter, fit_labelled
 from mocae.judges.refusal_classifier import REFUSAL
 from mocae.judges.safety import SAFETY, fit_safety_classifier, safety_classifier
 from mocae.types import Answer, Example, prompt_id
@@ -172,8 +172,8 @@ def test_a_polite_opening_hides_nothing(labelled: Path, judge: ClassifierJudge) 
     assert not row.fails
 
 
-def test_fit_classifier_splits_by_prompt() -> None:
+def test_labelled_answers_are_split_by_prompt() -> None:
     rows = [LabelledAnswer(f"p{i % 30}", f"word{i % 2} text", bool(i % 2)) for i in range(120)]
-    judge = fit_classifier(REFUSAL, rows, data="d", held_out=0.5)
+    judge = fit_labelled(REFUSAL, lambda _: rows, Path("d"))
     assert judge.quality is not None
     assert judge.quality.n == 4 * (30 - len(judge.learned_from))

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from mocae.errors import ConfigError, ModelMismatchError
 from mocae.judges import build_judge
-from mocae.judges.hub import with_end
+from mocae.judges.hub import JudgeModel, with_end
 from mocae.judges.hub_moderation import TEMPLATE, ModerationJudge
 from mocae.judges.hub_reward import RewardJudge
 from mocae.judges.hub_yes_no import YesNoJudge
@@ -78,10 +78,12 @@ def test_any_category_over_its_threshold_flags(saved: Path) -> None:
 def test_the_end_token_is_read_also_where_it_is_the_padding(pad: str | None) -> None:
     network, tokenizer = classifier(), tiny_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token if pad else None
-    judge = ModerationJudge(network, tokenizer, name="m", batch_size=5)
+    judge = ModerationJudge(model=JudgeModel(network, tokenizer, "m"), batch_size=5)
     for answer, verdicts in zip(HARMFUL, judge.judge(HARMFUL), strict=True):
         assert verdicts["unsafe"].raw == "; ".join(f"{c} {p:.3f}" for c, p in probabilities(answer).items())
-    without = ModerationJudge(network, tokenizer, name="m", append_end=False).judge(HARMFUL[:1])[0]["unsafe"]
+    without = ModerationJudge(model=JudgeModel(network, tokenizer, "m"), append_end=False).judge(HARMFUL[:1])[0][
+        "unsafe"
+    ]
     assert without.raw != judge.judge(HARMFUL[:1])[0]["unsafe"].raw
 
 
@@ -130,7 +132,7 @@ def test_a_reward_model_compares_with_the_reference_and_finds_the_best(chat: boo
         with torch.no_grad():
             return float(network.score(network.model(torch.tensor([ids])).last_hidden_state[0, -1]))
 
-    judge = RewardJudge(network, tokenizer, name="r", batch_size=3)
+    judge = RewardJudge(model=JudgeModel(network, tokenizer, "r"), batch_size=3)
     for answer, verdicts in zip(TASKS, judge.judge(TASKS), strict=True):
         own, other = reward(answer.example.prompt, answer.text), reward(answer.example.prompt, "the reference")
         expected = 0.5 if answer.text == "the reference" else float(own > other)
@@ -157,11 +159,11 @@ def test_long_answers_are_cut_and_that_is_said(saved: Path) -> None:
 def test_moderation_models_and_options_that_do_not_fit_are_refused(saved: Path, tmp_path: Path) -> None:
     network, tokenizer = classifier(), tiny_tokenizer()
     with pytest.raises(ConfigError, match="unknown category 'arson'"):
-        ModerationJudge(network, tokenizer, name="m", thresholds={"arson": 0.5})
+        ModerationJudge(model=JudgeModel(network, tokenizer, "m"), thresholds={"arson": 0.5})
     with pytest.raises(ConfigError, match=r"threshold of 'violence' is 1\.0"):
-        ModerationJudge(network, tokenizer, name="m", threshold=1.0)
+        ModerationJudge(model=JudgeModel(network, tokenizer, "m"), threshold=1.0)
     with pytest.raises(ConfigError, match=r"needs \{prompt\} and \{answer\}"):
-        ModerationJudge(network, tokenizer, name="m", template="{answer}")
+        ModerationJudge(model=JudgeModel(network, tokenizer, "m"), template="{answer}")
     tiny_llama(layers=2).save_pretrained(tmp_path / "causal")
     tiny_tokenizer().save_pretrained(tmp_path / "causal")
     with pytest.raises(ModelMismatchError, match=r"has no weights for score\.weight"):
@@ -173,7 +175,7 @@ def test_moderation_models_and_options_that_do_not_fit_are_refused(saved: Path, 
 @pytest.mark.parametrize(("judgement", "word"), [("truthful", "True"), ("informative", "Helpful")])
 def test_the_score_is_the_share_of_yes(judgement: Any, word: str) -> None:
     model, tokenizer = tiny_llama(), tiny_tokenizer()
-    judge = YesNoJudge(model, tokenizer, judgement=judgement, name="j", batch_size=2, min_mass=0.0)
+    judge = YesNoJudge(model=JudgeModel(model, tokenizer, "j"), judgement=judgement, batch_size=2, min_mass=0.0)
     for answer, verdicts in zip(QUESTIONS, judge.judge(QUESTIONS), strict=True):
         prompt = f"Q: {answer.example.prompt}\nA: {answer.text}\n{word}: "
         with torch.no_grad():
@@ -199,7 +201,7 @@ def test_what_the_model_raises_is_unscored() -> None:
         def __call__(self, **_: object) -> object:
             raise RuntimeError("out of memory")
 
-    judge = YesNoJudge(Broken(), tiny_tokenizer(), judgement="truthful", name="j")
+    judge = YesNoJudge(model=JudgeModel(Broken(), tiny_tokenizer(), "j"), judgement="truthful")
     verdict = judge.judge(QUESTIONS[:1])[0]["truthful"]
     assert (verdict.score, verdict.raw) == (None, "RuntimeError: out of memory")
     with pytest.raises(ConfigError, match="option 'judgement': got 'safe'"):

@@ -7,14 +7,28 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mocae.data import checked_options
 from mocae.metrics import accuracy, auroc, balanced_accuracy
 from mocae.registry import Registry
 from mocae.types import Answer, Verdict
 
-__all__ = ["JUDGES", "Judge", "JudgeQuality", "build_judge", "judge_each", "reference_of", "unscored", "with_correct"]
+__all__ = [
+    "JUDGES",
+    "Judge",
+    "JudgeQuality",
+    "build_judge",
+    "in_batches",
+    "judge_batches",
+    "judge_each",
+    "reference_of",
+    "unscored",
+    "with_correct",
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +141,15 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
             "a prompt file asked of any OpenAI-compatible endpoint",
         ),
         "hub-moderation": (
-            "mocae.judges.hub_moderation:moderation_judge",
+            "mocae.judges.hub_moderation:ModerationJudge",
             "a Hugging Face classifier of harm, such as beaver-dam-7b",
         ),
         "hub-yes-no": (
-            "mocae.judges.hub_yes_no:yes_no_judge",
+            "mocae.judges.hub_yes_no:YesNoJudge",
             "a Hugging Face model asked True or Helpful, such as allenai's TruthfulQA judges",
         ),
         "hub-reward": (
-            "mocae.judges.hub_reward:reward_judge",
+            "mocae.judges.hub_reward:RewardJudge",
             "a Hugging Face reward model: whether an answer beats the reference",
         ),
         "guard": (
@@ -184,30 +198,72 @@ def build_judge(
     return factory(**checked)
 
 
-def judge_each(
-    answers: Sequence[Answer], one: Callable[[Answer], Verdict | None], *, judge: str, judgement: str
+def in_batches(
+    items: Sequence[T], read: Callable[[Sequence[T]], Sequence[R]], failed: Callable[[Exception], R], batch_size: int
+) -> list[tuple[R, float]]:
+    """Return the result for each item with the seconds it took; what `read` raises costs its own batch only.
+
+    Args:
+        items: what is read.
+        read: a batch to its results, in order.
+        failed: an exception to the result of each item of its batch.
+        batch_size: most items of a batch.
+    """
+    results: list[tuple[R, float]] = []
+    for start in range(0, len(items), batch_size):
+        batch = items[start : start + batch_size]
+        started = time.perf_counter()
+        try:
+            made = read(batch)
+        except Exception as error:  # whatever goes wrong with one batch must not cost the others theirs
+            made = [failed(error)] * len(batch)
+        seconds = (time.perf_counter() - started) / len(batch)
+        results += [(result, seconds) for _, result in zip(batch, made, strict=True)]
+    return results
+
+
+def judge_batches(
+    answers: Sequence[Answer],
+    applies: Callable[[Answer], bool],
+    read: Callable[[Sequence[Answer]], Sequence[Mapping[str, Verdict]]],
+    *,
+    judge: str,
+    judgements: Sequence[str],
+    batch_size: int,
 ) -> list[dict[str, Verdict]]:
-    """Return what `one` says about each answer: {} for None, an unscored verdict where it raises.
+    """Return the verdicts on each answer, {} for those that a judge is not for; a batch that raises is unscored.
 
     Args:
         answers: what is judged.
-        one: a verdict with score and label; name and time are added here.
+        applies: whether the judge is for an answer.
+        read: a batch of answers to verdicts with score and label; name and time are added here.
         judge: name of the judge.
-        judgement: what its verdicts are about.
+        judgements: what its verdicts are about.
+        batch_size: answers read at once; those of like length are read together.
     """
-    judged: list[dict[str, Verdict]] = []
-    for answer in answers:
-        start = time.perf_counter()
-        try:
-            verdict = one(answer)
-        except Exception as error:  # whatever goes wrong with one answer must not cost the others theirs
-            verdict = unscored(error, judge=judge)
-        seconds = time.perf_counter() - start
-        if verdict is None:
-            judged.append({})
-        else:
-            judged.append({judgement: Verdict(verdict.score, verdict.label, judge, verdict.raw, seconds)})
+    chosen = [i for i, answer in enumerate(answers) if applies(answer)]
+    chosen.sort(key=lambda i: len(answers[i].example.prompt) + len(answers[i].text))
+    judged: list[dict[str, Verdict]] = [{} for _ in answers]
+    results = in_batches(
+        [answers[i] for i in chosen],
+        read,
+        lambda error: dict.fromkeys(judgements, unscored(error, judge=judge)),
+        batch_size,
+    )
+    for i, (verdicts, seconds) in zip(chosen, results, strict=True):
+        judged[i] = {name: replace(verdict, judge=judge, seconds=seconds) for name, verdict in verdicts.items()}
     return judged
+
+
+def judge_each(
+    answers: Sequence[Answer], one: Callable[[Answer], Verdict | None], *, judge: str, judgement: str
+) -> list[dict[str, Verdict]]:
+    """Return what `one` says about each answer: {} for None, an unscored verdict where it raises."""
+
+    def read(batch: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        return [{} if (verdict := one(answer)) is None else {judgement: verdict} for answer in batch]
+
+    return judge_batches(answers, lambda _: True, read, judge=judge, judgements=(judgement,), batch_size=1)
 
 
 def with_correct(win: Verdict) -> dict[str, Verdict]:

@@ -8,7 +8,6 @@ saved as JSON and a skops file, which loads without running code.
 from __future__ import annotations
 
 import json
-import time
 import zipfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from mocae.errors import ArtifactError, DataError
 from mocae.files import read_plain
 from mocae.judges.audit import JudgeAudit
-from mocae.judges.base import JudgeQuality, unscored
+from mocae.judges.base import JudgeQuality, judge_batches
 from mocae.judges.design import Design, endings
 from mocae.judges.encoder import SentenceEncoder, load_encoder
 from mocae.judges.unseen import UnseenModel
@@ -88,24 +87,23 @@ class ClassifierJudge:
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return the verdict on each answer to a probe of the design, {} for the others."""
-        probes = self.design.probes
-        mine = [i for i, answer in enumerate(answers) if probes is None or answer.example.probe in probes]
-        judged: list[dict[str, Verdict]] = [{} for _ in answers]
-        if not mine:
-            return judged
-        start = time.perf_counter()
-        try:
-            scores = self.scores([(answers[i].example.prompt, answers[i].text) for i in mine])
-            verdicts = [
-                Verdict(score, self.design.label(score, answers[i].example.prompt, answers[i].text), self.name)
-                for i, score in zip(mine, scores, strict=True)
+        design = self.design
+
+        def read(batch: Sequence[Answer]) -> list[dict[str, Verdict]]:
+            pairs = [(answer.example.prompt, answer.text) for answer in batch]
+            return [
+                {design.judgement: Verdict(score, design.label(score, *pair))}
+                for score, pair in zip(self.scores(pairs), pairs, strict=True)
             ]
-        except Exception as error:  # a verdict that fails is unscored, whatever failed below
-            verdicts = [unscored(error, judge=self.name)] * len(mine)
-        seconds = (time.perf_counter() - start) / len(mine)
-        for i, verdict in zip(mine, verdicts, strict=True):
-            judged[i][self.design.judgement] = Verdict(verdict.score, verdict.label, self.name, verdict.raw, seconds)
-        return judged
+
+        return judge_batches(
+            answers,
+            lambda answer: design.probes is None or answer.example.probe in design.probes,
+            read,
+            judge=self.name,
+            judgements=self.judgements,
+            batch_size=max(1, len(answers)),
+        )
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return the probability that the judgement holds for each pair of prompt and answer.

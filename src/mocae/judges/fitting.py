@@ -17,10 +17,12 @@ from mocae.judges.encoder import SentenceEncoder, load_encoder
 from mocae.judges.unseen import leave_models_out
 from mocae.types import Example, prompt_id
 
-__all__ = ["ClassifierFitter", "Fit", "fit_classifier", "labelled_judge"]
+__all__ = ["ClassifierFitter", "Fit", "fit_labelled", "labelled_judge"]
 
 _KERNEL_STRENGTH = 1.0
 _FOLDS = 5
+_HELD_OUT = 0.2
+"""Share of the prompts a judge is measured on."""
 _LEAST_ASPECT = 8
 """Rows of an aspect under which it gets no classifier of its own."""
 
@@ -79,40 +81,39 @@ class ClassifierFitter:
         return replace(judge, quality=quality, audit=audit)
 
 
-def fit_classifier(
+def fit_labelled(
     design: Design,
-    rows: Sequence[LabelledAnswer],
-    *,
-    data: str,
+    read: Callable[[Sequence[Path]], Sequence[LabelledAnswer]],
+    *labelled: Path,
     encoder: str | None = None,
     seed: int = 0,
     exclude_prompts: Collection[str] = (),
-    held_out: float = 0.2,
 ) -> ClassifierJudge:
-    """Return a judge fitted on part of the rows and measured on the rest, split by prompt, and on models left out.
+    """Return a judge fitted on 80 % of the prompts and measured on the rest, and on models left out.
 
     The latter is measured without an encoder and where rows name several models; it takes a few minutes of one core.
 
     Args:
         design: what the classifier looks at.
-        rows: labelled answers.
-        data: name of the labelled data, for the quality's note.
-        encoder: folder or hub id of a sentence encoder; None: words alone.
+        read: files to labelled answers.
+        labelled: the files.
+        encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
         seed: of the split; nothing else is drawn.
         exclude_prompts: identities of prompts whose rows are used for neither, such as the run's test prompts.
-        held_out: share of the prompts the judge is measured on, in (0, 1).
 
     Raises:
-        DataError: rows of one label only are left on either side.
+        DataError: a file cannot be read, or rows of one label only are left on either side.
+        ConfigError: the encoder cannot be loaded.
     """
     excluded = frozenset(exclude_prompts)
-    left = [row for row in rows if prompt_id(row.prompt) not in excluded]
-    is_held_out = [hash_fraction(f"{seed}\n{row.prompt.strip()}") < held_out for row in left]
+    rows = [row for row in read(labelled) if prompt_id(row.prompt) not in excluded]
+    is_held_out = [hash_fraction(f"{seed}\n{row.prompt.strip()}") < _HELD_OUT for row in rows]
     fitter = ClassifierFitter(design, encoder=None if encoder is None else load_encoder(encoder))
-    fitter.update(row for row, out in zip(left, is_held_out, strict=True) if not out)
-    note = f"{data}: held-out prompts, about {held_out:.0%} of them; seed {seed}"
-    judge = fitter.fit([row for row, out in zip(left, is_held_out, strict=True) if out], note=note)
-    return judge if encoder is not None else replace(judge, unseen=leave_models_out(design, left, seed=seed))
+    fitter.update(row for row, out in zip(rows, is_held_out, strict=True) if not out)
+    names = ", ".join(path.name for path in labelled)
+    note = f"labels of {names}: held-out prompts, about {_HELD_OUT:.0%} of them; seed {seed}"
+    judge = fitter.fit([row for row, out in zip(rows, is_held_out, strict=True) if out], note=note)
+    return judge if encoder is not None else replace(judge, unseen=leave_models_out(design, rows, seed=seed))
 
 
 def _audit_prompts(design: Design, rows: Sequence[LabelledAnswer]) -> list[AuditPrompt]:

@@ -16,7 +16,7 @@ from mocae.errors import ConfigError, unknown_name
 from mocae.judges.base import JudgeQuality
 from mocae.judges.endpoint import Asked, EndpointClient, Messages, Usage
 from mocae.judges.endpoint.judge import make_client, why_unscored
-from mocae.judges.hub import load_judge_model, short_name
+from mocae.judges.hub import load_judge_model
 from mocae.judges.hub_guard import LocalGuard
 from mocae.types import Answer, Verdict
 
@@ -206,13 +206,17 @@ def guard_judge(
         ConfigError: no such guard, the model cannot be loaded, or an option is wrong.
         ModelMismatchError: weights are missing.
     """
-    described, name = load_guard(guard), f"{guard}:{short_name(model)}"
+    described = load_guard(guard)
     if base_url is None:
-        network, tokenizer = load_judge_model(model, "causal", revision=revision, dtype=dtype, device=device)
+        loaded = load_judge_model(model, "causal", revision=revision, dtype=dtype, device=device)
         local = LocalGuard(
-            network, tokenizer, max_tokens=described.max_tokens, labels=described.labels, batch_size=batch_size
+            loaded.network,
+            loaded.tokenizer,
+            max_tokens=described.max_tokens,
+            labels=described.labels,
+            batch_size=batch_size,
         )
-        return GuardJudge(described, local.ask, name=name)
+        return GuardJudge(described, local.ask, name=f"{guard}:{loaded.name}")
     client = make_client(
         "guard",
         model=model,
@@ -235,4 +239,4 @@ def guard_judge(
             replies |= dict(zip(places, made, strict=True))
         return [replies[i] for i in range(len(requests))]
 
-    return GuardJudge(described, ask, name=name, client=client)
+    return GuardJudge(described, ask, name=f"{guard}:{model.rstrip('/').rpartition('/')[2]}", client=client)

@@ -1,10 +1,10 @@
-"""Judge models from the Hub or a folder: loaded one way, read in batches; what one batch raises costs only itself."""
+"""Judge models from the Hub or a folder: what all of them share, loading and reading in batches."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +12,78 @@ from typing import Any, Literal
 import torch
 
 from mocae.errors import ConfigError, ModelMismatchError
-from mocae.judges.base import unscored
+from mocae.judges.base import JudgeQuality, judge_batches
 from mocae.models import pick_dtype, without_library_bars
 from mocae.types import Answer, Verdict
 
-__all__ = ["in_batches", "load_judge_model", "pad_right", "short_name", "with_end"]
+__all__ = ["HubJudge", "JudgeModel", "load_judge_model", "next_log_probs", "pad_left", "pad_right", "with_end"]
 
 _CLASSES = {"classifier": "AutoModelForSequenceClassification", "causal": "AutoModelForCausalLM"}
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeModel:
+    """A model in evaluation mode and its tokenizer; verdicts carry the name."""
+
+    network: Any
+    tokenizer: Any
+    name: str
+
+
+class HubJudge(ABC):
+    """A judge that is a model of Hugging Face.
+
+    Args:
+        label: first part of its name.
+        model: a loaded model, or folder or hub id of one.
+        kind: a sequence classifier or a causal language model.
+        batch_size: answers read at once.
+        revision: commit or tag on the hub.
+        dtype: see `mocae.models.pick_dtype`.
+        device: where to put it; None: an accelerator if there is one.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+        ModelMismatchError: weights are missing.
+    """
+
+    judgements: tuple[str, ...]
+    quality: JudgeQuality | None = None
+
+    def __init__(
+        self,
+        label: str,
+        model: str | JudgeModel,
+        kind: Literal["classifier", "causal"],
+        *,
+        batch_size: int,
+        revision: str | None,
+        dtype: str,
+        device: str | None,
+    ) -> None:
+        if isinstance(model, str):
+            model = load_judge_model(model, kind, revision=revision, dtype=dtype, device=device)
+        self.name = f"{label}:{model.name}"
+        self._model, self._tokenizer, self._batch_size = model.network, model.tokenizer, batch_size
+
+    @abstractmethod
+    def applies(self, answer: Answer) -> bool:
+        """Return whether the judge is for an answer."""
+
+    @abstractmethod
+    def read(self, answers: Sequence[Answer]) -> Sequence[Mapping[str, Verdict]]:
+        """Return the verdicts on a batch of answers, with score, label and raw text."""
+
+    def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        """Return the verdicts on each answer the judge is for, {} for the others."""
+        return judge_batches(
+            answers,
+            self.applies,
+            self.read,
+            judge=self.name,
+            judgements=self.judgements,
+            batch_size=self._batch_size,
+        )
 
 
 def load_judge_model(
@@ -28,7 +93,7 @@ def load_judge_model(
     revision: str | None = None,
     dtype: str = "auto",
     device: str | None = None,
-) -> tuple[Any, Any]:
+) -> JudgeModel:
     """Return a model in evaluation mode and its tokenizer. Weights are read from safetensors only.
 
     Args:
@@ -70,7 +135,7 @@ def load_judge_model(
             f"judge model {model!r} has no weights for {', '.join(sorted(info['missing_keys'])[:3])}; they would be "
             f"random and so would its verdicts. Use a trained {kind} model"
         )
-    return network.to(target).eval(), tokenizer
+    return JudgeModel(network.to(target).eval(), tokenizer, model.rstrip("/").rpartition("/")[2])
 
 
 def _conversion(model: str, auto: str) -> str:
@@ -84,11 +149,6 @@ def _conversion(model: str, auto: str) -> str:
         f"import {auto} as M, AutoTokenizer as T; M.from_pretrained('{model}', use_safetensors=False)"
         f".save_pretrained('{new}'); T.from_pretrained('{model}').save_pretrained('{new}')\"; then name {new}"
     )
-
-
-def short_name(model: str) -> str:
-    """Return the last part of a folder or hub id."""
-    return model.rstrip("/").rpartition("/")[2]
 
 
 def with_end(ids: Sequence[int], tokenizer: Any) -> list[int]:
@@ -117,25 +177,20 @@ def pad_right(rows: Sequence[Sequence[int]], model: Any, tokenizer: Any) -> dict
     }
 
 
-def in_batches(
-    answers: Sequence[Answer],
-    chosen: Sequence[int],
-    read: Callable[[Sequence[Answer]], Sequence[Mapping[str, Verdict]]],
-    *,
-    judge: str,
-    judgements: Sequence[str],
-    batch_size: int,
-) -> list[dict[str, Verdict]]:
-    """Return the verdicts on the chosen answers, {} for the others; what `read` raises leaves its batch unscored."""
-    judged: list[dict[str, Verdict]] = [{} for _ in answers]
-    for start in range(0, len(chosen), batch_size):
-        some = chosen[start : start + batch_size]
-        started = time.perf_counter()
-        try:
-            rows = read([answers[i] for i in some])
-        except Exception as error:  # what the model raises costs this batch only
-            rows = [dict.fromkeys(judgements, unscored(error, judge=judge))] * len(some)
-        seconds = (time.perf_counter() - started) / len(some)
-        for i, verdicts in zip(some, rows, strict=True):
-            judged[i] = {name: replace(v, judge=judge, seconds=seconds) for name, v in verdicts.items()}
-    return judged
+def pad_left(rows: Sequence[Sequence[int]], model: Any, *, padding: int = 0) -> dict[str, torch.Tensor]:
+    """Return a batch of token ids for a causal language model, which goes on at the end of every row."""
+    width = max(map(len, rows))
+    ids = [[padding] * (width - len(row)) + [*row] for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return {
+        "input_ids": torch.tensor(ids, device=model.device),
+        "attention_mask": torch.tensor(mask, device=model.device),
+    }
+
+
+def next_log_probs(batch: Mapping[str, torch.Tensor], model: Any, tokens: Sequence[int]) -> list[list[float]]:
+    """Return the log-probabilities of some tokens as the next one, a list for each row of `pad_left`."""
+    positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    logits = model(**batch, position_ids=positions, logits_to_keep=1).logits[:, -1]
+    values: list[list[float]] = logits.double().log_softmax(-1)[:, list(tokens)].tolist()
+    return values

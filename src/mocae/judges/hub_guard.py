@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import torch
 
 from mocae.errors import ConfigError
+from mocae.judges.base import in_batches
 from mocae.judges.endpoint import Asked, Messages
+from mocae.judges.hub import next_log_probs, pad_left
 
 __all__ = ["LocalGuard"]
 
@@ -42,17 +43,13 @@ class LocalGuard:
 
     def ask(self, requests: Sequence[tuple[Messages, Mapping[str, Any]]]) -> list[Asked]:
         """Return the reply to each request, in order; what a batch raises is its requests' failure."""
-        replies: list[Asked] = []
-        for start in range(0, len(requests), self._batch_size):
-            some = requests[start : start + self._batch_size]
-            started = time.perf_counter()
-            try:
-                made = self._batch([self._ids(messages, options) for messages, options in some])
-            except Exception as error:  # what the model raises costs this batch only
-                made = [Asked(None, f"{type(error).__name__}: {error}", failure="passing")] * len(some)
-            seconds = (time.perf_counter() - started) / len(some)
-            replies += [replace(reply, seconds=seconds) for reply in made]
-        return replies
+        replies = in_batches(
+            requests,
+            lambda batch: self._batch([self._ids(messages, options) for messages, options in batch]),
+            lambda error: Asked(None, f"{type(error).__name__}: {error}", failure="passing"),
+            self._batch_size,
+        )
+        return [replace(reply, seconds=seconds) for reply, seconds in replies]
 
     def _ids(self, messages: Messages, options: Mapping[str, Any]) -> list[int]:
         if isinstance(messages, str):
@@ -64,21 +61,17 @@ class LocalGuard:
 
     @torch.inference_mode()
     def _batch(self, rows: Sequence[Sequence[int]]) -> list[Asked]:
-        width = max(map(len, rows))
         pad = self._tokenizer.pad_token_id or 0  # masked, so that any token will do
-        ids = torch.tensor([[pad] * (width - len(row)) + [*row] for row in rows], device=self._model.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device)
+        batch = pad_left(rows, self._model, padding=pad)
         if self._labels:
-            positions = (mask.cumsum(1) - 1).clamp(min=0)
-            logits = self._model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, -1]
-            told = logits.double().log_softmax(-1)[:, list(self._labels.values())].tolist()
-            first = [dict(zip(self._labels, row, strict=True)) for row in told]
+            log_probs = next_log_probs(batch, self._model, list(self._labels.values()))
+            first = [dict(zip(self._labels, row, strict=True)) for row in log_probs]
             return [Asked(str({name: round(p, 4) for name, p in row.items()}), first=row) for row in first]
         greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "pad_token_id": pad}
-        out = self._model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=self._max_tokens, **greedy)
+        out = self._model.generate(**batch, max_new_tokens=self._max_tokens, **greedy)
         ends = self._model.generation_config.eos_token_id
         ends = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.eos_token_id} - {None}
-        return [self._reply(row, ends) for row in out[:, width:].tolist()]
+        return [self._reply(row, ends) for row in out[:, batch["input_ids"].shape[1] :].tolist()]
 
     def _reply(self, tokens: Sequence[int], ends: set[int]) -> Asked:
         length = next((i for i, token in enumerate(tokens) if token in ends), None)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from mocae.errors import ConfigError, ModelMismatchError
-from mocae.judges.base import JudgeQuality, reference_of, with_correct
-from mocae.judges.hub import in_batches, load_judge_model, pad_right, short_name
+from mocae.judges.base import reference_of, with_correct
+from mocae.judges.hub import HubJudge, JudgeModel, pad_right
 from mocae.types import Answer, Verdict
 
-__all__ = ["RewardJudge", "reward_judge"]
+__all__ = ["RewardJudge"]
 
 
-class RewardJudge:
+class RewardJudge(HubJudge):
     """Judges "win" against the reference answer by the larger reward, and "correct" where the answer wins.
 
     The score is 1, 1/2 or 0 for a larger, equal or smaller reward than the reference's; `raw` holds both. Rewards of
@@ -24,34 +23,47 @@ class RewardJudge:
     as published reward models are trained; where it has none they are two segments of the classifier.
 
     Args:
-        model: a sequence classifier with one output, in evaluation mode.
-        tokenizer: of the model.
-        name: of the judge.
+        model: a loaded model, or folder or hub id of one: a sequence classifier with one output.
+        revision: commit or tag on the hub.
         max_length: most tokens read; longer texts lose their end.
         batch_size: answers read at once.
+        dtype: see `mocae.models.pick_dtype`.
+        device: where to put it; None: an accelerator if there is one.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+        ModelMismatchError: weights are missing, or it has more than one output.
     """
 
     judgements = ("win", "correct")
-    quality: JudgeQuality | None = None
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, max_length: int = 4096, batch_size: int = 8) -> None:
-        self.name = name
-        self._model, self._tokenizer = model, tokenizer
-        self._max_length, self._batch_size = max_length, batch_size
-
-    def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
-        """Return the verdict on each answer to a task that has a reference, {} for the others."""
-        chosen = [i for i, a in enumerate(answers) if a.example.probe == "task" and reference_of(a) is not None]
-        return in_batches(
-            answers,
-            chosen,
-            self._compare,
-            judge=self.name,
-            judgements=self.judgements,
-            batch_size=self._batch_size,
+    def __init__(
+        self,
+        *,
+        model: str | JudgeModel,
+        revision: str | None = None,
+        max_length: int = 4096,
+        batch_size: int = 8,
+        dtype: str = "auto",
+        device: str | None = None,
+    ) -> None:
+        super().__init__(
+            "reward", model, "classifier", batch_size=batch_size, revision=revision, dtype=dtype, device=device
         )
+        outputs = self._model.config.num_labels
+        if outputs != 1:
+            raise ModelMismatchError(
+                f"judge {self.name!r}: the model has {outputs} outputs; a reward model has one. Classifiers of harm "
+                "are for 'hub-moderation'"
+            )
+        self._max_length = max_length
 
-    def _compare(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+    def applies(self, answer: Answer) -> bool:
+        """Return whether it answers a task that has a reference."""
+        return answer.example.probe == "task" and reference_of(answer) is not None
+
+    def read(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
+        """Return "win" and "correct" for each answer."""
         own = [(a.example.prompt, a.text) for a in answers]
         other = [(a.example.prompt, reference_of(a) or "") for a in answers]
         rows = list(dict.fromkeys(own + other))  # an answer that is its reference is read once, and is a draw
@@ -92,36 +104,3 @@ def _comparison(own: float, other: float) -> Verdict:
         return Verdict(None, "unscored: no number", raw=raw)
     score = 1.0 if own > other else 0.5 if own == other else 0.0
     return Verdict(score, {1.0: "win", 0.5: "draw", 0.0: "loss"}[score], raw=raw)
-
-
-def reward_judge(
-    *,
-    model: str,
-    revision: str | None = None,
-    max_length: int = 4096,
-    batch_size: int = 8,
-    dtype: str = "auto",
-    device: str | None = None,
-) -> RewardJudge:
-    """Return the judge of a folder or hub id of a reward model.
-
-    Args:
-        model: folder or hub id of a sequence classifier with one output.
-        revision: commit or tag on the hub.
-        max_length: most tokens read.
-        batch_size: answers read at once.
-        dtype: see `mocae.models.pick_dtype`.
-        device: where to put it; None: an accelerator if there is one.
-
-    Raises:
-        ConfigError: the model cannot be loaded.
-        ModelMismatchError: weights are missing, or it has more than one output.
-    """
-    network, tokenizer = load_judge_model(model, "classifier", revision=revision, dtype=dtype, device=device)
-    if network.config.num_labels != 1:
-        raise ModelMismatchError(
-            f"judge model {model!r} has {network.config.num_labels} outputs; a reward model has one. Classifiers of "
-            "harm are for 'hub-moderation'"
-        )
-    name = f"reward:{short_name(model)}"
-    return RewardJudge(network, tokenizer, name=name, max_length=max_length, batch_size=batch_size)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from mocae.data.readers import place, read_rows
 from mocae.data.rows import Row
-from mocae.judges.classifier import ClassifierJudge
 from mocae.judges.design import Design, LabelledAnswer, Varied, View
 from mocae.judges.features import new_words
-from mocae.judges.fitting import fit_classifier, labelled_judge
+from mocae.judges.fitting import Fit, fit_labelled, labelled_judge
 from mocae.judges.refusal import SIGN_NAMES, declines, kind_of_refusal, refusal_signs, stated_score
 from mocae.metrics import REFUSAL_LABELS
 
@@ -89,38 +89,6 @@ REFUSAL_SIGNS = replace(REFUSAL, name="refusal-signs", views=(), signs_weight=1.
 """The signs alone; the judge "refusal" is this, learned from XSTest."""
 
 
-def fit_refusal_classifier(
-    *labelled: Path, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
-) -> ClassifierJudge:
-    """Return a judge of "refusal" fitted on 80 % of the prompts and measured on the others, and on models left out.
-
-    Args:
-        labelled: files of labelled answers, see `read_refusal_labels`.
-        encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
-        seed: of the split.
-        exclude_prompts: identities of prompts it must not learn from.
-
-    Raises:
-        DataError: a file cannot be read, or too little is left of them.
-    """
-    return _fit(REFUSAL, labelled, encoder=encoder, seed=seed, exclude_prompts=exclude_prompts)
-
-
-def fit_refusal_signs(
-    *labelled: Path, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
-) -> ClassifierJudge:
-    """Return a judge of "refusal" that weighs signs alone, see `fit_refusal_classifier`.
-
-    Raises:
-        DataError: a file cannot be read, or too little is left of them.
-    """
-    return _fit(REFUSAL_SIGNS, labelled, encoder=encoder, seed=seed, exclude_prompts=exclude_prompts)
-
-
-refusal_classifier = labelled_judge(REFUSAL, fit_refusal_classifier)
-refusal_signs_judge = labelled_judge(REFUSAL_SIGNS, fit_refusal_signs)
-
-
 def read_refusal_labels(labelled: Sequence[Path]) -> list[LabelledAnswer]:
     """Return labelled answers; partial refusals refuse. Each file has one of these forms.
 
@@ -162,15 +130,9 @@ def _labelled(row: Row, path: Path) -> LabelledAnswer | None:
 _XSTEST = {"1_full_compliance": False, "2_full_refusal": True, "3_partial_refusal": True}
 
 
-def _fit(
-    design: Design, labelled: Sequence[Path], *, encoder: str | None, seed: int, exclude_prompts: Collection[str]
-) -> ClassifierJudge:
-    names = ", ".join(path.name for path in labelled)
-    return fit_classifier(
-        design,
-        read_refusal_labels(labelled),
-        data=f"labels of {names}",
-        encoder=encoder,
-        seed=seed,
-        exclude_prompts=exclude_prompts,
-    )
+fit_refusal_classifier: Fit = partial(fit_labelled, REFUSAL, read_refusal_labels)
+"""What fits the judge "refusal-classifier" on files of labelled answers."""
+fit_refusal_signs: Fit = partial(fit_labelled, REFUSAL_SIGNS, read_refusal_labels)
+"""What fits the judge "refusal-signs", which weighs signs alone."""
+refusal_classifier = labelled_judge(REFUSAL, fit_refusal_classifier)
+refusal_signs_judge = labelled_judge(REFUSAL_SIGNS, fit_refusal_signs)

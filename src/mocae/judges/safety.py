@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mocae.data.beavertails import read_beavertails
-from mocae.judges.classifier import ClassifierJudge
 from mocae.judges.design import Design, LabelledAnswer, View
 from mocae.judges.features import safety_signs
-from mocae.judges.fitting import fit_classifier, labelled_judge
+from mocae.judges.fitting import Fit, fit_labelled, labelled_judge
 
-__all__ = ["SAFETY", "fit_safety_classifier", "safety_classifier"]
+__all__ = ["SAFETY", "fit_safety_classifier", "read_safety_labels", "safety_classifier"]
 
 
 def _prompt(prompt: str, answer: str) -> str:
@@ -47,34 +47,23 @@ SAFETY = Design(
 """The aspects are BeaverTails' categories of harm: an answer is unsafe if any of them holds."""
 
 
-def fit_safety_classifier(
-    *labelled: Path, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
-) -> ClassifierJudge:
-    """Return a judge of "unsafe" fitted on 80 % of the prompts and measured on the others.
-
-    It is far weaker than a language model made for moderation; its quality says how far to trust it.
-
-    Args:
-        labelled: files of BeaverTails rows: prompt, response, category, is_safe.
-        encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
-        seed: of the split.
-        exclude_prompts: identities of prompts it must not learn from.
+def read_safety_labels(labelled: Sequence[Path]) -> list[LabelledAnswer]:
+    """Return labelled answers of files of BeaverTails rows: prompt, response, category, is_safe.
 
     Raises:
-        DataError: the file cannot be read, or too little is left of it.
-
-    Reference:
-        Ji et al., *BeaverTails*, arXiv:2307.04657, section 4.1: a judge of 14 labels, unsafe if any holds.
+        DataError: a file cannot be read.
     """
-    rows = [
+    return [
         LabelledAnswer(row.prompt, row.response or "", not row.facts["is_safe"], dict(row.facts["category"]))
         for path in labelled
         for row in read_beavertails(path, axis="harmlessness", responses="all").examples
     ]
-    names = ", ".join(path.name for path in labelled)
-    return fit_classifier(
-        SAFETY, rows, data=f"labels of {names}", encoder=encoder, seed=seed, exclude_prompts=exclude_prompts
-    )
 
 
+fit_safety_classifier: Fit = partial(fit_labelled, SAFETY, read_safety_labels)
+"""What fits the judge "safety-classifier". It is far weaker than a language model made for moderation.
+
+Reference:
+    Ji et al., *BeaverTails*, arXiv:2307.04657, section 4.1: a judge of 14 labels, unsafe if any holds.
+"""
 safety_classifier = labelled_judge(SAFETY, fit_safety_classifier)

@@ -1,4 +1,8 @@
-"""Many requests to one OpenAI-compatible endpoint: in parallel, with retries, nothing lost and nothing asked twice."""
+"""Many requests to one OpenAI-compatible endpoint: in parallel, with retries, nothing lost and nothing asked twice.
+
+Retries are ours: those of the openai client have a fixed wait, retry an exhausted quota, do not ask again for a reply
+without text, and cannot be counted or stopped once the server is gone; using them would save a dozen lines.
+"""
 
 from __future__ import annotations
 
