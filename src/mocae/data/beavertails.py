@@ -2,96 +2,45 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from mocae.data.rows import OnBadRow, ReadResult, Row, examples_in, needs_path
+from mocae.data.rows import Row, row_source
 from mocae.types import Example
 
 __all__ = ["read_beavertails", "read_beavertails_pairs", "read_beavertails_prompts"]
 
 
-def read_beavertails(
-    path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error", responses: Literal["safe", "all"] = "safe"
-) -> ReadResult:
-    """Return labelled rows as "harmful" prompts; `kind` is the first category that holds, or "safe".
+@row_source("beavertails")
+def read_beavertails(row: Row, *, responses: Literal["safe", "all"] = "safe") -> Example | None:
+    """Return a labelled row as a "harmful" prompt; `kind` is the first category that holds, or "safe".
 
-    `facts` carries the labels: `category` (name to true or false) and `is_safe`.
+    A row has prompt, response, category and is_safe; labels that contradict each other are a bad row. `facts` carries
+    them: `category` (name to true or false) and `is_safe`.
 
     Args:
-        path: rows of prompt, response, category, is_safe.
-        axis: whose rows these are.
-        on_bad_row: whether a bad row stops the reading or is counted and left out.
+        row: of the file.
         responses: "safe" leaves out rows whose response is unsafe, so that nobody is trained on them; "all" keeps
             every row.
-
-    Raises:
-        ConfigError: no path.
-        DataError: see `mocae.data.rows.examples_in`; labels that contradict each other are a bad row.
 
     Reference:
         Ji et al., *BeaverTails*, arXiv:2307.04657, section 3: a row is unsafe if any category holds.
     """
-
-    def convert(row: Row) -> Example | None:
-        category, is_safe = row.labels("category", bool), row.flag("is_safe")
-        kind = next((name for name, holds in category.items() if holds), "safe")
-        if is_safe is not (kind == "safe"):
-            raise row.wrong("is_safe", f"{is_safe} although the first category that holds is {kind!r}", "agreement")
-        example = Example(
-            row.text("prompt"),
-            axis=axis,
-            probe="harmful",
-            response=row.text("response"),
-            kind=kind,
-            facts={"category": category, "is_safe": is_safe},
-            source=row.source,
-        )
-        return example if is_safe or responses == "all" else None
-
-    return examples_in(needs_path("beavertails", path), convert, on_bad_row=on_bad_row)
+    category, is_safe = row.labels("category", bool), row.flag("is_safe")
+    kind = next((name for name, holds in category.items() if holds), "safe")
+    if is_safe is not (kind == "safe"):
+        raise row.wrong("is_safe", f"{is_safe} although the first category that holds is {kind!r}", "agreement")
+    facts = {"category": category, "is_safe": is_safe}
+    example = row.example(row.text("prompt"), "harmful", row.text("response"), kind=kind, facts=facts)
+    return example if is_safe or responses == "all" else None
 
 
-def read_beavertails_pairs(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error") -> ReadResult:
-    """Return pairs as "harmful" prompts: the safe side is the response, the other one `facts["unsafe"]`.
-
-    Args:
-        path: rows of prompt, safe, unsafe.
-        axis: whose rows these are.
-        on_bad_row: whether a bad row stops the reading or is counted and left out.
-
-    Raises:
-        ConfigError: no path.
-        DataError: see `mocae.data.rows.examples_in`.
-    """
-
-    def convert(row: Row) -> Example:
-        return Example(
-            row.text("prompt"),
-            axis=axis,
-            probe="harmful",
-            response=row.text("safe"),
-            facts={"unsafe": row.text("unsafe")},
-            source=row.source,
-        )
-
-    return examples_in(needs_path("beavertails-pairs", path), convert, on_bad_row=on_bad_row)
+@row_source("beavertails-pairs")
+def read_beavertails_pairs(row: Row) -> Example:
+    """Return a pair (prompt, safe, unsafe) as a "harmful" prompt: the unsafe side is `facts["unsafe"]`."""
+    return row.example(row.text("prompt"), "harmful", row.text("safe"), facts={"unsafe": row.text("unsafe")})
 
 
-def read_beavertails_prompts(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error") -> ReadResult:
-    """Return the official evaluation prompts as "harmful" prompts without responses; `kind` is the category.
-
-    Args:
-        path: rows of prompt, category (and category_id, which says the same).
-        axis: whose rows these are.
-        on_bad_row: whether a bad row stops the reading or is counted and left out.
-
-    Raises:
-        ConfigError: no path.
-        DataError: see `mocae.data.rows.examples_in`.
-    """
-
-    def convert(row: Row) -> Example:
-        return Example(row.text("prompt"), axis=axis, probe="harmful", kind=row.text("category"), source=row.source)
-
-    return examples_in(needs_path("beavertails-prompts", path), convert, on_bad_row=on_bad_row)
+@row_source("beavertails-prompts")
+def read_beavertails_prompts(row: Row) -> Example:
+    """Return an official evaluation prompt (prompt, category) as a "harmful" prompt; `kind` is the category."""
+    return row.example(row.text("prompt"), "harmful", kind=row.text("category"))

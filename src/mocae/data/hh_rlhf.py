@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mocae import axes
-from mocae.data.rows import OnBadRow, ReadResult, Row, examples_in, needs_path
+from mocae.data.rows import Row, row_source
 from mocae.types import Example
 
 __all__ = ["read_hh_rlhf"]
@@ -13,47 +11,33 @@ __all__ = ["read_hh_rlhf"]
 _HUMAN, _ASSISTANT = "\n\nHuman: ", "\n\nAssistant: "
 
 
-def read_hh_rlhf(
-    path: Path | None,
-    *,
-    axis: str,
-    on_bad_row: OnBadRow = "error",
-    probe: str = "harmful",
-    single_turn: bool = False,
-) -> ReadResult:
-    """Return the conversations as prompts: the last answer chosen is the response, the other `facts["rejected"]`.
+@row_source("hh-rlhf")
+def read_hh_rlhf(row: Row, *, probe: str = "harmful", single_turn: bool = False) -> Example | None:
+    """Return two conversations as one prompt: the last answer chosen is the response, the other `facts["rejected"]`.
 
+    A row has chosen and rejected, each a whole conversation; two that differ before the last answer are a bad row.
     Earlier turns stay in the prompt as they are written in the data. `group` is the first question, which several rows
     share.
 
     Args:
-        path: rows of chosen and rejected, each a whole conversation.
-        axis: whose rows these are.
-        on_bad_row: whether a bad row stops the reading or is counted and left out.
+        row: of the file.
         probe: what kind of test the prompts are.
         single_turn: leave out conversations of more than one question.
 
     Raises:
-        ConfigError: no path.
         PluginError: no such probe.
-        DataError: see `mocae.data.rows.examples_in`; conversations that differ before the last answer are a bad row.
 
     Reference:
         Bai et al., *Training a Helpful and Harmless Assistant*, arXiv:2204.05862.
     """
-    kind = axes.probe(probe).name
-
-    def convert(row: Row) -> Example | None:
-        prompt, chosen = _cut(row, "chosen")
-        other, rejected = _cut(row, "rejected")
-        if prompt != other:
-            raise row.wrong("rejected", "another conversation", "the conversation of `chosen` up to the last answer")
-        first, *more = prompt.split(_ASSISTANT)
-        if more and single_turn:
-            return None
-        return Example(prompt, axis, kind, chosen, group=first.strip(), facts={"rejected": rejected}, source=row.source)
-
-    return examples_in(needs_path("hh-rlhf", path), convert, on_bad_row=on_bad_row)
+    prompt, chosen = _cut(row, "chosen")
+    other, rejected = _cut(row, "rejected")
+    if prompt != other:
+        raise row.wrong("rejected", "another conversation", "the conversation of `chosen` up to the last answer")
+    first, *more = prompt.split(_ASSISTANT)
+    if more and single_turn:
+        return None
+    return row.example(prompt, axes.probe(probe).name, chosen, group=first.strip(), facts={"rejected": rejected})
 
 
 def _cut(row: Row, name: str) -> tuple[str, str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mocae.data.rows import OnBadRow, ReadResult, Row, examples_from
-from mocae.data.table import Columns
+from mocae.data.table import table_example
 from mocae.errors import ConfigError, DataError
+from mocae.types import Example
 
 __all__ = ["read_hub"]
 
@@ -43,17 +44,20 @@ def read_hub(
     Raises:
         ConfigError: a path, no prompt column, a role that does not exist, or `datasets` is not installed.
         PluginError: no such probe.
-        DataError: the data set or split cannot be loaded; see also `mocae.data.rows.examples_in`.
+        DataError: the data set or split cannot be loaded; see also `mocae.data.rows.examples_from`.
     """
     if path is not None:
         raise ConfigError(f"source 'hub' reads no file, but path is {path}; give options.name and remove `path`")
-    convert = Columns(axis=axis, probe=probe, columns=columns, facts=facts, where="source 'hub'")
     what = f"{name} ({split})"
     loaded = _load(name, split=split, subset=subset, revision=revision)
     rows: Iterator[Row] = (
-        Row(values, f"{what}: row {number}", f"{name}:{split}:row {number}")
+        Row(values, f"{what}: row {number}", f"{name}:{split}:row {number}", axis)
         for number, values in enumerate(loaded, start=1)
     )
+
+    def convert(row: Row) -> Example:
+        return table_example(row, columns=columns, probe=probe, facts=facts, where="source 'hub'")
+
     return examples_from(rows, convert, what=what, on_bad_row=on_bad_row)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mocae import axes
-from mocae.data.rows import OnBadRow, ReadResult, Row, examples_in, needs_path
+from mocae.data.rows import Row, row_source
 from mocae.types import Example
 
 __all__ = ["read_messages"]
@@ -13,41 +11,32 @@ __all__ = ["read_messages"]
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
-def read_messages(
-    path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error", probe: str = "task", single_turn: bool = False
-) -> ReadResult:
-    """Return the first question of each conversation as prompt and its answer as response.
+@row_source("messages")
+def read_messages(row: Row, *, probe: str = "task", single_turn: bool = False) -> Example | None:
+    """Return the first question of a conversation as prompt and its answer as response.
 
     A row has `messages`, a list of {"role", "content"}, or `conversations`, a list of {"from", "value"}. A system
-    message opens the prompt, an empty line behind it. An example is one question, so later turns are not read.
+    message opens the prompt, an empty line behind it. An example is one question, so later turns are not read; turns in
+    another order than system, user, assistant are a bad row.
 
     Args:
-        path: the file.
-        axis: whose rows these are.
-        on_bad_row: whether a bad row stops the reading or is counted and left out.
+        row: of the file.
         probe: what kind of test the prompts are.
         single_turn: leave out conversations of more than one question.
 
     Raises:
-        ConfigError: no path.
         PluginError: no such probe.
-        DataError: see `mocae.data.rows.examples_in`; turns in another order than system, user, assistant are a bad row.
     """
-    kind = axes.probe(probe).name
-
-    def convert(row: Row) -> Example | None:
-        turns = _turns(row)
-        system = turns.pop(0)[1] if turns[0][0] == "system" else ""
-        wanted = ["user", "assistant"] * len(turns)
-        if len(turns) < 2 or any(role != other for (role, _), other in zip(turns, wanted, strict=False)):
-            raise row.wrong("messages", "turns in another order", "system (or none), then user and assistant in turn")
-        if single_turn and len(turns) > 2:
-            return None
-        question = f"{system}\n\n{turns[0][1]}" if system.strip() else turns[0][1]
-        answer = turns[1][1]
-        return Example(question, axis, kind, answer, facts={"reference": answer}, source=row.source)
-
-    return examples_in(needs_path("messages", path), convert, on_bad_row=on_bad_row)
+    turns = _turns(row)
+    system = turns.pop(0)[1] if turns[0][0] == "system" else ""
+    wanted = ["user", "assistant"] * len(turns)
+    if len(turns) < 2 or any(role != other for (role, _), other in zip(turns, wanted, strict=False)):
+        raise row.wrong("messages", "turns in another order", "system (or none), then user and assistant in turn")
+    if single_turn and len(turns) > 2:
+        return None
+    question = f"{system}\n\n{turns[0][1]}" if system.strip() else turns[0][1]
+    answer = turns[1][1]
+    return row.example(question, axes.probe(probe).name, answer, facts={"reference": answer})
 
 
 def _turns(row: Row) -> list[tuple[str, str]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +19,9 @@ __all__ = [
     "ReadResult",
     "Row",
     "examples_from",
-    "examples_in",
     "half_character",
-    "needs_path",
     "rejected_of",
+    "row_source",
 ]
 
 OnBadRow = Literal["error", "skip"]
@@ -50,11 +51,26 @@ class Row:
         values: the fields as read.
         where: file and place, opens every message.
         source: the same, short, for `Example.source`: the last folder, file and line.
+        axis: whose row it is.
     """
 
     values: dict[str, Any]
     where: str
     source: str
+    axis: str = ""
+
+    def example(
+        self,
+        prompt: str,
+        probe: str,
+        response: str | None = None,
+        *,
+        kind: str = "",
+        group: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ) -> Example:
+        """Return the example that this row is, see `mocae.types.Example`."""
+        return Example(prompt, self.axis, probe, response, kind, group, facts or {}, self.source)
 
     def text(self, name: str, *, may_be_empty: bool = False) -> str:
         """Return a field that is text; where it may be empty, null is empty text.
@@ -153,40 +169,54 @@ def half_character(value: Any) -> str | None:
     return None
 
 
-def examples_in(
-    path: Path, convert: Callable[[Row], Example | None], *, on_bad_row: OnBadRow, within: str | None = None
-) -> ReadResult:
-    """Return the examples of a file.
+Convert = Callable[..., Example | Sequence[Example] | None]
+"""A row and options to its example or examples, None where an option leaves the row out; DataError for a bad row."""
+
+
+def row_source(name: str, *, within: str | None = None) -> Callable[[Convert], Callable[..., ReadResult]]:
+    """Return a decorator that makes a source of a function of one row; its keyword arguments are the options.
+
+    The source raises ConfigError without a path, and DataError where a row is bad and `on_bad_row` is "error", or no
+    example is left.
 
     Args:
-        path: what `mocae.data.readers.read_rows` reads.
-        convert: a row to its example, or None where an option leaves the row out; raises DataError for a bad row.
-        on_bad_row: see `OnBadRow`.
+        name: of the source, for messages.
         within: see `mocae.data.readers.read_rows`.
-
-    Raises:
-        DataError: a row is bad and `on_bad_row` is "error", or no example is left.
     """
-    skipped: list[str] = []
-    short = "/".join(path.parts[-2:])
 
-    def rows() -> Iterator[Row]:
-        for number, values in read_rows(path, skipped=skipped if on_bad_row == "skip" else None, within=within):
-            at = place(path, number)
-            yield Row(values, f"{path}: {at}", f"{short}:{at.removeprefix('line ')}")
+    def decorate(convert: Convert) -> Callable[..., ReadResult]:
+        @wraps(convert)
+        def read(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error", **options: Any) -> ReadResult:
+            if path is None:
+                raise ConfigError(f"source {name!r} reads a file, but path is not set; give `path`")
+            skipped: list[str] = []
+            numbered = read_rows(path, skipped=skipped if on_bad_row == "skip" else None, within=within)
+            rows = (_row(path, number, values, axis) for number, values in numbered)
+            return examples_from(
+                rows, lambda row: convert(row, **options), what=str(path), on_bad_row=on_bad_row, skipped=skipped
+            )
 
-    return examples_from(rows(), convert, what=str(path), on_bad_row=on_bad_row, skipped=skipped)
+        described = signature(convert)
+        read.__signature__ = described.replace(parameters=list(described.parameters.values())[1:])  # type: ignore[attr-defined]
+        return read
+
+    return decorate
+
+
+def _row(path: Path, number: int, values: dict[str, Any], axis: str) -> Row:
+    at, short = place(path, number), "/".join(path.parts[-2:])
+    return Row(values, f"{path}: {at}", f"{short}:{at.removeprefix('line ')}", axis)
 
 
 def examples_from(
     rows: Iterator[Row],
-    convert: Callable[[Row], Example | None],
+    convert: Convert,
     *,
     what: str,
     on_bad_row: OnBadRow,
     skipped: list[str] | None = None,
 ) -> ReadResult:
-    """Return the examples of any rows; `what` names their origin in messages, see `examples_in`.
+    """Return the examples of any rows; `what` names their origin in messages, see `row_source`.
 
     Raises:
         DataError: a row is bad and `on_bad_row` is "error", or no example is left.
@@ -195,15 +225,16 @@ def examples_from(
     examples: list[Example] = []
     for row in rows:
         try:
-            example = convert(row)
-            _refuse_equal_pair(row, example)
+            made = convert(row)
+            made = [made] if isinstance(made, Example) else made or []
+            for example in made:
+                _refuse_equal_pair(row, example)
         except DataError as error:
             if on_bad_row == "error":
                 raise BadRowError(str(error)) from error
             messages.append(str(error))
-            continue
-        if example is not None:
-            examples.append(example)
+        else:
+            examples += made
     if not examples:
         first = f"; the first of {len(messages)} bad rows: {messages[0]}" if messages else ""
         raise DataError(f"{what}: no row is left; expected at least one{first}")
@@ -215,21 +246,10 @@ def rejected_of(example: Example) -> Any:
     return next((example.facts[key] for key in ("rejected", "unsafe") if key in example.facts), None)
 
 
-def _refuse_equal_pair(row: Row, example: Example | None) -> None:
-    rejected = None if example is None else rejected_of(example)
-    if example is not None and isinstance(rejected, str) and rejected.strip() == (example.response or "").strip():
+def _refuse_equal_pair(row: Row, example: Example) -> None:
+    rejected = rejected_of(example)
+    if isinstance(rejected, str) and rejected.strip() == (example.response or "").strip():
         raise DataError(f"{row.where}: found the same response chosen and rejected; expected two that differ")
-
-
-def needs_path(source: str, path: Path | None) -> Path:
-    """Return `path`.
-
-    Raises:
-        ConfigError: it is None; `source` names who needs it.
-    """
-    if path is None:
-        raise ConfigError(f"source {source!r} reads a file, but path is not set; give `path`")
-    return path
 
 
 def _typed(value: Any) -> str:

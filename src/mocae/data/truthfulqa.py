@@ -5,85 +5,44 @@ The benchmark asks not to be trained on; whoever trains an axis on it says so an
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
-from mocae.data.rows import OnBadRow, ReadResult, Row, examples_in, needs_path
+from mocae.data.rows import Row, row_source
 from mocae.types import Example
 
 __all__ = ["read_truthfulqa", "read_truthfulqa_mc"]
 
 
-def read_truthfulqa(
-    path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error", answers: Literal["best", "all"] = "best"
-) -> ReadResult:
-    """Return questions as "question" prompts: the best answer is the response, the category the `kind`.
+@row_source("truthfulqa")
+def read_truthfulqa(row: Row, *, answers: Literal["best", "all"] = "best") -> list[Example]:
+    """Return a question as a "question" prompt: the best answer is the response, the category the `kind`.
 
     `facts` carries the lists `correct` and `incorrect`.
 
     Args:
-        path: the published CSV.
-        axis: whose rows these are.
-        on_bad_row: whether a bad row stops the reading or is counted and left out.
+        row: of the published CSV.
         answers: "all" gives one example for every correct answer, for training on few questions.
-
-    Raises:
-        ConfigError: no path.
-        DataError: see `mocae.data.rows.examples_in`.
 
     Reference:
         Lin et al., *TruthfulQA*, arXiv:2109.07958.
     """
-
-    def convert(row: Row) -> Example:
-        return Example(
-            row.text("Question"),
-            axis=axis,
-            probe="question",
-            response=row.text("Best Answer"),
-            kind=row.text("Category"),
-            facts={"correct": _answers(row, "Correct Answers"), "incorrect": _answers(row, "Incorrect Answers")},
-            source=row.source,
-        )
-
-    result = examples_in(needs_path("truthfulqa", path), convert, on_bad_row=on_bad_row)
-    if answers == "best":
-        return result
-    every = [replace(e, response=answer) for e in result.examples for answer in e.facts["correct"]]
-    return replace(result, examples=every)
+    question, best, kind = row.text("Question"), row.text("Best Answer"), row.text("Category")
+    facts = {"correct": _answers(row, "Correct Answers"), "incorrect": _answers(row, "Incorrect Answers")}
+    responses = facts["correct"] if answers == "all" else [best]
+    return [row.example(question, "question", response, kind=kind, facts=facts) for response in responses]
 
 
-def read_truthfulqa_mc(path: Path | None, *, axis: str, on_bad_row: OnBadRow = "error") -> ReadResult:
-    """Return multiple-choice questions: the right choice is the response, the choices are `facts`.
+@row_source("truthfulqa-mc")
+def read_truthfulqa_mc(row: Row) -> Example:
+    """Return a multiple-choice question of the published `mc_task.json`: the right choice is the response.
 
     `facts["mc1"]` and `facts["mc2"]` map every choice to 1 (true) or 0 (false); MC1 has exactly one true choice.
-
-    Args:
-        path: the published `mc_task.json`.
-        axis: whose rows these are.
-        on_bad_row: whether a bad row stops the reading or is counted and left out.
-
-    Raises:
-        ConfigError: no path.
-        DataError: see `mocae.data.rows.examples_in`.
     """
-
-    def convert(row: Row) -> Example:
-        mc1, mc2 = _choices(row, "mc1_targets"), _choices(row, "mc2_targets")
-        right = [choice for choice, label in mc1.items() if label == 1]
-        if len(right) != 1:
-            raise row.wrong("mc1_targets", f"{len(right)} choices labelled 1", "exactly one")
-        return Example(
-            row.text("question"),
-            axis=axis,
-            probe="question",
-            response=right[0],
-            facts={"mc1": mc1, "mc2": mc2},
-            source=row.source,
-        )
-
-    return examples_in(needs_path("truthfulqa-mc", path), convert, on_bad_row=on_bad_row)
+    mc1, mc2 = _choices(row, "mc1_targets"), _choices(row, "mc2_targets")
+    right = [choice for choice, label in mc1.items() if label == 1]
+    if len(right) != 1:
+        raise row.wrong("mc1_targets", f"{len(right)} choices labelled 1", "exactly one")
+    return row.example(row.text("question"), "question", right[0], facts={"mc1": mc1, "mc2": mc2})
 
 
 def _answers(row: Row, name: str) -> list[str]:
