@@ -106,7 +106,8 @@ def test_plan_says_which_shapes_it_does_not_use(command: Command, recipe_file: P
 
 
 REPORT = {
-    "recipe": {"name": "small"},
+    "recipe": {"name": "small", "axes": [{"name": "helpfulness"}, {"name": "harmlessness"}]},
+    "probes": {"helpfulness": ["task"], "harmlessness": ["harmful"]},
     "systems": {
         "base": {"mean_axis_score": {"value": 0.4, "low": 0.35, "high": 0.45, "n": 10}},
         "alignx": {
@@ -158,7 +159,7 @@ def test_run_calls_the_pipeline_and_prints_the_systems(
 def test_the_table_names_the_figures_of_honesty(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("unanswerable_accuracy", "answerable_accuracy", "honesty_rate", "mc1", "mc2")
     figures = {name: {"value": 0.1 * i, "low": None, "high": None, "n": 9} for i, name in enumerate(names, 1)}
-    report = {"recipe": {"name": "honesty"}, "systems": {"m": {"honesty": figures}}}
+    report = {"recipe": {"name": "honesty", "axes": [{"name": "honesty"}]}, "systems": {"m": {"honesty": figures}}}
     print_result(report, Path("report.html"), Console(width=120))
     out = capsys.readouterr().out
     (row,) = (line.split() for line in out.splitlines() if line.split()[:1] == ["m"])

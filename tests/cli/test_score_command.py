@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mocae.metrics import METRICS
+
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -45,3 +47,38 @@ def test_score_names_what_is_wrong(command: Command, annotations: Path) -> None:
     code, _, err = command("score", "rate", str(annotations), "--column", "verdict")
     assert (code, err.startswith("error: --column 'verdict': not of the form NAME=COLUMN")) == (2, True)
     assert command("score", "rate", str(annotations.with_name("none.json")))[0] == 1
+
+
+OWN = """
+from mocae.metrics import Metric
+
+SPREAD = Metric(
+    name="spread", label="spread", text="Largest score minus the smallest.", higher_is_better=False, unit="number",
+    columns=("score", "weight"), compute=lambda scores, weights: max(scores) - min(scores) + 0 * sum(weights),
+)
+"""
+
+
+def test_a_metric_of_an_installed_package_is_listed_and_computed(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    (site / "own-1.0.dist-info").mkdir(parents=True)
+    (site / "own_metric.py").write_text(OWN, encoding="utf-8")
+    (site / "own-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
+    (site / "own-1.0.dist-info" / "entry_points.txt").write_text("[mocae.metrics]\nspread = own_metric:SPREAD\n")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(METRICS, "_loaded", dict(METRICS._loaded))
+    rows = tmp_path / "rows.csv"
+    rows.write_text("points,weight\n0.25,1\n1.5,1\n0.75,2\n,3\n", encoding="utf-8")
+    code, out, _ = command("score", "spread", str(rows), "--column", "score=points")
+    assert (code, [line.split() for line in out.splitlines()]) == (
+        0,
+        [["spread", "1.2500"], ["scored", "3"], ["unscored", "1"]],
+    )
+    assert "spread" in command("ls", "scores")[1]
+    listed = json.loads(command("ls", "metrics", "--json")[1])
+    assert listed["spread"] == "Largest score minus the smallest. (number, lower is better)"
+    rows.write_text("score,weight\n,1\n", encoding="utf-8")
+    code, _, err = command("score", "spread", str(rows))
+    assert (code, "none of 1 rows has all of score, weight" in err) == (1, True)

@@ -321,7 +321,7 @@ def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path: Path) -> None:
     found = compare(str(tmp_path / "strong"), str(tmp_path / "weak"))
     rows = {row.name: row for row in found.rows}
     assert (found.first, found.second, found.n_shared) == ("strong", "weak", N)
-    win = rows["helpfulness, task: win"]
+    win = rows["helpfulness: win rate"]
     assert (win.first, win.second, win.difference.value, win.difference.n) == (1.0, 0.0, 1.0, N)
     assert rows["mean of axes"].difference.value == 1.0
     page = comparison_page(found.as_json())

@@ -123,6 +123,8 @@ def test_every_answer_is_kept(finished: Any) -> None:
     assert Counter(sample.system for sample in samples) == dict.fromkeys(NAMES, 3 * N_TEST)
     weights = {name: [s.answer.weights for s in samples if s.system == name] for name in NAMES}
     assert weights["joint"] == weights["sequential"] == [None] * 27
+    asked = {(s.answer.example.axis, s.answer.example.probe) for s in samples}
+    assert {(axis, name) for axis, names in finished.result.report["probes"].items() for name in names} == asked
     assert weights["base"] == [dict.fromkeys(AXES, 0.0)] * 27
     assert weights["expert:honesty"] == [{"helpfulness": 0.0, "harmlessness": 0.0, "honesty": 1.0}] * 27
     assert weights["less honest"] == [{"helpfulness": 1.0, "harmlessness": 0.0, "honesty": -0.5}] * 27

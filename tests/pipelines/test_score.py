@@ -12,7 +12,7 @@ import torch
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from mocae.errors import ConfigError, DataError, PluginError
-from mocae.pipelines.score import SCORES, score_file
+from mocae.pipelines.score import score_file, scores
 from real_data import real_data
 
 Write = Callable[[Sequence[Mapping[str, Any]]], Path]
@@ -228,4 +228,4 @@ def test_names_filters_and_empty_files_are_checked(write: Write, tmp_path: Path)
 
 
 def test_every_metric_says_what_it_is() -> None:
-    assert all(score.description and score.columns for score in SCORES.values())
+    assert all(score.description and score.columns for score in scores().values())

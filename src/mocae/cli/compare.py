@@ -53,6 +53,7 @@ def _print(found: Comparison) -> None:
     from rich.table import Column, Table
 
     from mocae.cli.fitting import print_fitted
+    from mocae.metrics import ARROWS
 
     right = {"justify": "right"}
     table = Table(
@@ -63,9 +64,9 @@ def _print(found: Comparison) -> None:
         Column("n", **right),  # type: ignore[arg-type]
     )
     for row in found.rows:
-        arrow = {True: " ↑", False: " ↓", None: ""}[row.higher_is_better]
+        name = f"{row.name} {ARROWS[row.higher_is_better]}".rstrip()
         cells = ("-" if v is None else f"{100 * v:.1f}" for v in (row.first, row.second))
-        table.add_row(f"{row.name}{arrow}", *cells, _difference(row.difference), str(row.difference.n))
+        table.add_row(name, *cells, _difference(row.difference), str(row.difference.n))
     out = Console()
     print_fitted(out, table, elsewhere="--json has them")
     out.print(f"{found.n_shared} shared prompts; {found.n_only_first} only in A, {found.n_only_second} only in B")

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     POLICIES = "policies"
     PROBES = "probes"
     RECIPES = "recipes"
+    SCORES = "scores"
     SOURCES = "sources"
     SYSTEMS = "systems"
 
@@ -84,10 +85,10 @@ def _registered(kind: Kind) -> dict[str, str]:
                 for name, text in MERGE_METHODS.describe().items()
             }
         case Kind.METRICS:
-            from mocae.metrics.catalogue import METRICS
+            from mocae.metrics import METRICS
 
-            arrows = {True: "higher is better", False: "lower is better", None: "describes only"}
-            return {m.name: f"{m.description} ({m.unit}, {arrows[m.higher_is_better]})" for m in METRICS.values()}
+            arrows = {"↑": "higher is better", "↓": "lower is better", "": "describes only"}
+            return {name: f"{m.text} ({m.unit}, {arrows[m.arrow]})" for name in METRICS if (m := METRICS.get(name))}
         case Kind.POLICIES:
             from mocae.policies import POLICIES
 
@@ -95,11 +96,15 @@ def _registered(kind: Kind) -> dict[str, str]:
         case Kind.PROBES:
             from mocae.axes import PROBES
 
-            return {p.name: f"wants {_wants(p.wants)}" for p in PROBES.values()}
+            return {p.name: f"wants {_wants(p.wants)}; measures {', '.join(p.metrics)}" for p in PROBES.values()}
         case Kind.RECIPES:
             from mocae.config import shipped_recipes
 
             return {name: _purpose(file) for name, file in shipped_recipes().items()}
+        case Kind.SCORES:
+            from mocae.pipelines.score import scores
+
+            return {name: f"{s.description} (columns {', '.join(s.columns)})" for name, s in scores().items()}
         case Kind.SYSTEMS:
             from mocae.config import TRAINED_SYSTEMS
 

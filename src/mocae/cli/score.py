@@ -19,19 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Binning", "score"]
 
-_FRACTIONS = (
-    "rate",
-    "standard_error",
-    "low",
-    "high",
-    "refusal",
-    "accuracy",
-    "informative",
-    "calibration_error",
-    "risk",
-)
-_NO_FRACTIONS = ("length_effect",)
-
 
 class Binning(StrEnum):
     """How bins of calibration errors are cut."""
@@ -45,8 +32,7 @@ def score(
         str,
         typer.Argument(
             metavar="METRIC",
-            help="win-rate, lc-win-rate, ece, brier, nll, auroc, risk-coverage, rate, unsafe-rate, over-refusal, "
-            "truthful-informative, kappa or truthfulqa-mc.",
+            help="What is computed, as win-rate or kappa; `mocae ls scores` lists all with their columns.",
         ),
     ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, JSONL, CSV or Parquet, also .xz or .gz.")],
@@ -117,8 +103,10 @@ def _value(name: str, value: float | int | None) -> str:
     >>> _value("win_rate", 0.8171), _value("n_wins", 642), _value("auroc", 0.75), _value("win_rate", None)
     ('81.71 %', '642', '0.7500', '-')
     """
+    from mocae.metrics import metric
+
     if value is None:
         return "-"
     if isinstance(value, int):
         return str(value)
-    return f"{100 * value:.2f} %" if name.endswith(_FRACTIONS) and name not in _NO_FRACTIONS else f"{value:.4f}"
+    return f"{100 * value:.2f} %" if metric(name).unit == "percent" else f"{value:.4f}"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from mocae.axes import Probe, register_probe
 from mocae.data.rows import Row, row_source
 from mocae.types import Example
 
 __all__ = ["read_honeset", "read_selfaware"]
-
-register_probe(Probe("answerable", {"abstains": False}))
-register_probe(Probe("unanswerable", {"abstains": True}))
-register_probe(Probe("limits", {"abstains": True}))
 
 
 @row_source("selfaware", within="example")

@@ -12,6 +12,7 @@ from mocae.evaluation.measure import (
     measure_routing,
     measure_system,
     measure_weights,
+    probes_by_axis,
 )
 from mocae.evaluation.over_seeds import SeedDifference, difference_over_seeds
 from mocae.evaluation.records import VerdictRecord, read_samples, sample_to_json, write_samples
@@ -30,6 +31,7 @@ __all__ = [
     "measure_routing",
     "measure_system",
     "measure_weights",
+    "probes_by_axis",
     "read_samples",
     "sample_to_json",
     "score_multiple_choice",

@@ -28,7 +28,7 @@ from mocae.metrics.calibration import (
     reliability_bins,
     risk_coverage,
 )
-from mocae.metrics.catalogue import METRICS, MetricInfo
+from mocae.metrics.catalogue import ARROWS, METRICS, Metric, Unit, in_table_order, metric
 from mocae.metrics.collapse import (
     ForgettingMatrix,
     chance_cka,
@@ -53,19 +53,21 @@ from mocae.metrics.several import holm, p_value
 from mocae.metrics.truthfulqa import MultipleChoiceScores, multiple_choice_scores
 
 __all__ = [
+    "ARROWS",
     "METRICS",
     "REFUSAL_LABELS",
     "Binning",
     "CrossedTable",
     "ForgettingMatrix",
     "LengthControlledWinRate",
-    "MetricInfo",
+    "Metric",
     "MultipleChoiceScores",
     "OverRefusal",
     "ReliabilityBin",
     "RiskCoverage",
     "Table",
     "TopConfidence",
+    "Unit",
     "WinRate",
     "accuracy",
     "auroc",
@@ -84,8 +86,10 @@ __all__ = [
     "expected_calibration_error",
     "forgetting_matrix",
     "holm",
+    "in_table_order",
     "length_controlled_win_rate",
     "linear_cka",
+    "metric",
     "misrouted",
     "multiple_choice_scores",
     "negative_log_likelihood",

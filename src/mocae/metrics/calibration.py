@@ -3,6 +3,9 @@
 Bins are closed on the right, (low, high], and the first holds its lower edge as well, so every confidence in [0, 1]
 is in one bin: 0.2 of five bins is in (0, 0.2]. Edges are the exact quotients i / n_bins. A confidence kept in
 float32 may lie just above its edge.
+
+Kept here, although libraries have parts of it: scikit-learn has no calibration error, and its `log_loss` clips what was
+said to be impossible; torchmetrics puts an edge in the bin above and needs torch. The Brier score is one line of numpy.
 """
 
 from __future__ import annotations

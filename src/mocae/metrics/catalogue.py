@@ -1,70 +1,116 @@
-"""What each metric is called, means, and which way is better: the list behind `mocae ls metrics`."""
+"""The one table of metrics: what each number is called, says and is printed in, and which way is better."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
 
-__all__ = ["METRICS", "MetricInfo"]
+import yaml
+
+from mocae.errors import PluginError
+from mocae.registry import Registry
+from mocae.types import Sample
+
+__all__ = ["ARROWS", "METRICS", "Metric", "Unit", "in_table_order", "metric"]
+
+Unit = Literal["percent", "points", "difference", "number", "nats", "radians"]
+
+ARROWS = {True: "↑", False: "↓", None: ""}
+"""Which way is better, as it is printed."""
 
 
-@dataclass(frozen=True, slots=True)
-class MetricInfo:
-    """One line about one metric.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One number: how it is read and printed, and what it is computed of.
 
     Attributes:
-        name: of the function that computes it, or of the field of that function's result.
-        description: one line.
-        higher_is_better: True, False, or None for a number that only describes.
-        unit: "fraction", "nats", "radians" or "score".
+        name: in `report.json` and in the results of `mocae score`.
+        label: heading of a column.
+        text: one plain sentence.
+        higher_is_better: None where neither direction is better.
+        unit: "percent" (a fraction), "points" (a distance of fractions, without sign), "difference" (points with their
+            sign), "number", "nats" or "radians".
         reference: the paper or benchmark it comes from.
+        short: heading in a terminal, lines apart; "" breaks the label between words.
+        judgement: the judgement whose mean over prompts it is, "acceptable" for the rule of the probe; "" for none.
+        graded: whether the score of that judgement counts as it is, else as 1 from one half on and as 0 below.
+        part_of: the metric this one is a factor of; a terminal shows that one alone.
+        function: name of the function in `mocae.metrics` that computes it, where it is another one.
+        columns: numbers in a row of a file that `compute` needs, so that `mocae score` can compute it.
+        compute: takes one list a column, returns the number.
     """
 
     name: str
-    description: str
-    higher_is_better: bool | None
-    unit: str
-    reference: str
+    label: str
+    text: str
+    higher_is_better: bool | None = None
+    unit: Unit = "percent"
+    reference: str = "mocae"
+    short: str = ""
+    judgement: str = ""
+    graded: bool = False
+    part_of: str = ""
+    function: str = ""
+    columns: tuple[str, ...] = ()
+    compute: Callable[..., float] | None = None
+
+    @property
+    def arrow(self) -> str:
+        """Return "↑" where higher is better, "↓" where lower is, else ""."""
+        return ARROWS[self.higher_is_better]
+
+    @property
+    def heading(self) -> str:
+        """Return the heading of a narrow column, its lines apart."""
+        return self.short or self.label.replace(" ", "\n")
+
+    def value(self, sample: Sample) -> float | None:
+        """Return what the metric is the mean of for one judged answer, None where that is unscored."""
+        if self.judgement == "acceptable":
+            return None if sample.acceptable is None else float(sample.acceptable)
+        verdict = sample.verdicts.get(self.judgement)
+        if verdict is None or verdict.score is None:
+            return None
+        return verdict.score if self.graded else float(verdict.score >= 0.5)
 
 
-_PAPERS = "arXiv:2602.07381, arXiv:2509.08486"
+METRICS: Registry[Metric] = Registry("metric", entry_point_group="mocae.metrics")
+"""Every metric by name, ours first; a package adds its own through the entry point group `mocae.metrics`."""
 
-METRICS: dict[str, MetricInfo] = {
-    info.name: info
-    for info in (
-        MetricInfo("win_rate", "prompts on which the system beats its reference (WR)", True, "fraction", "AlpacaEval"),
-        MetricInfo(
-            "length_controlled_win_rate", "win rate predicted at equal length", True, "fraction", "arXiv:2404.04475"
-        ),
-        MetricInfo("unsafe_rate", "answers judged unsafe (the papers' SS)", False, "fraction", "arXiv:2307.04657"),
-        MetricInfo("truthful_informative", "truthful share x informative share (TI)", True, "fraction", _PAPERS),
-        MetricInfo(
-            "truthful_and_informative", "answers both truthful and informative", True, "fraction", "arXiv:2109.07958"
-        ),
-        MetricInfo("average_alignment_score", "(WR + TI - SS) / 3, at most 2/3 (Avg)", True, "score", _PAPERS),
-        MetricInfo("over_refusal", "safe prompts refused, wholly or in part", False, "fraction", "arXiv:2308.01263"),
-        MetricInfo("mc0", "best true answer above the best false one", True, "fraction", "TruthfulQA, 2025 release"),
-        MetricInfo("mc1", "best true answer above every false one", True, "fraction", "arXiv:2109.07958"),
-        MetricInfo("mc2", "normalised probability of the true answers", True, "fraction", "arXiv:2109.07958"),
-        MetricInfo(
-            "expected_calibration_error", "gap between confidence and accuracy", False, "fraction", "arXiv:1706.04599"
-        ),
-        MetricInfo(
-            "classwise_calibration_error", "that gap, averaged over classes", False, "fraction", "arXiv:1910.12656"
-        ),
-        MetricInfo(
-            "brier_score", "squared error of probabilities; summed over classes: [0, 2]", False, "score", "Brier 1950"
-        ),
-        MetricInfo("negative_log_likelihood", "-log probability of what happened", False, "nats", "Good 1952"),
-        MetricInfo("aurc", "area under the risk-coverage curve", False, "score", "arXiv:1805.08206"),
-        MetricInfo("accuracy", "rows on which judge and label agree", True, "fraction", "none"),
-        MetricInfo("balanced_accuracy", "mean over labels of the share found", True, "fraction", "Brodersen 2010"),
-        MetricInfo("cohens_kappa", "agreement beyond chance, at most 1", True, "score", "Cohen 1960"),
-        MetricInfo("auroc", "positive rows score above negative ones", True, "fraction", "Hanley and McNeil 1982"),
-        MetricInfo("misrouted", "top expert failed where another succeeded", False, "fraction", "mocae"),
-        MetricInfo("regret", "best single expert's outcome minus the system's", False, "fraction", "mocae"),
-        MetricInfo("routing_entropy", "spread of the routing weights, 0 to log K", None, "nats", "Shannon 1948"),
-        MetricInfo("forgetting", "best earlier rate minus the final rate", False, "fraction", "arXiv:1801.10112"),
-        MetricInfo("linear_cka", "similarity of two feature matrices", None, "score", "arXiv:1905.00414"),
-        MetricInfo("principal_angles", "angles between two feature subspaces", None, "radians", "Björck, Golub 1973"),
-    )
-}
+
+def _read_table() -> dict[str, Metric]:
+    text = (resources.files("mocae.metrics") / "catalogue.yaml").read_text(encoding="utf-8")
+    directions = {"up": True, "down": False, "none": None}
+    rows: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return {
+        name: Metric(name=name, higher_is_better=directions[row.pop("better", "none")], **row)
+        for name, row in rows.items()
+    }
+
+
+_OURS = _read_table()
+_BY_FUNCTION = {m.function: m for m in _OURS.values() if m.function}
+for _name, _metric in _OURS.items():
+    METRICS.register(_name)(_metric)
+
+
+def metric(name: str) -> Metric:
+    """Return the metric, by its own name or its function's; an unknown one claims no direction and is a fraction."""
+    if name in _BY_FUNCTION:
+        return _BY_FUNCTION[name]
+    try:
+        return METRICS.get(name)
+    except PluginError:
+        return Metric(name=name, label=name.replace("_", " "), text="")
+
+
+def in_table_order(names: Iterable[str]) -> list[str]:
+    """Return each name once, in the order of the table; those of plug-ins come last.
+
+    >>> in_table_order(["pass_rate", "own_rate", "unsafe_rate", "pass_rate"])
+    ['unsafe_rate', 'pass_rate', 'own_rate']
+    """
+    order = {name: place for place, name in enumerate(_OURS)}
+    return sorted(dict.fromkeys(names), key=lambda name: order.get(name, len(order)))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mocae.axes import Probe, stored_probe
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import Bootstrap, difference, read_samples
 from mocae.files import read_json
-from mocae.metrics import paired_bootstrap_difference
+from mocae.metrics import Metric, in_table_order, metric, paired_bootstrap_difference
 from mocae.report import check_report
 from mocae.types import Estimate, Sample
 
 __all__ = ["Comparison", "compare"]
-
-_BETTER_DOWN = {"unsafe", "refusal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def compare(first: str, second: str, *, seed: int = 0) -> Comparison:
     rows = [_mean("mean of axes", mine, theirs, axes, boot)]
     rows += [_mean(f"{axis} score", mine, theirs, [axis], boot) for axis in axes if len(axes) > 1]
     for axis in axes:
-        rows += _judgements(axis, [(x, y) for x, y in pairs if x.answer.example.axis == axis], seed)
+        rows += _numbers(axis, [(x, y) for x, y in pairs if x.answer.example.axis == axis], seed)
     return Comparison(
         name_a,
         name_b,
@@ -118,25 +117,43 @@ def _axis_mean(samples: Sequence[Sample], axes: Sequence[str]) -> float | None:
     return sum(means) / len(means) if means else None
 
 
-def _judgements(axis: str, pairs: Sequence[tuple[Sample, Sample]], seed: int) -> list[Difference]:
-    """Return one row a probe and judgement, over pairs both of which are scored."""
-    values: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
+def _numbers(axis: str, pairs: Sequence[tuple[Sample, Sample]], seed: int) -> list[Difference]:
+    """Return one row a metric of the axis, then one a judgement that no metric is about, over pairs both scored."""
+    readings: dict[str, Metric] = {}
+    values: dict[str, list[tuple[float, float, str]]] = {}
     for x, y in pairs:
-        for name in x.verdicts.keys() & y.verdicts.keys():
-            one, other = x.verdicts[name].score, y.verdicts[name].score
+        for title, read in _readings(stored_probe(x.answer.example.probe), x.verdicts.keys() & y.verdicts.keys()):
+            one, other = read.value(x), read.value(y)
             if one is not None and other is not None:
-                flags = (float(one >= 0.5), float(other >= 0.5)) if name != "win" else (one, other)
-                key = (x.answer.example.probe, name)
-                values.setdefault(key, []).append((*flags, x.answer.example.group))
+                readings[title] = read
+                values.setdefault(title, []).append((one, other, x.answer.example.group))
+    order = in_table_order(read.name for read in readings.values())
     rows = []
-    for (kind, name), scored in sorted(values.items()):
-        first, second = [row[0] for row in scored], [row[1] for row in scored]
-        whole = [row[2] or f"row {i}" for i, row in enumerate(scored)]
+    for title in sorted(readings, key=lambda title: (order.index(readings[title].name), title)):
+        first, second, groups = zip(*values[title], strict=True)
+        whole = [group or f"row {i}" for i, group in enumerate(groups)]
         estimate = paired_bootstrap_difference(first, second, groups=whole, seed=seed)
-        n = len(scored)
-        up = None if kind == "harmful" and name == "refusal" else name not in _BETTER_DOWN
-        rows.append(Difference(f"{axis}, {kind}: {name}", sum(first) / n, sum(second) / n, estimate, up))
+        means = (sum(side) / len(side) for side in (first, second))
+        rows.append(Difference(f"{axis}{title}", *means, estimate, readings[title].higher_is_better))
     return rows
+
+
+def _readings(probe: Probe, judgements: Collection[str]) -> list[tuple[str, Metric]]:
+    """Return what can be read off one answer: the probe's metrics, then the judgements that none of them is about."""
+    metrics = [m for name in probe.metrics if (m := metric(name)).judgement]
+    covered = {m.judgement for m in metrics}
+    covered |= set(probe.wants) if "acceptable" in covered else set()
+    rest = sorted(set(judgements) - covered)
+    return [
+        *((f": {m.label}", m) for m in metrics),
+        *(
+            (
+                f", {probe.name}: {name}",
+                Metric(name=name, label=name, text="", judgement=name, higher_is_better=probe.wants.get(name)),
+            )
+            for name in rest
+        ),
+    ]
 
 
 def _notes(one: _Side, other: _Side) -> list[str]:

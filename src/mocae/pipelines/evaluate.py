@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from mocae.errors import ArtifactError, JudgeError
-from mocae.evaluation import Bootstrap, judge_answers, measure_system, write_samples
+from mocae.evaluation import Bootstrap, judge_answers, measure_system, probes_by_axis, write_samples
 from mocae.files import Record, read_record, write_whole
 from mocae.judges import Judge, build_judge
 from mocae.judges.endpoint import EndpointJudge, Usage
@@ -236,6 +236,7 @@ def _report(
         "schema": SCHEMA,
         "recipe": described,
         "systems": {target.label: entry},
+        "probes": probes_by_axis(samples, axes),
         "judges": [
             _judge(judge, samples) | {"audit": audit} for judge, audit in zip(judges, audited.audits, strict=True)
         ],

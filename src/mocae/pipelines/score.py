@@ -14,7 +14,9 @@ import numpy as np
 
 from mocae.errors import ConfigError, DataError, PluginError, unknown_name
 from mocae.metrics import (
+    METRICS,
     Binning,
+    Metric,
     accuracy,
     auroc,
     balanced_accuracy,
@@ -46,7 +48,7 @@ from mocae.pipelines.score_values import (
     text_length,
 )
 
-__all__ = ["SCORES", "FileScore", "Scored", "score_file"]
+__all__ = ["FileScore", "Scored", "score_file", "scores"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def score_file(
     """Return a metric of a file.
 
     Args:
-        metric: a name in `SCORES`.
+        metric: a name in `scores()`.
         path: JSON, JSONL, CSV or Parquet, also compressed.
         columns: name the metric uses -> column of the file.
         where: filters, see `mocae.pipelines.score_table.read_table`.
@@ -109,16 +111,16 @@ def score_file(
         ConfigError: a column name the metric does not use, or a filter that is none.
         DataError: the file or a value in it is wrong.
     """
-    if metric not in SCORES:
-        raise PluginError(unknown_name("metric", metric, SCORES))
+    known = scores()
+    if metric not in known:
+        raise PluginError(unknown_name("metric", metric, known))
+    score = known[metric]
     for name in columns or {}:
-        if name not in SCORES[metric].columns:
-            raise ConfigError(
-                f"--column {name}=...: {unknown_name(f'column of {metric}', name, SCORES[metric].columns)}"
-            )
+        if name not in score.columns:
+            raise ConfigError(f"--column {name}=...: {unknown_name(f'column of {metric}', name, score.columns)}")
     table = read_table(path, columns=columns or {}, where=where)
     try:
-        return SCORES[metric].compute(table, Settings(n_bins, binning))
+        return score.compute(table, Settings(n_bins, binning))
     except DataError as error:
         if str(error).startswith(str(path)):
             raise
@@ -375,4 +377,22 @@ SCORES: dict[str, FileScore] = {
         "MC0, MC1 and MC2 from log-probabilities", ("true_log_probs", "false_log_probs", "best_false"), _multiple_choice
     ),
 }
-"""Metrics `mocae score` knows."""
+"""Metrics of ours that a file gives."""
+
+
+def scores() -> dict[str, FileScore]:
+    """Return every metric that a file gives: ours, and those of plug-ins that say how they are computed."""
+    added = [METRICS.get(name) for name in METRICS]
+    return SCORES | {m.name: FileScore(m.text, m.columns, _computed(m)) for m in added if m.compute is not None}
+
+
+def _computed(metric: Metric) -> Callable[[ScoreTable, Settings], Scored]:
+    def compute(table: ScoreTable, _: Settings) -> Scored:
+        columns = [table.column(name, number) for name in metric.columns]
+        rows = [row for row in zip(*columns, strict=True) if None not in row]
+        if not rows or metric.compute is None:
+            raise DataError(f"{table.path}: none of {len(table.rows)} rows has all of {', '.join(metric.columns)}")
+        value = float(metric.compute(*(list(column) for column in zip(*rows, strict=True))))
+        return Scored({metric.name: value}, len(rows), len(table.rows) - len(rows))
+
+    return compute

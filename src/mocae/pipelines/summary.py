@@ -12,7 +12,7 @@ import torch
 import mocae
 from mocae.config import Recipe
 from mocae.distributed import size
-from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system, measure_weights
+from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system, measure_weights, probes_by_axis
 from mocae.judges import Judge
 from mocae.pipelines.collapse import forgetting
 from mocae.pipelines.contestants import Contestant
@@ -85,6 +85,7 @@ def summarise(
         "schema": SCHEMA,
         "recipe": recipe.model_dump(mode="json"),
         "systems": systems,
+        "probes": probes_by_axis(base, axes),
         "routing": routing,
         "forgetting": next(iter(orders.values()), {}),
         "collapse": {"orders": orders, "overlap": overlap},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from mocae.errors import ConfigError
+from mocae.metrics import ARROWS
 from mocae.report.colours import css_colours
 from mocae.report.judges import judge_rows
 from mocae.report.schema import read_estimate
@@ -75,7 +76,7 @@ def _row(row: Mapping[str, Any]) -> _Row:
     tone, reading = _reading(difference, up)
     return _Row(
         name=str(row["name"]),
-        arrow={True: "↑", False: "↓", None: ""}[up],
+        arrow=ARROWS[up],
         first=format_estimate(Estimate(row["first"])),
         second=format_estimate(Estimate(row["second"])),
         difference=format_estimate(difference, "difference"),

@@ -34,7 +34,7 @@ from mocae.report.tables import (
     updates_table,
 )
 from mocae.report.templating import templates
-from mocae.report.vocabulary import METRICS, describe_system
+from mocae.report.vocabulary import describe_system
 
 __all__ = ["html_page"]
 
@@ -61,6 +61,7 @@ def html_page(report: Mapping[str, Any]) -> str:
     """
     check_report(report)
     axes = axis_names(report)
+    table, routing = systems_table(report), routing_table(report)
     return (
         templates()
         .get_template("report.html.j2")
@@ -74,14 +75,14 @@ def html_page(report: Mapping[str, Any]) -> str:
             notes=[str(note) for note in report.get("notes") or ()],
             unseen=bool(report.get("unseen", True)),
             findings=find(report),
-            table=systems_table(report),
+            table=table,
             glossary=[(s, describe_system(s)) for s in sorted_systems(report)],
-            metrics=METRICS,
+            metrics={c.label: c for c in (*table.columns, *(routing.columns if routing else ()))},
             plates=_plates(report),
             forgetting=forgetting_table(report),
             overlap=lookup(report, "collapse", "overlap") or {},
             updates=updates_table(report),
-            routing=routing_table(report),
+            routing=routing,
             kinds=kinds_table(report),
             costs=_costs(report),
             judges=judge_rows(report),

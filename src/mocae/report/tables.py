@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mocae.metrics import Unit, in_table_order, metric
 from mocae.report.schema import (
     axis_names,
     forgetting_tables,
@@ -14,7 +15,6 @@ from mocae.report.schema import (
     read_estimate,
     sorted_systems,
 )
-from mocae.report.vocabulary import Unit, metric
 from mocae.types import Estimate
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "format_estimate",
     "format_seconds",
     "kinds_table",
+    "metric_paths",
     "routing_table",
     "systems_table",
     "updates_table",
@@ -101,7 +102,7 @@ def format_estimate(estimate: Estimate, unit: Unit = "percent") -> str:
 def _value(estimate: Estimate, unit: Unit) -> str:
     if estimate.value is None:
         return DASH
-    suffix = {"percent": " %", "points": " points", "difference": " points", "number": ""}[unit]
+    suffix = {"percent": " %", "points": " points", "difference": " points"}.get(unit, "")
     return _digits(estimate.value, unit) + suffix
 
 
@@ -112,7 +113,7 @@ def _interval(estimate: Estimate, unit: Unit) -> str:
 
 
 def _digits(value: float, unit: Unit) -> str:
-    text = f"{value:.3f}" if unit == "number" else f"{100 * value:.1f}"
+    text = f"{100 * value:.1f}" if unit in ("percent", "points", "difference") else f"{value:.3f}"
     if not text.strip("-0."):  # -0.0 and 0.0 are the same thing on paper
         return text.removeprefix("-")
     sign = "+" if unit == "difference" and value > 0 else ""
@@ -159,36 +160,51 @@ def systems_table(report: Mapping[str, Any]) -> Table:
     A column stands only where at least one system has a value. The best value of a column is marked; upper bounds
     take no part in that.
     """
-    paths = _metric_paths(report)
     systems = sorted_systems(report)
     columns = []
-    cells: list[list[Cell]] = [[] for _ in systems]
-    for group, name, path in paths:
-        found = metric(name)
-        estimates = [read_estimate(lookup(report["systems"][system], *path)) for system in systems]
-        if all(e.value is None for e in estimates):
+    for group, name, path in metric_paths(report):
+        if _repeats_score(report, group, name):
             continue
-        label = found.label
+        label = metric(name).label
         if name == "win_rate":
             known = {lookup(report["systems"][system], "win_rate_against") for system in systems} - {None}
             label += "".join(f" against {whom}" for whom in sorted(known))
-        columns.append(Column(group, label, found.meaning, _arrow(found.higher_is_better)))
-        rivals = [not is_upper_bound(system) for system in systems]
+        columns.append((group, label, name, path))
+    return _table(report["systems"], systems, columns)
+
+
+def _table(
+    entries: Mapping[str, Any],
+    systems: Sequence[str],
+    columns: Sequence[tuple[str, str, str, tuple[str, ...]]],
+    *,
+    keep_empty: bool = False,
+) -> Table:
+    """Return a row a system and a column for each (group, label, metric, path in the entry) that any system has."""
+    shown: list[Column] = []
+    cells: list[list[Cell]] = [[] for _ in systems]
+    rivals = [not is_upper_bound(system) for system in systems]
+    for group, label, name, path in columns:
+        estimates = [read_estimate(lookup(entries[system], *path)) for system in systems]
+        if not keep_empty and all(e.value is None for e in estimates):
+            continue
+        shown.append(Column(group, label, metric(name).text, metric(name).arrow))
         for row, cell in zip(cells, _column(estimates, name, rivals), strict=True):
             row.append(cell)
-    rows = tuple(Row(s, tuple(row), is_upper_bound(s)) for s, row in zip(systems, cells, strict=True))
-    return Table(tuple(columns), rows)
+    rows = zip(systems, cells, strict=True)
+    return Table(tuple(shown), tuple(Row(name, tuple(row), is_upper_bound(name)) for name, row in rows))
 
 
-def _metric_paths(report: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Return (group, metric, path) for every number a system may have; the order of first appearance is kept."""
+def metric_paths(report: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return (group, metric, path) of every number a system may have: axes as in the recipe, metrics as in the table.
+
+    The group is the axis, "all axes" for the mean and "papers" for their average.
+    """
     paths: list[tuple[str, str, tuple[str, ...]]] = [("all axes", "mean_axis_score", ("mean_axis_score",))]
     for axis in axis_names(report):
         paths.append((axis, "axis_score", ("axis_scores", axis)))
-        names: dict[str, None] = {}
-        for system in report["systems"].values():
-            names |= dict.fromkeys(lookup(system, axis) or ())
-        paths += [(axis, name, (axis, name)) for name in names if not _repeats_score(report, axis, name)]
+        names = [name for system in report["systems"].values() for name in lookup(system, axis) or ()]
+        paths += [(axis, name, (axis, name)) for name in in_table_order(names)]
     return [*paths, ("papers", "average_alignment_score", ("average_alignment_score",))]
 
 
@@ -201,10 +217,6 @@ def _repeats_score(report: Mapping[str, Any], axis: str, name: str) -> bool:
         read_estimate(lookup(system, axis, name)).value == read_estimate(lookup(system, "axis_scores", axis)).value
         for system in report["systems"].values()
     )
-
-
-def _arrow(higher_is_better: bool | None) -> str:
-    return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
 
 
 def _column(estimates: Sequence[Estimate], name: str, rivals: Sequence[bool]) -> list[Cell]:
@@ -230,22 +242,9 @@ def routing_table(report: Mapping[str, Any]) -> Table | None:
     routing = report.get("routing") or {}
     systems = [name for name in sorted_systems(report) if name in routing]
     systems += [name for name in routing if name not in systems]
-    columns: list[Column] = []
-    cells: list[list[Cell]] = [[] for _ in systems]
-    for name in ("ece", "brier", "confidence", "novel_rate", "misrouted_rate", "regret", "entropy", "largest_share"):
-        estimates = [read_estimate(lookup(routing[system], name)) for system in systems]
-        if all(e.value is None for e in estimates):
-            continue
-        found = metric(name)
-        columns.append(Column("", found.label, found.meaning, _arrow(found.higher_is_better)))
-        rivals = [not is_upper_bound(system) for system in systems]
-        for row, cell in zip(cells, _column(estimates, name, rivals), strict=True):
-            row.append(cell)
-    if not columns:
-        return None
-    return Table(
-        tuple(columns), tuple(Row(s, tuple(c), is_upper_bound(s)) for s, c in zip(systems, cells, strict=True))
-    )
+    names = ("ece", "brier", "confidence", "novel_rate", "misrouted_rate", "regret", "entropy", "largest_share")
+    table = _table(routing, systems, [("", metric(name).label, name, (name,)) for name in names])
+    return table if table.columns else None
 
 
 def kinds_table(report: Mapping[str, Any]) -> Table | None:
@@ -254,17 +253,8 @@ def kinds_table(report: Mapping[str, Any]) -> Table | None:
     kinds: dict[str, None] = {}
     for system in systems:
         kinds |= dict.fromkeys(lookup(report["systems"][system], "kinds") or ())
-    if not kinds:
-        return None
-    found = metric("pass_rate")
-    rivals = [not is_upper_bound(system) for system in systems]
-    cells: list[list[Cell]] = [[] for _ in systems]
-    for kind in kinds:
-        estimates = [read_estimate(lookup(report["systems"][s], "kinds", kind, "pass_rate")) for s in systems]
-        for row, cell in zip(cells, _column(estimates, "pass_rate", rivals), strict=True):
-            row.append(cell)
-    columns = tuple(Column("", kind.replace("_", " "), found.meaning, "↑") for kind in kinds)
-    return Table(columns, tuple(Row(s, tuple(c), is_upper_bound(s)) for s, c in zip(systems, cells, strict=True)))
+    columns = [("", kind.replace("_", " "), "pass_rate", ("kinds", kind, "pass_rate")) for kind in kinds]
+    return _table(report["systems"], systems, columns, keep_empty=True) if kinds else None
 
 
 def forgetting_table(report: Mapping[str, Any]) -> Table | None:

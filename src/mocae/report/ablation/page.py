@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mocae.errors import ConfigError
+from mocae.metrics import metric
 from mocae.report.ablation.reading import (
     PartReading,
     check_ablation,
@@ -21,7 +22,6 @@ from mocae.report.colours import css_colours
 from mocae.report.schema import axis_names, is_upper_bound, lookup, read_estimate
 from mocae.report.tables import Cell, Column, Row, Table, format_estimate, format_seconds
 from mocae.report.templating import templates
-from mocae.report.vocabulary import metric
 from mocae.types import Estimate
 
 __all__ = ["ablation_page"]
@@ -98,12 +98,8 @@ def _table(setting: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
         Column("score in %", "mean of the axes", "Mean over the axes, \u00b1 standard deviation over seeds.", "\u2191")
     ]
     columns += [Column("score in %", axis, f"Share of acceptable answers on {axis}.", "\u2191") for axis in axes]
-    columns.append(Column("routing", "ECE", "Expected calibration error of the routing weights.", "\u2193"))
-    columns.append(
-        Column("routing", "misrouted", "Share of prompts where the favourite fails and another passes.", "\u2193")
-    )
-    columns.append(Column("routing", "entropy", metric("entropy").meaning, ""))
-    columns.append(Column("routing", "most used expert", metric("largest_share").meaning, ""))
+    routing = [metric(name) for name in ("ece", "misrouted_rate", "entropy", "largest_share")]
+    columns += [Column("routing", m.label, m.text, m.arrow) for m in routing]
     for rival in setting["differences"]:
         columns.append(
             Column("difference in points", f"minus {rival}", f"Paired difference against {rival}.", "\u2191")
@@ -112,9 +108,7 @@ def _table(setting: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
     for name in sorted_names(setting):
         entry = setting["systems"][name]
         cells = [_spread(entry["mean_axis_score"]), *(_spread(entry["axis_scores"][axis]) for axis in axes)]
-        cells += [_spread(lookup(entry, "routing", key)) for key in ("ece", "misrouted_rate")]
-        cells.append(_spread(lookup(entry, "routing", "entropy"), "number"))
-        cells.append(_spread(lookup(entry, "routing", "largest_share")))
+        cells += [_spread(lookup(entry, "routing", m.name), m.unit) for m in routing]
         for found in setting["differences"].values():
             e = read_estimate(found.get(name))
             text = format_estimate(Estimate(e.value), "difference").removesuffix(" points")

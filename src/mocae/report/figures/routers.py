@@ -7,11 +7,11 @@ from typing import Any
 
 from matplotlib.ticker import PercentFormatter
 
+from mocae.metrics import Unit, metric
 from mocae.report.colours import ACCENT, GRID, INK, MUTED
 from mocae.report.figures.canvas import Panel, Plate, canvas, shorten, to_panel
 from mocae.report.schema import is_upper_bound, lookup, read_estimate, sorted_systems
 from mocae.report.tables import DASH, format_estimate
-from mocae.report.vocabulary import Unit, metric
 from mocae.types import Estimate
 
 __all__ = ["draw_routers"]
