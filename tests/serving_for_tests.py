@@ -83,9 +83,9 @@ def served(artifact: TinyArtifact) -> Served:
 def generated(artifact: TinyArtifact, request: Request, **how: Any) -> list[int]:
     """Return the tokens Hugging Face's `generate` answers one request with, alone, without the end-of-text token."""
     ids = torch.tensor([list(request.tokens)])
-    out = artifact.mixture.generate(
-        ids, policy=request.policy, max_new_tokens=request.max_tokens, do_sample=False, **how
-    )[0, ids.shape[1] :].tolist()
+    mixture = artifact.mixture.using(request.policy)
+    made = mixture.generate(ids, max_new_tokens=request.max_tokens, do_sample=False, **how)
+    out: list[int] = made.ids[0, ids.shape[1] :].tolist()
     end = artifact.mixture.base.tokenizer.eos_token_id
     return out[: out.index(end)] if end in out else out
 

@@ -10,8 +10,8 @@ import torch
 from mocae.bank import ExpertBank
 from mocae.errors import DataError
 from mocae.evaluation import Generation, answer_all
-from mocae.models import LoadedBase
-from mocae.policies import Mixture, PlainModel
+from mocae.models import Generated, LoadedBase, PlainModel
+from mocae.policies import Mixture, Policy
 from mocae.prompts import FORMATS
 from mocae.types import Example
 from tiny import EOS, PAD, tiny_adapter, tiny_llama, tiny_tokenizer
@@ -20,11 +20,8 @@ PLAIN = FORMATS.get("plain")
 PROMPTS = [Example(text, "any", "task") for text in ("a much longer prompt than others", "b", "ccccc", "dd", "b b")]
 
 
-class ByPrompt:
+class ByPrompt(Policy):
     """A policy whose weights tell prompts apart."""
-
-    reads = None
-    calibrated = False
 
     def __init__(self) -> None:
         self.places = {example.id: i for i, example in enumerate(PROMPTS)}
@@ -59,7 +56,7 @@ def test_answers_keep_order_and_weights_whatever_the_batch(mixture: Mixture) -> 
 def test_one_answer_is_what_the_model_generates(mixture: Mixture) -> None:
     tokenizer = mixture.base.tokenizer
     ids = tokenizer(PLAIN.format_prompt("ccccc", injection=None), return_tensors="pt").input_ids
-    out = mixture.generate(ids, weights={"one": 2 / 8, "two": 0.5}, max_new_tokens=6, do_sample=False)
+    out = mixture.using(weights={"one": 2 / 8, "two": 0.5}).generate(ids, max_new_tokens=6, do_sample=False).ids
     new = out[0, ids.shape[1] :].tolist()
     new = new[: new.index(EOS)] if EOS in new else new
     assert answers(mixture, batch_size=4)[2].text == tokenizer.decode(new, skip_special_tokens=True).strip()
@@ -75,15 +72,14 @@ def test_sampling_is_fixed_by_its_seed(mixture: Mixture) -> None:
 
 
 def test_the_injection_stands_in_front(mixture: Mixture) -> None:
-    plain = PlainModel(LoadedBase(tiny_llama(layers=2, max_position_embeddings=256), tiny_tokenizer()))
+    base = LoadedBase(tiny_llama(layers=2, max_position_embeddings=256), tiny_tokenizer())
+    plain = PlainModel(base, injection="Be kind.")
     generation = Generation(max_new_tokens=6)
-    injected, _ = answer_all(
-        plain, PROMPTS[:1], prompt_format=PLAIN, generation=generation, label="test", injection="Be kind."
-    )
+    injected, _ = answer_all(plain, PROMPTS[:1], prompt_format=PLAIN, generation=generation, label="test")
     ids = tiny_tokenizer()(f"Be kind.\nQ: {PROMPTS[0].prompt}\nA:", return_tensors="pt").input_ids
     out = plain.base.model.generate(ids, max_new_tokens=6, do_sample=False, attention_mask=torch.ones_like(ids))
     assert injected[0].text == tiny_tokenizer().decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
-    assert injected[0].weights == {}
+    assert injected[0].weights is None
 
 
 def test_no_prompts_are_refused(mixture: Mixture) -> None:
@@ -91,21 +87,22 @@ def test_no_prompts_are_refused(mixture: Mixture) -> None:
         answer_all(mixture, [], prompt_format=PLAIN, generation=Generation(max_new_tokens=1), label="answers base")
 
 
-class Scripted:
+class Scripted(PlainModel):
     """Generates the given token ids, one list a prompt, padded as Hugging Face pads."""
 
     experts = ("one",)
+    mixed = True
 
     def __init__(self, rows: Sequence[Sequence[int]], eos: int | list[int] | None) -> None:
         model = tiny_llama(layers=1)
         model.generation_config.eos_token_id = eos
-        self.base = LoadedBase(model, tiny_tokenizer())
+        super().__init__(LoadedBase(model, tiny_tokenizer()))
         self.rows = rows
 
-    def generate_traced(self, input_ids: torch.Tensor, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(self, input_ids: torch.Tensor, **_: Any) -> Generated:
         width = max(map(len, self.rows))
         new = torch.tensor([[*row, *[PAD] * (width - len(row))] for row in self.rows])
-        return torch.cat([input_ids, new], dim=1), torch.full((len(self.rows), 1), 1 / 3)
+        return Generated.unsure(torch.cat([input_ids, new], dim=1), torch.full((len(self.rows), 1), 1 / 3))
 
 
 A, B, C = (tiny_tokenizer()(letter).input_ids[0] for letter in "ABC")

@@ -10,9 +10,8 @@ from mocae.bank import ExpertBank
 from mocae.errors import DataError
 from mocae.evaluation.choices import TRUTHFULQA_PRIMER, choice_log_probs, score_multiple_choice
 from mocae.metrics import multiple_choice_scores
-from mocae.models import LoadedBase
-from mocae.policies import Mixture
-from mocae.policies.base import PromptBatch, Reading
+from mocae.models import LoadedBase, PlainModel
+from mocae.policies import Mixture, Policy, PromptBatch
 from mocae.types import Example, prompt_id
 from tiny import ARCHITECTURES, tiny_adapter, tiny_llama, tiny_tokenizer
 
@@ -39,7 +38,7 @@ def one_by_one(base: LoadedBase, prompts: Sequence[str], choices: Sequence[Seque
 @pytest.mark.parametrize("batch_tokens", [1, 4096])
 def test_equals_one_pass_a_choice(architecture: str, batch_tokens: int) -> None:
     base = LoadedBase(ARCHITECTURES[architecture](), tiny_tokenizer())
-    found = choice_log_probs(base, PROMPTS, CHOICES, batch_tokens=batch_tokens)
+    found = choice_log_probs(PlainModel(base), PROMPTS, CHOICES, batch_tokens=batch_tokens)
     for ours, theirs in zip(found, one_by_one(base, PROMPTS, CHOICES), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
 
@@ -47,17 +46,14 @@ def test_equals_one_pass_a_choice(architecture: str, batch_tokens: int) -> None:
 def test_a_question_longer_than_the_context_keeps_its_end() -> None:
     base = LoadedBase(tiny_llama(max_position_embeddings=24), tiny_tokenizer())
     long, choice = "x" * 30 + PROMPTS[0], " me"
-    found = choice_log_probs(base, [long, PROMPTS[2]], [[choice], [" a"]])
+    found = choice_log_probs(PlainModel(base), [long, PROMPTS[2]], [[choice], [" a"]])
     kept = (long + choice)[-25:]
     assert found[0] == pytest.approx(one_by_one(base, [kept[: -len(choice)]], [[choice]])[0], abs=1e-4)
     assert found[1] == pytest.approx(one_by_one(base, PROMPTS[2:], [[" a"]])[0], abs=1e-4)
 
 
-class ByIdentity:
+class ByIdentity(Policy):
     """A policy that reads each prompt, so that rows of one batch have different weights."""
-
-    reads: Reading | None = None
-    calibrated = False
 
     def route(self, prompts: PromptBatch) -> torch.Tensor:
         shares = torch.tensor([int(i[:2], 16) / 255 for i in prompts.ids])
@@ -82,7 +78,7 @@ def test_scores_are_those_of_the_metric() -> None:
     base = LoadedBase(tiny_llama(max_position_embeddings=1024), tiny_tokenizer())
     mc1, mc2 = {"me": 1, "you": 0}, {"me": 1, "us": 1, "you": 0}
     examples = [Example("Who?", "honesty", "question", facts={"mc1": mc1, "mc2": mc2})]
-    judged = score_multiple_choice(base, examples)
+    judged = score_multiple_choice(PlainModel(base), examples)
     prompt = f"{TRUTHFULQA_PRIMER}Q: Who?\nA:"
     me, us, you = one_by_one(base, [prompt], [[" me", " us", " you"]])[0]
     assert judged[0]["mc1"].score == multiple_choice_scores([me], [you]).mc1
@@ -92,10 +88,10 @@ def test_scores_are_those_of_the_metric() -> None:
 def test_nothing_to_score_is_refused() -> None:
     base = LoadedBase(tiny_llama(layers=1), tiny_tokenizer())
     with pytest.raises(DataError, match="got 0 prompts and 0 lists"):
-        choice_log_probs(base, [], [])
+        choice_log_probs(PlainModel(base), [], [])
     with pytest.raises(DataError, match="prompt 0: prompt, choices or one of them is empty"):
-        choice_log_probs(base, ["Q"], [["a", ""]])
+        choice_log_probs(PlainModel(base), ["Q"], [["a", ""]])
     with pytest.raises(DataError, match="facts hold no 'mc1' and 'mc2' choices"):
-        score_multiple_choice(base, [Example("Who?", "honesty", "question")])
+        score_multiple_choice(PlainModel(base), [Example("Who?", "honesty", "question")])
     with pytest.raises(DataError, match="no questions"):
-        score_multiple_choice(base, [])
+        score_multiple_choice(PlainModel(base), [])

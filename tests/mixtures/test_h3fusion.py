@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from choices_for_tests import assert_scores, one_by_one
 from mocae.errors import ArtifactError, ConfigError, DataError, TrainingError
 from mocae.experts import Optimisation, finetune_blocks, given_back, load_blocks
 from mocae.mixtures import H3FusionMixture, H3Losses, load_mixtures, on_h3fusion, save_mixtures, train_h3fusion
@@ -90,9 +91,18 @@ def test_the_gating_loss_drives_the_gate_to_the_axis(blocks: list[Path]) -> None
         options = SETTINGS | {"epochs": 10, "learning_rate": 0.05}
         train_h3fusion(base, mixtures, ROWS, losses=H3Losses(10.0, 0.0), train_experts=False, **options)
         ids = base.tokenizer([f"{word} " for word in WORDS], return_tensors="pt")["input_ids"]
-        _, weights = H3FusionMixture(base, mixtures, "xyz").generate_traced(ids, max_new_tokens=2, do_sample=False)
+        weights = H3FusionMixture(base, mixtures, "xyz").generate(ids, max_new_tokens=2, do_sample=False).weights
     assert weights.argmax(1).tolist() == [0, 1, 2]
     torch.testing.assert_close(weights.sum(1), torch.ones(3))
+
+
+def test_choices_are_scored_with_every_token_gated(blocks: list[Path]) -> None:
+    with mixed(blocks, top_k=1) as (base, mixtures):
+        for mixture in mixtures.values():
+            torch.nn.init.normal_(mixture.gate.weight, generator=torch.Generator().manual_seed(3))
+        expected = one_by_one(base.model)
+        assert_scores(H3FusionMixture(base, mixtures, "xyz"), expected)
+    assert expected != one_by_one(base.model)
 
 
 def test_gates_without_a_say_are_refused_though_experts_train(blocks: list[Path]) -> None:

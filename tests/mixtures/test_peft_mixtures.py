@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from choices_for_tests import assert_scores, one_by_one
 from mocae.bank import ExpertBank
 from mocae.errors import ConfigError, DataError, TrainingError
 from mocae.experts import given_back
 from mocae.mixtures import XLoraMixture, on_arrow, on_xlora, scaling_head, train_xlora
-from mocae.models import LoadedBase
+from mocae.models import LoadedBase, PlainModel
 from tiny import ALL_LINEARS, random_ids, tiny_adapter, tiny_llama
 
 IDS = random_ids(3, 9, seed=4)
@@ -60,7 +61,7 @@ def test_x_lora_trains_its_head_alone_and_gives_the_base_back(base: LoadedBase, 
         assert not all(map(torch.equal, scaling_head(wrapped).parameters(), head))
         assert all(torch.equal(dict(wrapped.named_parameters())[n], value) for n, value in frozen.items())
         mixture = XLoraMixture(base, wrapped, "abc")
-        out, weights = mixture.generate_traced(IDS, max_new_tokens=3, do_sample=False)
+        out, weights, *_ = mixture.generate(IDS, max_new_tokens=3, do_sample=False)
         assert out.shape == (3, 12)
         torch.testing.assert_close(weights.sum(1), torch.ones(3))
     assert base.model.config.use_cache is use_cache
@@ -76,9 +77,30 @@ def test_an_x_lora_of_one_expert_a_token_tells_the_shares_in_use(base: LoadedBas
             for parameter in scaling_head(wrapped).parameters():
                 parameter.zero_()
             scaling_head(wrapped)[-1].bias[1] = 0.01  # nearly even, and the second is the largest for every token
-        _, weights = XLoraMixture(base, wrapped, "abc").generate_traced(IDS, max_new_tokens=1, do_sample=False)
+        weights = XLoraMixture(base, wrapped, "abc").generate(IDS, max_new_tokens=1, do_sample=False).weights
         torch.testing.assert_close(weights, torch.tensor([[0.0, 1.0, 0.0]]).expand(3, 3))
         assert train_xlora(base, wrapped, ROWS, **(SETTINGS | {"learning_rate": 1e-6})).collapsed
+
+
+def test_choices_are_scored_with_every_token_weighed(base: LoadedBase, folders: list[Path]) -> None:
+    plain = one_by_one(base.model)
+    with given_back(base.model):
+        wrapped = on_xlora(base.model, folders, depth=2, hidden=8)
+        expected = one_by_one(wrapped)
+        assert_scores(XLoraMixture(base, wrapped, "abc"), expected)
+    assert expected != plain
+    with given_back(base.model):
+        arrow: Any = on_arrow(base.model, folders, top_k=1)
+        expected = one_by_one(arrow)
+        released: list[str] = []
+        model = PlainModel(
+            LoadedBase(arrow, base.tokenizer, base.description),
+            each_token=True,
+            on_release=lambda: released.append("base"),
+        )
+        assert_scores(model, expected)
+        model.release()
+    assert (released, expected != plain) == (["base"], True)
 
 
 def test_an_x_lora_whose_experts_do_nothing_is_refused(base: LoadedBase, tmp_path: Path) -> None:

@@ -31,9 +31,8 @@ import json, sys, torch
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from mocae.models import LoadedBase, load_base
+from mocae.models import LoadedBase, PlainModel, load_base
 from mocae.pipelines.lm_eval_bridge import model_class, register
-from mocae.policies import PlainModel
 
 register(); register()
 base = load_base(sys.argv[1], dtype="fp32", device="cpu")
@@ -80,7 +79,7 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from mocae.evaluation.choices import score_multiple_choice
-from mocae.models import load_base
+from mocae.models import PlainModel, load_base
 from mocae.types import Example
 
 model, data, folder = sys.argv[1:]
@@ -94,7 +93,7 @@ base = load_base(model, dtype="fp32", device="cpu")
 rows = [json.loads(line) for line in open(data)]
 facts = [{n: dict(zip(*r[f"{n}_targets"].values(), strict=True)) for n in ("mc1", "mc2")} for r in rows]
 examples = [Example(r["question"], "honesty", "question", facts=f) for r, f in zip(rows, facts, strict=True)]
-ours = score_multiple_choice(base, examples)
+ours = score_multiple_choice(PlainModel(base), examples)
 lm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
 manager = TaskManager(include_path=folder, include_defaults=False)
 tasks = ["local_mc1", "local_mc2"]

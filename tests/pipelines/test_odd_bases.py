@@ -103,9 +103,9 @@ def _compare(name: str, model: AlignedModel, generated: list[list[list[int]]], t
     others = ["A much longer prompt, so that the others are padded beside it.", "B"]
     rows = [Example(text, "a", "task") for text in (prompt, *others)]
     settings = Generation(max_new_tokens=NEW)
-    [evaluated, *_], _ = answer_all(
-        model.mixture, rows, prompt_format=form, generation=settings, injection=SYSTEM, label=""
-    )
+    instructed = model.mixture.using()
+    instructed.injection = SYSTEM
+    [evaluated, *_], _ = answer_all(instructed, rows, prompt_format=form, generation=settings, label="")
     batch, order = generated.pop(), sorted(range(3), key=lambda i: (len(rows[i].prompt), i))
     tokens = batch[order.index(0)]
     wanted = tokens[: base.description.length(tokens)]

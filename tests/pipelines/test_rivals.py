@@ -18,8 +18,8 @@ from mocae.bank import load_peft
 from mocae.errors import ConfigError
 from mocae.evaluation import read_samples
 from mocae.merging import TaskVector, linear_peft_error
+from mocae.models import PlainModel
 from mocae.pipelines.run import run
-from mocae.policies import PlainModel
 from mocae.types import Sample
 from run_for_tests import AXES, tiny_recipe
 
@@ -75,7 +75,7 @@ def rivals(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
     pairs: dict[str, list[dict[str, str]]] = {}
     prompts: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        finetune, generate = training_module.finetune, PlainModel.generate_traced
+        finetune, generate = training_module.finetune, PlainModel.generate
 
         def trained(base: Any, rows: Any, *args: Any, label: str, **kwargs: Any) -> Any:
             pairs[label] = list(rows)
@@ -86,7 +86,7 @@ def rivals(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
             return generate(self, input_ids, **kwargs)
 
         patch.setattr(training_module, "finetune", trained)
-        patch.setattr(PlainModel, "generate_traced", generated)
+        patch.setattr(PlainModel, "generate", generated)
         patch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
         report = run(recipe, out=out, progress=False).report
     return Rivals(out, recipe, report, pairs, prompts)

@@ -41,4 +41,4 @@ def mixture(upper: dict[str, Path], policy: ReadingPolicy) -> Iterator[Mixture]:
     base = LoadedBase(tiny_llama(), tiny_tokenizer())
     made = Mixture(base, ExpertBank.attach(base.model, upper), policy)
     yield made
-    made.detach()
+    made.release()

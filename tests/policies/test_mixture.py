@@ -13,8 +13,8 @@ from torch import Tensor
 from mocae.bank import ExpertBank
 from mocae.errors import ConfigError
 from mocae.experts import pooled_states
-from mocae.models import LoadedBase, decoder_layers
-from mocae.policies import FixedPolicy, Generator, Mixture, OraclePolicy, PlainModel
+from mocae.models import Generator, LoadedBase, PlainModel, decoder_layers
+from mocae.policies import FixedPolicy, Mixture, OraclePolicy
 from reading_policy import ReadingPolicy
 from tiny import ARCHITECTURES, random_ids, tiny_adapter, tiny_llama, tiny_tokenizer, with_peft
 
@@ -31,8 +31,9 @@ def tokenised(texts: list[str] = TEXTS, **options: Any) -> dict[str, Tensor]:
 def generate(mixture: Mixture, texts: list[str] = TEXTS, **options: Any) -> tuple[list[list[int]], Tensor]:
     """New tokens and weights of each prompt."""
     batch = tokenised(texts)
-    out, alpha = mixture.generate_traced(**batch, **(GREEDY | options))
-    return out[:, batch["input_ids"].shape[1] :].tolist(), alpha
+    choice = {name: options.pop(name) for name in ("policy", "steer", "weights", "mode") if name in options}
+    made = mixture.using(**choice).generate(**batch, **(GREEDY | options))
+    return made.ids[:, batch["input_ids"].shape[1] :].tolist(), made.weights
 
 
 def test_threads_wait_for_each_other(tmp_path: Path) -> None:
@@ -148,24 +149,25 @@ def test_every_architecture_routes_in_the_pass(architecture: str, tmp_path: Path
 
 def test_the_base_policy_is_the_base_model_bit_for_bit(mixture: Mixture) -> None:
     batch = tokenised()
-    with torch.no_grad(), mixture.routing([""] * 3, policy=FixedPolicy(torch.zeros(3))) as trace:
+    with torch.no_grad(), mixture.using(FixedPolicy(torch.zeros(3))).routing([""] * 3) as trace:
         logits = mixture.base.model(**batch).logits
     with torch.no_grad():
         assert torch.equal(logits, tiny_llama()(**batch).logits)
     assert trace.alpha is not None
     assert trace.alpha.tolist() == [[0.0] * 3] * 3
     plain = PlainModel(LoadedBase(tiny_llama(), tiny_tokenizer()))
-    expected, none = plain.generate_traced(**batch, **GREEDY)
-    assert torch.equal(mixture.generate(**batch, **GREEDY, policy=FixedPolicy(torch.zeros(3))), expected)
-    assert none.shape == (3, 0)
+    expected = plain.generate(**batch, **GREEDY)
+    assert torch.equal(mixture.using(FixedPolicy(torch.zeros(3))).generate(**batch, **GREEDY).ids, expected.ids)
+    assert expected.weights.shape == (3, 0)
+    assert expected.confidence == expected.novelty == [None] * 3
 
 
 @pytest.mark.parametrize("k", range(3))
 def test_one_expert_alone_is_that_adapter_in_peft(mixture: Mixture, upper: dict[str, Path], k: int) -> None:
     batch = tokenised()
     expected = with_peft(tiny_llama(), upper[NAMES[k]]).generate(**batch, **GREEDY, pad_token_id=256)
-    assert torch.equal(mixture.generate(**batch, **GREEDY, policy=FixedPolicy(torch.eye(3)[k])), expected)
-    assert torch.equal(mixture.generate(**batch, **GREEDY, weights={NAMES[k]: 1.0}), expected)
+    assert torch.equal(mixture.using(FixedPolicy(torch.eye(3)[k])).generate(**batch, **GREEDY).ids, expected)
+    assert torch.equal(mixture.using(weights={NAMES[k]: 1.0}).generate(**batch, **GREEDY).ids, expected)
 
 
 def test_the_oracle_goes_by_the_identity_of_each_prompt(mixture: Mixture) -> None:
@@ -269,7 +271,7 @@ def test_weights_from_before_come_back(mixture: Mixture, before: Tensor | None) 
     assert mixture.bank.alpha is before
     generate(mixture, weights={"honest": 1.0})
     assert mixture.bank.alpha is before
-    with pytest.raises(RuntimeError, match="stopped"), mixture.routing([""] * 3, policy=FixedPolicy(torch.ones(3))):
+    with pytest.raises(RuntimeError, match="stopped"), mixture.using(FixedPolicy(torch.ones(3))).routing([""] * 3):
         raise RuntimeError("stopped")
     assert mixture.bank.alpha is before
     handle = decoder_layers(mixture.base.model)[3].register_forward_pre_hook(lambda *_: [][1])
@@ -332,10 +334,31 @@ def test_a_mixture_and_a_plain_model_are_generators(mixture: Mixture) -> None:
     assert mixture.experts == NAMES
 
 
+def test_a_mixture_with_another_choice_shares_all_else(mixture: Mixture, policy: ReadingPolicy) -> None:
+    other = mixture.using(weights={"honest": 1.0}, mode="merged")
+    assert (other.base, other.bank, other.mode) == (mixture.base, mixture.bank, "merged")
+    assert (mixture.policy, mixture.mode) == (policy, "stacked")
+    calls: list[str] = []
+    owner = Mixture(mixture.base, mixture.bank, policy, on_release=lambda: calls.append("released"))
+    owner.using(FixedPolicy(torch.ones(3))).release()
+    assert calls == ["released"]
+    assert generate(mixture)[0] == generate(owner)[0]  # the bank was the owner's to take off, and is on
+
+
+def test_threads_of_several_mixtures_over_one_bank_wait_for_each_other(mixture: Mixture) -> None:
+    others = [mixture.using(weights={name: 1.0}) for name in NAMES]
+    alone = [generate(other)[0] for other in others]
+    assert alone[0] != alone[1] != alone[2]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda i: generate(others[i % 3])[0], range(12)))
+    assert together == [alone[i % 3] for i in range(12)]
+
+
 def test_detached_it_is_the_base_model(mixture: Mixture) -> None:
     ids = random_ids(2, 5)
     mixture.bank.set_weights(torch.ones(3))
-    mixture.detach()
+    mixture.release()
+    mixture.release()
     with torch.no_grad():
         assert torch.equal(mixture.base.model(ids).logits, tiny_llama()(ids).logits)
 

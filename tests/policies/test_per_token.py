@@ -12,10 +12,9 @@ from torch import Tensor
 
 from mocae.bank import ExpertBank
 from mocae.errors import ConfigError
-from mocae.evaluation.choices import continuation_scores
 from mocae.experts import pool_hidden
 from mocae.models import LoadedBase, decoder_layers, layer_inputs
-from mocae.policies import FittedPolicy, FixedPolicy, Mixture, PromptBatch, Sureness, shape_weights
+from mocae.policies import FixedPolicy, Mixture, PerPrompt, PromptBatch, Sureness, shape_weights
 from reading_policy import ReadingPolicy
 from tiny import ARCHITECTURES, tiny_adapter, tiny_llama, tiny_tokenizer
 
@@ -27,7 +26,6 @@ class TokenPolicy(ReadingPolicy):
     """The random router of the other tests, asked at every token; `top_k` as routers prune."""
 
     per_token = True
-    output = None
 
     def __init__(self, layer: int = 2, *, flat: bool = False, top_k: int | None = None, **options: Any) -> None:
         super().__init__(layer, **options)
@@ -47,7 +45,7 @@ def by_token(upper: dict[str, Path]) -> Iterator[Mixture]:
     base = LoadedBase(tiny_llama(), tiny_tokenizer())
     made = Mixture(base, ExpertBank.attach(base.model, upper), TokenPolicy())
     yield made
-    made.detach()
+    made.release()
 
 
 def tokenised(texts: list[str] = TEXTS) -> dict[str, Tensor]:
@@ -56,9 +54,10 @@ def tokenised(texts: list[str] = TEXTS) -> dict[str, Tensor]:
 
 def generate(mixture: Mixture, texts: list[str] = TEXTS, **options: Any) -> tuple[list[list[int]], Tensor]:
     batch = tokenised(texts)
-    out, alpha = mixture.generate_traced(**batch, **(GREEDY | options))
-    new: list[list[int]] = out[:, batch["input_ids"].shape[1] :].tolist()
-    return new, alpha
+    choice = {name: options.pop(name) for name in ("policy", "steer", "weights", "mode") if name in options}
+    made = mixture.using(**choice).generate(**batch, **(GREEDY | options))
+    new: list[list[int]] = made.ids[:, batch["input_ids"].shape[1] :].tolist()
+    return new, made.weights
 
 
 @torch.no_grad()
@@ -84,7 +83,6 @@ def spelled_out(mixture: Mixture, text: str, n: int, **shaping: Any) -> list[int
 def test_every_token_has_its_own_weights(by_token: Mixture) -> None:
     tokens, _ = generate(by_token)
     assert tokens == [spelled_out(by_token, text, 6) for text in TEXTS]
-    assert isinstance(by_token.policy, FittedPolicy)
 
 
 def test_a_router_that_says_the_same_everywhere_is_one_for_whole_prompts(by_token: Mixture) -> None:
@@ -98,7 +96,10 @@ def test_at_the_end_of_the_prompt_weights_are_those_of_the_prompt(by_token: Mixt
     _, alpha = generate(by_token)
     _, expected = generate(by_token, policy=ReadingPolicy(2))
     torch.testing.assert_close(alpha, expected, atol=1e-5, rtol=1e-5)
-    assert by_token.generate_routed(**tokenised(), **GREEDY).sureness is not None
+    made = by_token.generate(**tokenised(), **GREEDY)
+    assert made.confidence == pytest.approx(alpha.amax(1).tolist(), abs=1e-5)
+    assert made.novelty == [None] * 3  # it does not say
+    assert by_token.using(steer={"honest": 2.0}).generate(**tokenised(), **GREEDY).confidence == [None] * 3
 
 
 @pytest.mark.parametrize("options", [{"use_cache": False}, {"cache_implementation": "static"}], ids=str)
@@ -172,8 +173,8 @@ def test_a_plain_pass_is_routed_by_token(by_token: Mixture, told: str) -> None:
 def test_choices_are_read_one_by_one(by_token: Mixture) -> None:
     ids = tokenised(["Q: b?\nA:"])["input_ids"][0].tolist()
     choices = [[10, 20, 30], [40, 50]]
-    (both,) = continuation_scores(by_token, [ids], [choices])
-    alone = [continuation_scores(by_token, [ids], [[choice]])[0][0] for choice in choices]
+    (both,) = by_token.log_probs([ids], [choices])
+    alone = [by_token.log_probs([ids], [[choice]])[0][0] for choice in choices]
     assert [score.log_prob for score in both] == pytest.approx([score.log_prob for score in alone], abs=1e-4)
 
 
@@ -186,6 +187,8 @@ def test_what_cannot_be_routed_by_token_is_refused(by_token: Mixture, whole: dic
         with by_token.routing([""] * 3):
             by_token.base.model(batch["input_ids"], attention_mask=mask)
     assert by_token.bank.alpha is None
+    with pytest.raises(ConfigError, match=r"a policy of the batch routes every token.*per_token to false"):
+        PerPrompt([FixedPolicy(torch.ones(3)), by_token.policy])
     base = LoadedBase(tiny_llama(), tiny_tokenizer())
     low = Mixture(base, ExpertBank.attach(base.model, whole), TokenPolicy())
     with pytest.raises(ConfigError, match=r"an expert adapts layer 0, below layer 2 where the router reads.*per_token"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from mocae.bank import ExpertBank, load_peft
 from mocae.merging import TaskVector, applied
 from mocae.models import LoadedBase
-from mocae.policies import Mixture, Reading
+from mocae.policies import Mixture, Policy
 from tiny import tiny_llama, tiny_tokenizer, with_peft
 
 NAMES = ("helpful", "harmless", "honest")
@@ -30,7 +30,7 @@ def plain_logits(model: Any) -> Tensor:
 
 
 def logits(mixture: Mixture, **options: Any) -> Tensor:
-    with mixture.routing(["", ""], **options):
+    with mixture.using(**options).routing(["", ""]):
         return plain_logits(mixture.base.model)
 
 
@@ -73,11 +73,8 @@ def test_one_factor_for_all_changes_nothing(mixture: Mixture) -> None:
     torch.testing.assert_close(out, logits(mixture), atol=1e-5, rtol=0)
 
 
-class _Unasked:
+class _Unasked(Policy):
     """A policy that must not be asked."""
-
-    reads: Reading | None = None
-    calibrated = False
 
     def route(self, batch: Any) -> Tensor:
         raise AssertionError("weights were given")

@@ -25,4 +25,4 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def artifact(adapters: dict[str, Path]) -> Iterator[TinyArtifact]:
     made = tiny_artifact(adapters)
     yield made
-    made.mixture.detach()
+    made.mixture.release()

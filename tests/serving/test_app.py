@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mocae.errors import ConfigError
-from mocae.policies import FixedPolicy
+from mocae.policies import FixedPolicy, Policy
 from mocae.serving import Limits
 from mocae.serving.app import Settings
 from mocae.serving.connection import Patience
@@ -454,10 +454,7 @@ def test_a_request_out_of_time_is_504_and_a_stream_ends_with_the_error(artifact:
                 list(chat(client, max_tokens=240, stream=True, logit_bias=NO_END))
 
 
-class Broken:
-    reads = None
-    calibrated = False
-
+class Broken(Policy):
     def route(self, batch: Any) -> Any:
         raise RuntimeError("secret detail")
 

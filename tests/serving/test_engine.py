@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError, ServingError
-from mocae.policies import FixedPolicy, Policy, PromptBatch, Reading, Steered, Sureness
+from mocae.policies import FixedPolicy, Policy, PromptBatch, Steered, Sureness
 from mocae.serving import Delta, Engine, Failed, Finished, Limits, Request, Sampling
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
@@ -85,11 +85,9 @@ def test_every_architecture_joins_and_leaves(architecture: str, tmp_path: Path) 
 class Corrected(ReadingPolicy):
     """A fitted policy whose answers are written with output calibrators."""
 
-    per_token = False
-
     def __init__(self, output: OutputCalibrators) -> None:
         super().__init__(2)
-        self.output: OutputCalibrators | None = output
+        self.output = output
 
     def sureness(self, batch: PromptBatch) -> Sureness:
         sure = self.route(batch).amax(1)
@@ -142,7 +140,7 @@ def test_streamed_equals_whole_with_logprobs_that_are_generates(artifact: TinyAr
     assert "".join(delta.text for delta in deltas) == last.text == whole.text  # type: ignore[union-attr]
     assert [t for d in deltas for t in d.logprobs] == list(whole.logprobs) == list(last.logprobs)  # type: ignore[union-attr]
     ids = torch.tensor([list(request.tokens)])
-    with artifact.mixture.routing([""], policy=request.policy), torch.no_grad():
+    with artifact.mixture.using(request.policy).routing([""]), torch.no_grad():
         logits = artifact.mixture.base.model(ids).logits[0, -1]
     first = whole.logprobs[0]
     assert first.logprob == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-4)
@@ -172,11 +170,8 @@ def test_a_seed_draws_the_same_alone_and_in_a_batch(artifact: TinyArtifact) -> N
     assert len(set(alone)) == 3
 
 
-class Slow:
+class Slow(Policy):
     """A policy that waits for the test, so that what happens meanwhile is certain."""
-
-    reads: Reading | None = None
-    calibrated = False
 
     def __init__(self) -> None:
         self.entered, self.go = threading.Event(), threading.Event()
@@ -230,11 +225,8 @@ def test_a_request_out_of_time_fails_waiting_or_running(artifact: TinyArtifact) 
     assert "no answer within 0.05 s" in str(events[0].error)
 
 
-class Broken:
+class Broken(Policy):
     """A policy with a defect."""
-
-    reads: Reading | None = None
-    calibrated = False
 
     def route(self, batch: PromptBatch) -> Tensor:
         raise RuntimeError("a plug-in's defect")

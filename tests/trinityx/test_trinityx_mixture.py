@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from choices_for_tests import assert_scores, one_by_one
 from mocae.bank import ExpertBank
-from mocae.errors import ModelMismatchError
+from mocae.errors import ConfigError, ModelMismatchError
 from mocae.models import LoadedBase
 from mocae.trinityx import TrinityXMixture, TrinityXRouter, feed_forward_blocks, routed
 from tiny import ALL_LINEARS, ATTENTION, PAD, random_ids, tiny_adapter, with_peft
@@ -23,7 +24,7 @@ def logits(base: LoadedBase, ids: Tensor = IDS, **options: Any) -> Tensor:
 
 def ask(mixture: TrinityXMixture, ids: Tensor, mask: Tensor | None = None) -> tuple[list[list[int]], Tensor]:
     mask = torch.ones_like(ids) if mask is None else mask
-    out, weights = mixture.generate_traced(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
+    out, weights, *_ = mixture.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
     return out[:, ids.shape[1] :].tolist(), weights
 
 
@@ -98,6 +99,18 @@ def test_padded_as_alone(base: LoadedBase, bank: ExpertBank, make_router: Any) -
         alone, weight = ask(mixture, IDS[row : row + 1, :length])
         assert together[row] == alone[0]
         torch.testing.assert_close(weights[row : row + 1], weight, atol=1e-5, rtol=1e-5)
+
+
+def test_choices_are_scored_with_every_token_routed(base: LoadedBase, bank: ExpertBank, make_router: Any) -> None:
+    mixture = TrinityXMixture(base, bank, make_router(random=True))
+    with routed(bank, mixture.router):
+        expected = one_by_one(base.model)
+    assert_scores(mixture, expected)
+    assert expected != one_by_one(base.model)
+    mixture.release()
+    mixture.release()
+    with pytest.raises(ConfigError, match="detached"):
+        bank.set_weights(None)
 
 
 def test_reported_weights_are_means_over_layers_and_prompt_tokens(

@@ -28,7 +28,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyArtifact]
     )
     made.max_new_tokens = 24
     yield made
-    made.mixture.detach()
+    made.mixture.release()
 
 
 @pytest.fixture

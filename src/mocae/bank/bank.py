@@ -1,5 +1,6 @@
 """The bank: all experts attached to one base model, off, weighed per prompt or per token, or merged."""
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ class ExpertBank:
     `generate`, with or without KV cache), and `set_weights` says how much of each expert it holds. Weights are read
     whenever a linear runs, so they may be set in the middle of a pass: a forward pre-hook on a decoder layer that
     calls `set_weights` routes everything above it, per prompt, per token or per layer, in prefill and in each decoding
-    step. One bank serves one thread.
+    step. One bank serves one thread at a time: whoever shares it holds its `lock` while weights are in force.
 
     Under `torch.no_grad()` linears with the same input share one product. With gradients on they run one by one, and a
     gradient flows to `alpha`; the base model's `requires_grad` is left to the caller.
@@ -50,6 +51,7 @@ class ExpertBank:
         stacks: Sequence[Stack],
     ) -> None:
         self.model = model
+        self.lock = threading.RLock()
         self.names = tuple(names)
         self._gates = gates
         self._linears = list(linears)

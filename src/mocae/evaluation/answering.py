@@ -13,8 +13,7 @@ import torch
 
 from mocae.distributed import spread
 from mocae.errors import DataError
-from mocae.models import LoadedBase, is_sharded
-from mocae.policies import Generator, Mixture
+from mocae.models import Generator, LoadedBase, is_sharded
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
 from mocae.types import Answer, Example
@@ -79,12 +78,12 @@ def answer_all(
     *,
     prompt_format: PromptFormat,
     generation: Generation,
-    injection: str | None = None,
     label: str,
 ) -> tuple[list[Answer], Cost]:
     """Return one answer an example, in order, and what they cost.
 
-    Rows are batched by length and padded on the left; each keeps its own weights. The answer is cut at token positions,
+    Rows are batched by length and padded on the left; each keeps its own weights, if they say something of its answer
+    (`Generator.mixed`). The answer is cut at token positions,
     so template markers inside a prompt change nothing. Several processes share the batches, which are those of one
     process; where answers are sampled every batch has a seed of its own, so they are the same too.
 
@@ -94,7 +93,7 @@ def answer_all(
     if not examples:
         raise DataError(f"{label}: no prompts to answer; give at least one")
     tokenizer = model.base.tokenizer
-    texts = [prompt_format.format_prompt(e.prompt, injection=injection, tokenizer=tokenizer) for e in examples]
+    texts = [prompt_format.format_prompt(e.prompt, injection=model.injection, tokenizer=tokenizer) for e in examples]
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
     batches = [order[i : i + generation.batch_size] for i in range(0, len(order), generation.batch_size)]
     _reset_peak_memory()
@@ -131,21 +130,15 @@ def _answer_batch(
         **({"synced_gpus": True} if is_sharded(model.base.model) else {}),
         **generation.arguments(),
     }
-    sure: list[tuple[float | None, float | None]] = [(None, None)] * len(examples)
-    if isinstance(model, Mixture):
-        out, alpha, sureness = model.generate_routed(batch["input_ids"], **arguments)
-        if sureness is not None:
-            sure = sureness.rows()
-    else:
-        out, alpha = model.generate_traced(batch["input_ids"], **arguments)
+    out, alpha, confidence, novelty = model.generate(batch["input_ids"], **arguments)
     new = out[:, batch["input_ids"].shape[1] :]
     made = []
-    for example, tokens, row, said in zip(examples, new.tolist(), alpha.tolist(), sure, strict=True):
+    for i, (example, tokens, row) in enumerate(zip(examples, new.tolist(), alpha.tolist(), strict=True)):
         length = model.base.description.length(tokens)
         text = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
-        weights = dict(zip(model.experts, (round(w, 6) for w in row), strict=True))
+        weights = dict(zip(model.experts, (round(w, 6) for w in row), strict=True)) if model.mixed else None
         length = min(length + 1, len(tokens))
-        made.append(Answer(example, text, weights, length, confidence=said[0], novelty=said[1]))
+        made.append(Answer(example, text, weights, length, confidence=confidence[i], novelty=novelty[i]))
     return made
 
 

@@ -15,7 +15,7 @@ from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.experts import pooled_states
 from mocae.export.bundle import read_export
 from mocae.models import LoadedBase, count_tokens, decoder_layers, load_recorded
-from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, route_steered, weights_vector
+from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, choose
 from mocae.prompts import FORMATS, ChatFormat, PromptFormat
 
 __all__ = ["Choice", "Chooser", "load_chooser"]
@@ -97,12 +97,8 @@ class Chooser:
             DataError: the prompt is empty, or longer than the base model can read.
             ConfigError: both steer and weights, an unknown expert, or a number that is not finite or negative.
         """
-        if steer and weights is not None:
-            raise ConfigError("steer multiplies what the router chooses, weights replaces it: give one of them")
-        if weights is not None:
-            alpha = weights_vector(weights, self.experts)[None]
-        else:
-            alpha = self._route(prompt, is_chat=is_chat, factor=self._factors(steer))
+        policy = choose(self.policy, self.experts, steer=steer, weights=weights)
+        alpha = self._route(policy, prompt, is_chat=is_chat)
         if self.book is None:
             scales = [round(w, 6) for w in alpha[0].tolist()]
             return Choice(dict(zip(self.experts, alpha[0].tolist(), strict=True)), _llama_cpp(scales), "")
@@ -110,12 +106,12 @@ class Chooser:
         mixed = dict(zip(self.experts, self.book.mixtures[index].tolist(), strict=True))
         return Choice(mixed, {"model": self.book.names[index]}, self.book.names[index])
 
-    def _route(self, prompt: str, *, is_chat: bool, factor: torch.Tensor | None) -> torch.Tensor:
+    def _route(self, policy: Policy, prompt: str, *, is_chat: bool) -> torch.Tensor:
+        reading = policy.reads
+        if reading is None:
+            return policy.route(PromptBatch([""]))
         tokenizer = self.base.tokenizer
         text = self.prompt_format.format_prompt(prompt, injection=None, tokenizer=tokenizer) if is_chat else prompt
-        reading = self.policy.reads
-        if reading is None:
-            return route_steered(self.policy, PromptBatch([""]), factor)
         with self._lock:
             self._refuse_long(text)
             pooled = pooled_states(
@@ -126,7 +122,7 @@ class Chooser:
                 pool=reading.pool,  # type: ignore[arg-type]  # checked by Reading
                 label="",
             )
-            return route_steered(self.policy, PromptBatch([""], pooled), factor)
+            return policy.route(PromptBatch([""], pooled))
 
     def _refuse_long(self, text: str) -> None:
         context = self.base.description.context
@@ -135,14 +131,6 @@ class Chooser:
             raise DataError(
                 f"the prompt has at least {n} tokens; the model's context is {context} tokens, so send less"
             )
-
-    def _factors(self, steer: Mapping[str, float] | None) -> torch.Tensor | None:
-        if not steer:
-            return None
-        factors = weights_vector({**dict.fromkeys(self.experts, 1.0), **steer}, self.experts)
-        if (factors < 0).any():
-            raise ConfigError(f"steer factors must be at least 0, got {dict(steer)}; use weights for negative ones")
-        return factors
 
 
 def load_chooser(folder: Path, *, base_model: str | None = None, device: str | None = None) -> Chooser:

@@ -1,6 +1,6 @@
 """H3Fusion: a mixture of whole feed-forward blocks, each tuned for one axis; two of them a token."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from mocae.errors import ArtifactError, ConfigError
 from mocae.experts import LabelledRow, batch_of, encode_rows, gate_entropy, load_blocks, take_steps
 from mocae.files import read_tensors
 from mocae.mixtures.training import MixtureTraining
-from mocae.models import FeedForwardMixture, LoadedBase, mix_feed_forward
+from mocae.models import BaseGenerator, FeedForwardMixture, Generated, LoadedBase, mix_feed_forward
 from mocae.trinityx import gating_loss
 
 __all__ = ["H3FusionMixture", "H3Losses", "load_mixtures", "on_h3fusion", "save_mixtures", "train_h3fusion"]
@@ -159,34 +159,44 @@ def load_mixtures(mixtures: Mapping[int, FeedForwardMixture], folder: Path) -> N
         raise ArtifactError(f"{folder}/{_FILE}: the mixture cannot be read ({reason}); run the recipe again") from error
 
 
-class H3FusionMixture:
+class H3FusionMixture(BaseGenerator):
     """Generates text with mixtures of feed-forward blocks in the model; the KV cache stays on.
 
     Args:
         base: model and tokenizer, the mixtures in the model.
         mixtures: by decoder layer.
         experts: names, in the order of the blocks.
+        on_release: called by `release`, perhaps twice.
     """
 
-    def __init__(self, base: LoadedBase, mixtures: Mapping[int, FeedForwardMixture], experts: Sequence[str]) -> None:
-        self.base = base
+    each_token = True
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        mixtures: Mapping[int, FeedForwardMixture],
+        experts: Sequence[str],
+        *,
+        on_release: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(base, on_release=on_release)
         self.experts = tuple(experts)
         self._mixtures = mixtures
 
     @torch.no_grad()
-    def generate_traced(
+    def generate(
         self,
         input_ids: Tensor,
         *,
         attention_mask: Tensor | None = None,
         ids: Sequence[str] | None = None,
         **generation: Any,
-    ) -> tuple[Tensor, Float[Tensor, "B K"]]:
-        """Return the generated ids, and the mean weight of each expert over layers and prompt tokens."""
+    ) -> Generated:
+        """Return an answer to each prompt, and the mean weight of each expert over layers and prompt tokens."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         with _gates(self._mixtures, first_only=True) as seen:
             out = self.base.generate(input_ids, attention_mask=mask, **generation)
-        return out, _used(self._mixtures, seen, mask)
+        return Generated.unsure(out, _used(self._mixtures, seen, mask))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """PEFT's X-LoRA: a head on the base model's last hidden state weighs the experts of every token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mocae.errors import ConfigError
 from mocae.experts import LabelledRow, batch_of, encode_rows, gate_entropy, quiet_peft, take_steps
 from mocae.mixtures.training import MixtureTraining
-from mocae.models import LoadedBase
+from mocae.models import BaseGenerator, Generated, LoadedBase
 
 __all__ = ["XLoraMixture", "on_xlora", "scaling_head", "train_xlora"]
 
@@ -146,30 +146,41 @@ def train_xlora(
     return MixtureTraining.of(steps, gate_entropy(means), sum(p.numel() for p in head.parameters()))
 
 
-class XLoraMixture:
+class XLoraMixture(BaseGenerator):
     """Generates text with X-LoRA, without a KV cache, as PEFT does.
 
     Args:
         base: model and tokenizer, X-LoRA on the model.
         wrapped: made by `on_xlora`.
         experts: names, in the order of the folders it was made of.
+        on_release: called by `release`, perhaps twice.
     """
 
-    def __init__(self, base: LoadedBase, wrapped: PeftModel, experts: Sequence[str]) -> None:
-        self.base = base
+    each_token = True
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        wrapped: PeftModel,
+        experts: Sequence[str],
+        *,
+        on_release: Callable[[], object] | None = None,
+    ) -> None:
+        on_base: Any = wrapped  # it reads and generates like the model it wraps
+        super().__init__(LoadedBase(on_base, base.tokenizer, base.description), on_release=on_release)
         self.experts = tuple(experts)
         self._wrapped = wrapped
 
     @torch.no_grad()
-    def generate_traced(
+    def generate(
         self,
         input_ids: Tensor,
         *,
         attention_mask: Tensor | None = None,
         ids: Sequence[str] | None = None,
         **generation: Any,
-    ) -> tuple[Tensor, Float[Tensor, "B K"]]:
-        """Return the generated ids, and the mean weight of each expert over linears and prompt tokens."""
+    ) -> Generated:
+        """Return an answer to each prompt, and the mean weight of each expert over linears and prompt tokens."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         seen: list[Tensor] = []
 
@@ -180,10 +191,10 @@ class XLoraMixture:
         classifier: Any = self._wrapped.base_model.internal_xlora_classifier
         handle = classifier.register_forward_hook(keep)
         try:
-            out = self.base.generate(input_ids, attention_mask=mask, model=self._wrapped, **generation)
+            out = self.base.generate(input_ids, attention_mask=mask, **generation)
         finally:
             handle.remove()
-        return out, seen[0]
+        return Generated.unsure(out, seen[0])
 
 
 def _used(wrapped: PeftModel, scalings: Float[Tensor, "B T M K"], mask: Tensor) -> Float[Tensor, "B K"]:

@@ -1,8 +1,10 @@
 """Base models: loading them, the number format they run in, and where a layer sits in the Transformer."""
 
+from mocae.models.continuations import Continuation, continuation_scores
 from mocae.models.description import BaseDescription, describe
 from mocae.models.entering import StopForward, at_layer, layer_inputs
 from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_forward_name, mix_feed_forward
+from mocae.models.generator import BaseGenerator, Generated, Generator, PlainModel
 from mocae.models.layers import context_length, count_tokens, decoder_layers, layer_index, linear_groups
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base, load_recorded, without_library_bars
 from mocae.models.logits import EachRow, LogitsSettings
@@ -15,16 +17,22 @@ __all__ = [
     "BASE_MODELS",
     "QUANTIZATIONS",
     "BaseDescription",
+    "BaseGenerator",
     "Beginning",
+    "Continuation",
     "EachRow",
     "FeedForwardMixture",
+    "Generated",
+    "Generator",
     "LoadedBase",
     "LogitsSettings",
+    "PlainModel",
     "StopForward",
     "at_layer",
     "base_fingerprint",
     "can_resume",
     "context_length",
+    "continuation_scores",
     "count_tokens",
     "decoder_layers",
     "describe",

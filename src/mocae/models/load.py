@@ -63,15 +63,12 @@ class LoadedBase:
             object.__setattr__(self, "description", describe(self.model, self.tokenizer))
         self.description.put_into(self.model, self.tokenizer)
 
-    def generate(
-        self, input_ids: Tensor, *, attention_mask: Tensor | None = None, model: Any = None, **generation: Any
-    ) -> Tensor:
+    def generate(self, input_ids: Tensor, *, attention_mask: Tensor | None = None, **generation: Any) -> Tensor:
         """Return what Hugging Face's `generate` returns, under the description's logits settings.
 
         Args:
             input_ids: (B, T), padded on the left.
             attention_mask: (B, T); None: no padding.
-            model: what generates, where it is not the base model itself but wraps it.
             **generation: for `generate`. Names of `LogitsSettings` replace the base's; with a `generation_config` of
                 its own a call has none but those.
         """
@@ -85,8 +82,8 @@ class LoadedBase:
         if settings:
             each = EachRow(settings, mask, self.description.end_tokens)
             given["logits_processor"] = LogitsProcessorList([each, *(given.get("logits_processor") or ())])
-        generator: Any = self.model if model is None else model
-        out: Tensor = generator.generate(input_ids=input_ids, attention_mask=mask, **given)
+        model: Any = self.model
+        out: Tensor = model.generate(input_ids=input_ids, attention_mask=mask, **given)
         return out
 
     def save_reading(self, folder: Path) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mocae.bank import ExpertBank
+from mocae.bank import ExpertBank, Mode
 from mocae.calibration import AlignXRouter, OutputCalibrators
 from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.files import read_json
 from mocae.models import LoadedBase, load_recorded
 from mocae.pipelines.manifest import read_manifest
-from mocae.policies import POLICIES, Mixture, Parts, build_policy, weights_vector
+from mocae.policies import POLICIES, Mixture, Parts, Policy, build_policy, weights_vector
 from mocae.prompts import FORMATS, ChatFormat
 from mocae.report import check_report
 from mocae.serving.conversation import Turn, conversation_tokens
@@ -83,9 +83,30 @@ class AlignedModel:
         """The base model's tokenizer."""
         return self.mixture.base.tokenizer
 
-    def generate(self, input_ids: Tensor, **arguments: Any) -> Tensor:
-        """Return what Hugging Face's `generate` returns; see `mocae.policies.Mixture.generate` for what is added."""
-        return self.mixture.generate(input_ids, **arguments)
+    def generate(
+        self,
+        input_ids: Tensor,
+        *,
+        policy: Policy | None = None,
+        steer: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+        mode: Mode | None = None,
+        **generation: Any,
+    ) -> Tensor:
+        """Return what Hugging Face's `generate` returns, every prompt answered with its own weights.
+
+        Args:
+            input_ids: (B, T), padded on the left.
+            policy: see `mocae.policies.Mixture.using`.
+            steer: likewise.
+            weights: likewise.
+            mode: likewise.
+            **generation: see `mocae.policies.Mixture.generate`.
+
+        Raises:
+            ConfigError: see both.
+        """
+        return self.mixture.using(policy, steer=steer, weights=weights, mode=mode).generate(input_ids, **generation).ids
 
     def reply(
         self,
@@ -121,20 +142,19 @@ class AlignedModel:
         n_tokens, context = len(tokens), base.description.context
         if n_tokens >= context:
             raise DataError(f"the prompt has {n_tokens} tokens, the model's context is {context}; give a shorter one")
-        out, alpha, sureness = self.mixture.generate_routed(
+        chosen = build_policy(policy, self.parts, **self.options.get(policy, {})) if policy else None
+        generated = self.mixture.using(chosen, steer=steer, weights=weights).generate(
             torch.tensor([tokens], device=base.model.device),
             ids=[prompt_id(turns[-1].text)],
-            policy=build_policy(policy, self.parts, **self.options.get(policy, {})) if policy else None,
-            steer=steer,
-            weights=weights,
             **{"max_new_tokens": self.max_new_tokens, "do_sample": False, **generation},
         )
-        new = out[0, n_tokens:].tolist()
+        new = generated.ids[0, n_tokens:].tolist()
         answer = self.tokenizer.decode(new[: base.description.length(new)], skip_special_tokens=True)
         return Reply(
             answer.strip(),
-            dict(zip(self.experts, alpha[0].tolist(), strict=True)),
-            *((None, None) if sureness is None else sureness.rows()[0]),
+            dict(zip(self.experts, generated.weights[0].tolist(), strict=True)),
+            generated.confidence[0],
+            generated.novelty[0],
         )
 
 

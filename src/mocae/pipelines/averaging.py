@@ -12,12 +12,11 @@ from mocae.config import HmaConfig, SystemConfig, rival_options
 from mocae.experts import batch_of, encode_rows
 from mocae.files import read_json
 from mocae.merging import MERGE_METHODS, applied, block_weights_in_force, fit_block_weights, layer_blocks
-from mocae.models import decoder_layers
+from mocae.models import PlainModel, decoder_layers
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.rivals import router_rows, task_vectors
 from mocae.pipelines.store import folder_name
 from mocae.pipelines.systems import Answered
-from mocae.policies import PlainModel
 
 __all__ = ["averaged"]
 
@@ -59,7 +58,7 @@ def averaged(contest: Contest, system: SystemConfig) -> Answered:
             boundaries=told["boundaries"],
         )
         with contest.bare(), applied(base.model, change):
-            contest.examiner.examine(system.name, PlainModel(base), folder, 0, keep_weights=False)
+            contest.examiner.examine(system.name, PlainModel(base), folder, 0)
 
     return contest.examiner.stage(system.name, {"weights": fitted.key, "experts": contest.expert_keys}, answer)
 

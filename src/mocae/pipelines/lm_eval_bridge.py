@@ -25,7 +25,7 @@ _MAX_NEW_TOKENS = 256
 def model_class() -> type[Any]:
     """Return the class lm-eval makes for `--model mocae`; it exists only where lm-eval is installed.
 
-    Its arguments: `path`, the folder of an artifact, or `model`, a `mocae.policies.Mixture` or `PlainModel`; `policy`,
+    Its arguments: `path`, the folder of an artifact, or `model`, a `mocae.models.Generator`; `policy`,
     a policy's name in place of the default; `batch_size` for generation; `device`. The router reads the context of
     every request; contexts are taken as lm-eval writes them, without a prompt format.
 
@@ -54,8 +54,7 @@ def model_class() -> type[Any]:
             super().__init__()
             if (path is None) is (model is None):
                 raise ConfigError("model 'mocae': give path=FOLDER of an artifact, or a model; one of them")
-            opened: tuple[Any, Any] = _opened(path, policy, device) if path is not None else (model, None)
-            self._model, self._policy = opened
+            self._model: Any = model if path is None else _opened(path, policy, device)
             self._base = self._model.base
             self._rows = int(batch_size) if batch_size is not None and str(batch_size).isdecimal() else 8
 
@@ -87,7 +86,7 @@ def model_class() -> type[Any]:
         def _loglikelihood_tokens(
             self, requests: Any, disable_tqdm: bool = False, **_: Any
         ) -> list[tuple[float, bool]]:
-            return _log_likelihoods(self._model, [(list(c), list(t)) for _, c, t in requests], self._policy)
+            return _log_likelihoods(self._model, [(list(c), list(t)) for _, c, t in requests])
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
             totals = []
@@ -102,7 +101,7 @@ def model_class() -> type[Any]:
                     ),
                 )
                 pairs = [(list(head), list(tail)) for head, tail in windows]
-                totals.append(sum(value for value, _ in _log_likelihoods(self._model, pairs, self._policy)))
+                totals.append(sum(value for value, _ in _log_likelihoods(self._model, pairs)))
             return totals
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
@@ -114,7 +113,7 @@ def model_class() -> type[Any]:
                 settings = asked[order[start]][1]
                 some = [i for i in order[start : start + self._rows] if asked[i][1] == settings]
                 contexts = [asked[i][0] for i in some]
-                answers |= dict(zip(some, _generated(self._model, contexts, settings, self._policy), strict=True))
+                answers |= dict(zip(some, _generated(self._model, contexts, settings), strict=True))
                 start += len(some)
             return [answers[i] for i in range(len(asked))]
 
@@ -141,35 +140,27 @@ def main() -> None:
     cli_evaluate()
 
 
-def _opened(path: str, policy: str | None, device: str | None) -> tuple[Any, Any]:
-    """Return the mixture of an artifact, and the policy asked for."""
+def _opened(path: str, policy: str | None, device: str | None) -> Any:
+    """Return the mixture of an artifact with the policy asked for."""
     from mocae.pipelines.artifact import load
     from mocae.policies import build_policy
 
     loaded = load(Path(path), device=device)
-    return loaded.mixture, build_policy(policy, loaded.parts) if policy else None
+    return loaded.mixture.using(build_policy(policy, loaded.parts) if policy else None)
 
 
-def _log_likelihoods(model: Any, pairs: Sequence[tuple[list[int], list[int]]], policy: Any) -> list[tuple[float, bool]]:
+def _log_likelihoods(model: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
     """Return log-likelihood and greediness of each pair of tokens; equal contexts are read once."""
-    from mocae.evaluation.choices import continuation_scores
-    from mocae.policies import Mixture
-
     tails: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
     for head, tail in pairs:
         tails.setdefault(tuple(head), {}).setdefault(tuple(tail), len(tails[tuple(head)]))
-    scored = continuation_scores(
-        model if isinstance(model, Mixture) else model.base,
-        [list(head) for head in tails],
-        [[list(tail) for tail in of] for of in tails.values()],
-        policy=policy,
-    )
+    scored = model.log_probs([list(head) for head in tails], [[list(tail) for tail in of] for of in tails.values()])
     rows = dict(zip(tails, scored, strict=True))
     found = [rows[tuple(head)][tails[tuple(head)][tuple(tail)]] for head, tail in pairs]
     return [(score.log_prob, score.is_greedy) for score in found]
 
 
-def _generated(model: Any, contexts: Sequence[str], settings: dict[str, Any], policy: Any) -> list[str]:
+def _generated(model: Any, contexts: Sequence[str], settings: dict[str, Any]) -> list[str]:
     """Return the text after each context, cut at the first stop text."""
     base = model.base
     until = settings.get("until") or []
@@ -183,19 +174,17 @@ def _generated(model: Any, contexts: Sequence[str], settings: dict[str, Any], po
     sampling = {
         key: settings[key] for key in ("temperature", "top_p", "top_k") if settings.get("do_sample") and key in settings
     }
-    chosen = {} if policy is None else {"policy": policy}
     stopping = {"stop_strings": stops, "tokenizer": base.tokenizer} if stops else {}
-    out, _ = model.generate_traced(
+    generated = model.generate(
         ids,
         attention_mask=mask,
         max_new_tokens=n,
         do_sample=bool(settings.get("do_sample", False)),
         **sampling,
-        **chosen,
         **stopping,
     )
     texts = []
-    for row in out[:, ids.shape[1] :].tolist():
+    for row in generated.ids[:, ids.shape[1] :].tolist():
         text = str(base.tokenizer.decode(row[: base.description.length(row)], skip_special_tokens=True))
         for stop in filter(None, stops):
             text = text.split(stop)[0]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from safetensors.torch import save_file
@@ -30,13 +31,12 @@ from mocae.mixtures import (
     train_h3fusion,
     train_xlora,
 )
-from mocae.models import LoadedBase
+from mocae.models import LoadedBase, PlainModel
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.rivals import ROUTER_TRAINING, collapse_warnings, router_rows, task_vectors
 from mocae.pipelines.store import Stage, folder_name
 from mocae.pipelines.systems import Answered
 from mocae.pipelines.training import first_expert_layer
-from mocae.policies import PlainModel
 
 __all__ = ["arrow", "h3fusion", "xlora"]
 
@@ -127,9 +127,10 @@ def arrow(contest: Contest, system: SystemConfig) -> Answered:
                 temperature=config.router_temperature,
                 seed=contest.recipe.seed,
             )
-            model = PlainModel(LoadedBase(wrapped, base.tokenizer, base.description))  # type: ignore[arg-type]  # generates like one
+            on_base: Any = wrapped  # it generates like the model it wraps
+            model = PlainModel(LoadedBase(on_base, base.tokenizer, base.description), each_token=True)
             n_active = sum(load_peft(place).n_parameters for place in folders)
-            contest.examiner.examine(system.name, model, folder, n_active, keep_weights=False)
+            contest.examiner.examine(system.name, model, folder, n_active)
 
     inputs = {"arrow": config.model_dump(mode="json"), "experts": keys, "seed": contest.recipe.seed}
     return contest.examiner.stage(system.name, inputs, answer)

@@ -15,11 +15,10 @@ from mocae.bank import ExpertBank, load_peft
 from mocae.config import SystemConfig, TrinityXConfig, rival_options
 from mocae.files import digest, read_json
 from mocae.merging import MERGE_METHODS, TaskVector, applied, importance, linear_peft_error
-from mocae.models import decoder_layers, feed_forward
+from mocae.models import PlainModel, decoder_layers, feed_forward
 from mocae.pipelines.contest import Contest
 from mocae.pipelines.store import Stage, folder_name
 from mocae.pipelines.systems import Answered
-from mocae.policies import PlainModel
 from mocae.trinityx import LossWeights, TrinityXMixture, TrinityXRouter, feed_forward_blocks, train_router
 
 __all__ = ["ROUTER_TRAINING", "collapse_warnings", "merged", "router_rows", "task_vectors", "trinityx"]
@@ -45,7 +44,7 @@ def merged(contest: Contest, system: SystemConfig) -> tuple[Answered, list[str]]
 
     def answer(folder: Path) -> None:
         with contest.bare() as base, applied(base.model, method(vectors, **options)):
-            contest.examiner.examine(system.name, PlainModel(base), folder, 0, keep_weights=False)
+            contest.examiner.examine(system.name, PlainModel(base), folder, 0)
 
     keys = {axis: key for axis, key in contest.expert_keys}
     inputs = {"merge": name, "options": options, "experts": [[axis, keys[axis]] for axis in chosen]}

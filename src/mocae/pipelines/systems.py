@@ -22,9 +22,9 @@ from mocae.evaluation import (
 )
 from mocae.files import read_json
 from mocae.judges import Judge
-from mocae.models import LoadedBase
+from mocae.models import Generator, LoadedBase, PlainModel
 from mocae.pipelines.store import Stage, Store, folder_name
-from mocae.policies import FixedPolicy, Generator, Mixture, PlainModel, Policy
+from mocae.policies import FixedPolicy, Mixture, Policy
 from mocae.prompts import PromptFormat
 from mocae.types import Example, Sample, Verdict
 
@@ -75,8 +75,8 @@ class Examiner:
         def answer(folder: Path) -> None:
             bank = ExpertBank.attach(self.base.model, {"adapter": adapter.folder})
             try:
-                mixture = Mixture(self.base, bank, FixedPolicy(torch.ones(1)))
-                self.examine(name, mixture, folder, bank.n_parameters, keep_weights=False)
+                mixture = Mixture(self.base, bank, FixedPolicy(torch.ones(1)), mixed=False)
+                self.examine(name, mixture, folder, bank.n_parameters)
             finally:
                 bank.detach()
 
@@ -86,20 +86,11 @@ class Examiner:
         """Return the answers of the base model, with an instruction in front; no bank may be attached."""
 
         def answer(folder: Path) -> None:
-            self.examine(system, PlainModel(self.base), folder, 0, keep_weights=False, injection=injection)
+            self.examine(system, PlainModel(self.base, injection=injection), folder, 0)
 
         return self.stage(system, {"plain": injection}, answer)
 
-    def examine(
-        self,
-        system: str,
-        model: Generator,
-        folder: Path,
-        n_active: int,
-        *,
-        keep_weights: bool = True,
-        injection: str | None = None,
-    ) -> None:
+    def examine(self, system: str, model: Generator, folder: Path, n_active: int) -> None:
         """Ask, judge, and write `samples.jsonl` and `cost.json` into `folder`."""
         answers, cost = answer_all(
             model,
@@ -107,29 +98,21 @@ class Examiner:
             prompt_format=self.prompt_format,
             generation=self.generation,
             label=f"answers {system}",
-            injection=injection,
         )
-        if not keep_weights:
-            answers = [replace(answer, weights=None) for answer in answers]
-        choices = self._choices(model, injection)
+        choices = self._choices(model)
         samples = judge_answers(system, answers, self.judges)
         samples = [replace(s, verdicts={**s.verdicts, **choices.get(s.answer.example.id, {})}) for s in samples]
         write_samples(samples, folder / "samples.jsonl")
         record = {"cost": asdict(cost), "n_active": n_active}
         (folder / "cost.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-    def _choices(self, model: Generator, injection: str | None) -> dict[str, dict[str, Verdict]]:
-        """Return "mc1" and "mc2" by prompt for questions that come with choices; none for models routed by token."""
-        asked = [row for row in self.prompts if {"mc1", "mc2"} <= row.facts.keys()]
-        if not asked or not isinstance(model, Mixture | PlainModel):
+    def _choices(self, model: Generator) -> dict[str, dict[str, Verdict]]:
+        """Return "mc1" and "mc2" by prompt for questions that come with choices."""
+        questions = [row for row in self.prompts if {"mc1", "mc2"} <= row.facts.keys()]
+        if not questions:
             return {}
-        scored = score_multiple_choice(
-            model if isinstance(model, Mixture) else model.base,
-            asked,
-            prompt_format=self.prompt_format,
-            injection=injection,
-        )
-        return {row.id: verdicts for row, verdicts in zip(asked, scored, strict=True)}
+        scored = score_multiple_choice(model, questions, prompt_format=self.prompt_format)
+        return {row.id: verdicts for row, verdicts in zip(questions, scored, strict=True)}
 
     def stage(self, system: str, inputs: Mapping[str, Any], answer: Any) -> Answered:
         """Return the answers of a system, made by `answer(folder)` unless they are there for the same inputs."""

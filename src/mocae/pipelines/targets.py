@@ -53,7 +53,7 @@ class ModelTarget:
     """A model in this process.
 
     Args:
-        model: a `mocae.policies.Generator`.
+        model: a `mocae.models.Generator`.
         prompt_format: how prompts are written.
         label: see `Target`.
         base_model: see `Target`.
@@ -103,10 +103,8 @@ class ModelTarget:
     def choices(self, examples: Sequence[Example]) -> list[dict[str, Verdict]] | None:
         """Return the verdicts on multiple choice."""
         from mocae.evaluation.choices import score_multiple_choice
-        from mocae.policies import Mixture
 
-        model = self.model if isinstance(self.model, Mixture) else self.model.base
-        return score_multiple_choice(model, examples)
+        return score_multiple_choice(self.model, examples)
 
     def facts(self) -> dict[str, Any]:
         """Return versions, device and dtype."""
@@ -199,8 +197,7 @@ def model_target(name: str, *, prompt_format: str | None = None, device: str | N
         ConfigError: the model cannot be loaded.
         PluginError: no such format.
     """
-    from mocae.models import base_fingerprint, load_base
-    from mocae.policies import PlainModel
+    from mocae.models import PlainModel, base_fingerprint, load_base
     from mocae.prompts import FORMATS
 
     base = load_base(name, device=device)

@@ -2,47 +2,43 @@
 
 from mocae.policies.base import (
     POLICIES,
-    FittedPolicy,
     Parts,
     Policy,
     PromptBatch,
     Reading,
     Sureness,
     build_policy,
-    output_of,
     route_steered,
     shape_weights,
     weights_vector,
 )
 from mocae.policies.code_book import CodeBook, CodeBookPolicy
 from mocae.policies.fixed import FixedPolicy
-from mocae.policies.mixture import Generator, Mixture, PlainModel, Routed
+from mocae.policies.mixture import Mixture
 from mocae.policies.oracle import OraclePolicy
-from mocae.policies.per_prompt import PerPrompt, Steered
+from mocae.policies.per_prompt import PerPrompt, Steered, choose
 from mocae.policies.routed import RoutedPolicy, RouterOptions
+from mocae.policies.routing_pass import RoutingPass
 
 __all__ = [
     "POLICIES",
     "CodeBook",
     "CodeBookPolicy",
-    "FittedPolicy",
     "FixedPolicy",
-    "Generator",
     "Mixture",
     "OraclePolicy",
     "Parts",
     "PerPrompt",
-    "PlainModel",
     "Policy",
     "PromptBatch",
     "Reading",
-    "Routed",
     "RoutedPolicy",
     "RouterOptions",
+    "RoutingPass",
     "Steered",
     "Sureness",
     "build_policy",
-    "output_of",
+    "choose",
     "route_steered",
     "shape_weights",
     "weights_vector",

@@ -1,9 +1,10 @@
 """What a policy is: prompts in, one weight an expert out."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, get_args, runtime_checkable
+from typing import NamedTuple, Protocol, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,14 +18,12 @@ from mocae.registry import Registry
 
 __all__ = [
     "POLICIES",
-    "FittedPolicy",
     "Parts",
     "Policy",
     "PromptBatch",
     "Reading",
     "Sureness",
     "build_policy",
-    "output_of",
     "route_steered",
     "shape_weights",
     "weights_vector",
@@ -76,47 +75,39 @@ class Sureness(NamedTuple):
     confidence: Float[Tensor, " B"]
     novelty: Float[Tensor, " B"]
 
-    def rows(self) -> list[tuple[float | None, float | None]]:
-        """Return both of each prompt to six decimals, None in place of nan."""
-        both = zip(self.confidence.tolist(), self.novelty.tolist(), strict=True)
-        return [(_said(confidence), _said(novelty)) for confidence, novelty in both]
+    def lists(self) -> tuple[list[float | None], list[float | None]]:
+        """Return confidence and novelty of the prompts to six decimals, None in place of nan."""
+        confidence, novelty = ([None if math.isnan(v) else round(v, 6) for v in both.tolist()] for both in self)
+        return confidence, novelty
 
 
-@runtime_checkable
-class Policy(Protocol):
-    """Maps a batch of prompts to weights of the experts.
-
-    `reads` says which hidden states `route` needs, None when it needs none. `calibrated` says that a weight is meant as
-    the probability that its expert's answer is acceptable, so that a calibration error makes sense.
-    """
-
-    reads: Reading | None
-    calibrated: bool
-
-    def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
-        """Return one weight an expert for each prompt; rows need not sum to 1."""
-        ...
-
-
-@runtime_checkable
-class FittedPolicy(Policy, Protocol):
-    """A policy with a fitted router behind it, and what else its weights come with.
+class Policy(ABC):
+    """Maps a batch of prompts to weights of the experts; a subclass gives `route` and sets what differs from here.
 
     Attributes:
+        reads: which hidden states `route` needs, None for none.
+        calibrated: whether a weight is meant as the probability that its expert's answer is acceptable, so that a
+            calibration error makes sense.
         per_token: whether every token is routed by itself, in prefill and decoding; else a prompt once.
         output: residuals behind the mixed layers, None for none.
     """
 
-    per_token: bool
-    output: OutputCalibrators | None
+    reads: Reading | None = None
+    calibrated: bool = False
+    per_token: bool = False
+    output: OutputCalibrators | None = None
 
-    def sureness(self, batch: PromptBatch) -> Sureness:
-        """Return how sure the router is of each prompt."""
-        ...
+    @abstractmethod
+    def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
+        """Return one weight an expert for each prompt; rows need not sum to 1."""
 
+    def route_steered(self, batch: PromptBatch, factor: Float[Tensor, " K"]) -> Float[Tensor, "B K"]:
+        """Return the weights steered by `factor`; a policy that prunes does so after it, not before."""
+        return shape_weights(self.route(batch), steer=factor)
 
-def _said(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
+    def sureness(self, batch: PromptBatch) -> Sureness | None:
+        """Return how sure the router is of each prompt; None for a policy that does not say."""
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,12 +165,6 @@ def build_policy(name: str, parts: Parts, **options: object) -> Policy:
     return make(parts, argument if colon else None, **typed)
 
 
-def output_of(policy: Policy) -> OutputCalibrators | None:
-    """Return the output calibrators that a policy's answers are written with; most policies have none."""
-    found: OutputCalibrators | None = getattr(policy, "output", None)
-    return found
-
-
 def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Float[Tensor, " K"]:
     """Return weights given by name as a vector, 0 where none is given.
 
@@ -195,17 +180,8 @@ def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Floa
 
 
 def route_steered(policy: Policy, batch: PromptBatch, factor: Float[Tensor, " K"] | None) -> Float[Tensor, "B K"]:
-    """Return a policy's weights of each prompt, steered by `factor` (None: as they are).
-
-    A policy that prunes has a method `route_steered` of its own, since what was pruned cannot be steered back.
-    """
-    if factor is None:
-        return policy.route(batch)
-    own = getattr(policy, "route_steered", None)
-    if own is not None:
-        weights: Tensor = own(batch, factor)
-        return weights
-    return shape_weights(policy.route(batch), steer=factor)
+    """Return a policy's weights of each prompt, steered by `factor` (None: as they are)."""
+    return policy.route(batch) if factor is None else policy.route_steered(batch, factor)
 
 
 def shape_weights(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mocae.errors import ArtifactError
 from mocae.files import Record, read_record
-from mocae.policies.base import Policy, PromptBatch, Reading
+from mocae.policies.base import Policy, PromptBatch
 
 __all__ = ["CodeBook", "CodeBookPolicy"]
 
@@ -69,14 +69,13 @@ class CodeBook:
         return cls(experts, mixtures)
 
 
-class CodeBookPolicy:
+class CodeBookPolicy(Policy):
     """Another policy, its weights replaced by the nearest mixture of a code book."""
 
     def __init__(self, policy: Policy, book: CodeBook) -> None:
         self.policy = policy
         self.book = book
-        self.reads: Reading | None = policy.reads
-        self.calibrated = False
+        self.reads = policy.reads
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
         """Return for each prompt the mixture nearest to what the policy gives."""

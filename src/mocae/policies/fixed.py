@@ -7,16 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocae.errors import ConfigError, unknown_name
-from mocae.policies.base import Parts, Policy, PromptBatch, Reading, weights_vector
+from mocae.policies.base import Parts, Policy, PromptBatch, weights_vector
 
 __all__ = ["FixedPolicy", "base", "expert", "static", "total", "uniform"]
 
 
-class FixedPolicy:
+class FixedPolicy(Policy):
     """Gives every prompt the same weights, shape (K,)."""
-
-    reads: Reading | None = None
-    calibrated = False
 
     def __init__(self, weights: Float[Tensor, " K"]) -> None:
         self.weights = weights

@@ -7,16 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocae.errors import ConfigError
-from mocae.policies.base import Parts, Policy, PromptBatch, Reading
+from mocae.policies.base import Parts, Policy, PromptBatch
 
 __all__ = ["OraclePolicy", "oracle"]
 
 
-class OraclePolicy:
+class OraclePolicy(Policy):
     """Weight 1 for the first expert that answered this prompt acceptably; 1 / K each where none did."""
-
-    reads: Reading | None = None
-    calibrated = False
 
     def __init__(self, outcomes: Mapping[str, Sequence[bool]], n_experts: int) -> None:
         self.outcomes = outcomes

@@ -1,45 +1,69 @@
-"""Policies put together: one steered, and one for each prompt of a batch."""
+"""Policies put together: one steered, one of given weights in its place, and one for each prompt of a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError
-from mocae.policies.base import FittedPolicy, Policy, PromptBatch, Reading, Sureness, output_of, route_steered
+from mocae.policies.base import Policy, PromptBatch, Reading, Sureness, weights_vector
+from mocae.policies.fixed import FixedPolicy
 
-__all__ = ["PerPrompt", "Steered"]
+__all__ = ["PerPrompt", "Steered", "choose"]
 
 
-class Steered:
+def choose(
+    policy: Policy,
+    experts: Sequence[str],
+    *,
+    steer: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Policy:
+    """Return a policy as it is, steered, or one that gives the same weights to every prompt in its place.
+
+    Args:
+        policy: chooses where nothing else is given.
+        experts: names, in the order of weights.
+        steer: axis -> factor, multiplies the policy's weights before normalising.
+        weights: expert -> weight, replaces the policy; negative allowed, 0 where none is given.
+
+    Raises:
+        ConfigError: an unknown expert, a number that is not finite, a negative factor, or steer and weights both.
+    """
+    if steer and weights is not None:
+        raise ConfigError("steer multiplies what the policy chooses, weights replaces it: give one of them")
+    if weights is not None:
+        return FixedPolicy(weights_vector(weights, experts))
+    if not steer:
+        return policy
+    factor = weights_vector({**dict.fromkeys(experts, 1.0), **steer}, experts)
+    if (factor < 0).any():
+        raise ConfigError(f"steer factors must be at least 0, got {dict(steer)}; use weights for negative ones")
+    return Steered(policy, factor)
+
+
+class Steered(Policy):
     """A policy whose weights are multiplied by one factor an expert, then scaled back to the sum they had.
 
     Args:
-        policy: what is steered.
+        policy: what is steered. How sure it is says nothing of the steered choice.
         factor: at least 0 for each expert.
-
-    Raises:
-        ConfigError: a negative factor.
     """
 
-    calibrated = False
-
     def __init__(self, policy: Policy, factor: Float[Tensor, " K"]) -> None:
-        if (factor < 0).any():
-            raise ConfigError(f"steer factors must be at least 0, got {factor.tolist()}; use weights for negative ones")
         self.policy = policy
         self.factor = factor
-        self.reads: Reading | None = policy.reads
-        self.output = output_of(policy)
+        self.reads = policy.reads
+        self.per_token = policy.per_token
+        self.output = policy.output
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
         """Return the steered weights, see `mocae.policies.shape_weights`."""
-        return route_steered(self.policy, batch, self.factor)
+        return self.policy.route_steered(batch, self.factor)
 
 
-class PerPrompt:
+class PerPrompt(Policy):
     """Gives every prompt of one batch the weights of a policy of its own.
 
     Output calibrators of the policies are not its own: it leaves them to whoever knows the rows.
@@ -48,16 +72,17 @@ class PerPrompt:
         policies: one a prompt; those that read the prompt read it at the same place.
 
     Raises:
-        ConfigError: no policies, or two that read at different places.
+        ConfigError: no policies, two that read at different places, or one that routes every token.
     """
-
-    calibrated = False
-    per_token = False
-    output: OutputCalibrators | None = None
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         if not policies:
             raise ConfigError("a policy for each prompt was asked for, and there are no prompts; give at least one")
+        if any(policy.per_token for policy in policies):
+            raise ConfigError(
+                "a policy of the batch routes every token, and prompts that are read together are routed once each; "
+                "set its per_token to false, or answer its prompts in a batch of their own"
+            )
         readings = {policy.reads for policy in policies if policy.reads is not None}
         if len(readings) > 1:
             raise ConfigError(
@@ -82,23 +107,22 @@ class PerPrompt:
             ConfigError: see `route`.
         """
 
-        def one(policy: Policy, part: PromptBatch) -> Tensor:
-            if isinstance(policy, FittedPolicy):
-                return torch.stack(policy.sureness(part), dim=1)
-            return torch.full((len(part.ids), 2), torch.nan)
+        def of(policy: Policy, part: PromptBatch) -> Tensor:
+            sureness = policy.sureness(part)
+            return torch.full((len(part.ids), 2), torch.nan) if sureness is None else torch.stack(sureness, dim=1)
 
-        return Sureness(*self._each(batch, one).unbind(1))
+        return Sureness(*self._each(batch, of).unbind(1))
 
-    def _each(self, batch: PromptBatch, ask: Callable[[Policy, PromptBatch], Tensor]) -> Tensor:
-        """Return one row a prompt; prompts with the same policy are asked for together."""
+    def _each(self, batch: PromptBatch, of: Callable[[Policy, PromptBatch], Tensor]) -> Tensor:
+        """Return one row a prompt; `of` gets all prompts of a policy at once."""
         if len(batch.ids) != len(self.policies):
             raise ConfigError(f"{len(batch.ids)} prompts for {len(self.policies)} policies; give one policy a prompt")
-        rows: dict[int, list[int]] = {}
+        places: dict[int, list[int]] = {}
         for i, policy in enumerate(self.policies):
-            rows.setdefault(id(policy), []).append(i)
-        told: dict[int, Tensor] = {}
-        for some in rows.values():
+            places.setdefault(id(policy), []).append(i)
+        rows: dict[int, Tensor] = {}
+        for some in places.values():
             pooled = None if batch.pooled is None else batch.pooled[some]
             part = PromptBatch([batch.ids[i] for i in some], pooled)
-            told |= dict(zip(some, ask(self.policies[some[0]], part), strict=True))
-        return torch.stack([told[i] for i in range(len(self.policies))])
+            rows |= dict(zip(some, of(self.policies[some[0]], part), strict=True))
+        return torch.stack([rows[i] for i in range(len(self.policies))])

@@ -24,7 +24,7 @@ class RouterOptions(Record):
     per_token: bool = False
 
 
-class RoutedPolicy:
+class RoutedPolicy(Policy):
     """Weights from a fitted router.
 
     Args:
@@ -58,7 +58,7 @@ class RoutedPolicy:
         self.threshold = threshold
         self.per_token = per_token
         self.output = output
-        self.reads: Reading | None = Reading(router.layer, router.pool)
+        self.reads = Reading(router.layer, router.pool)
         self.calibrated = calibrated
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:

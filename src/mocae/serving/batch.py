@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicCache
 from mocae.bank import Mode, same_for_all
 from mocae.errors import ConfigError
 from mocae.models import Beginning, LoadedBase, layer_inputs, resumed
-from mocae.policies import Mixture, PerPrompt, Sureness, output_of
+from mocae.policies import Mixture, PerPrompt, Sureness
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Lost
 from mocae.serving.prefixes import Prefixes, Reach
@@ -42,7 +42,7 @@ class Row:
         self.sink = sink
         self.ticket = ticket
         self.sampler = Sampler(request.sampling, base.description, prompt=request.tokens)
-        self.output = output_of(request.policy)
+        self.output = request.policy.output
         self.submitted = submitted
         self.deadline = None if request.timeout_s is None else submitted + request.timeout_s
         self.started = self.first_token = submitted
@@ -178,7 +178,7 @@ class Batch:
         passes = [self._read(some) for some in self._by_beginning(rows)]
         first = len(self.rows)
         for read in passes:
-            for row, weights, sure in zip(read.rows, read.alpha.tolist(), read.sureness.rows(), strict=True):
+            for row, weights, *sure in zip(read.rows, read.alpha.tolist(), *read.sureness.lists(), strict=True):
                 row.weights = dict(zip(self._mixture.experts, weights, strict=True))
                 row.confidence, row.novelty = sure
             try:
@@ -213,13 +213,9 @@ class Batch:
                 stack.enter_context(resumed(self._model, cache, beginnings, lengths))
             entered = {n: stack.enter_context(layer_inputs(self._model, n, stop=False)) for n in keeping}
             stack.enter_context(self._corrected(rows))
-            trace = stack.enter_context(
-                self._mixture.routing(
-                    [row.request.prompt_id for row in rows],
-                    policy=PerPrompt([row.request.policy for row in rows]),
-                    probe={"input_ids": ids, "attention_mask": mask},
-                )
-            )
+            mixture = self._mixture.using(PerPrompt([row.request.policy for row in rows]))
+            names = [row.request.prompt_id for row in rows]
+            routing = stack.enter_context(mixture.routing(names, probe={"input_ids": ids, "attention_mask": mask}))
             out = self._model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -228,14 +224,14 @@ class Batch:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        assert trace.alpha is not None
-        assert trace.sureness is not None
+        assert routing.alpha is not None
+        assert routing.sureness is not None
         for i, (row, reach, _) in enumerate(known):
             row.n_known = max(0, lengths[i] - n_new)
             if reach is not None:
                 hidden = entered[reach.n_layers][-1] if reach.n_layers in entered else None
                 self._prefixes.keep(row.request.tokens, reach, row=i, cache=cache, hidden=hidden)
-        return _Read(rows, cache, trace.alpha, trace.sureness, out.logits[:, -1])
+        return _Read(rows, cache, routing.alpha, routing.sureness, out.logits[:, -1])
 
     @torch.no_grad()
     def step(self) -> list[tuple[Row, Event | Exception]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from mocae.models import Beginning, can_resume, decoder_layers
-from mocae.policies import Mixture, Policy, PromptBatch, output_of
+from mocae.policies import Mixture, Policy, PromptBatch
 
 __all__ = ["Prefixes", "Reach"]
 
@@ -67,8 +67,7 @@ class Prefixes:
         if policy.reads is None:
             alpha = policy.route(PromptBatch([prompt_id]))[0]
             return Reach(self.n_layers, alpha.float().cpu().numpy().tobytes())
-        output = output_of(policy)
-        lowest = min(self._first_layer, self.n_layers if output is None else output.from_layer)
+        lowest = min(self._first_layer, self.n_layers if policy.output is None else policy.output.from_layer)
         # A router that reads above an expert runs the base model once more, up to there.
         n_layers = policy.reads.layer if policy.reads.layer <= lowest else 0
         return Reach(n_layers, b"") if 0 < n_layers < self.n_layers else None

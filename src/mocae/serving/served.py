@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from mocae.errors import ConfigError, PluginError, ServingError, unknown_name
-from mocae.policies import FixedPolicy, Mixture, Parts, Policy, Steered, build_policy, weights_vector
+from mocae.errors import PluginError, ServingError, unknown_name
+from mocae.policies import Mixture, Parts, Policy, build_policy, choose
 from mocae.prompts import ChatFormat, PromptFormat
 from mocae.serving.conversation import Turn, conversation_tokens
 
@@ -101,14 +101,7 @@ class Served:
         """
         if name not in self.models:
             raise PluginError(unknown_name("model", name, self.models))
-        if steer is not None and weights is not None:
-            raise ConfigError("steer multiplies what the model's policy chooses, weights replaces it: give one of them")
-        if weights is not None:
-            return FixedPolicy(weights_vector(weights, self.experts))
-        policy = self.models[name].policy
-        if steer:
-            return Steered(policy, weights_vector(dict.fromkeys(self.experts, 1.0) | dict(steer), self.experts))
-        return policy
+        return choose(self.models[name].policy, self.experts, steer=steer, weights=weights)
 
     def chat_tokens(self, turns: Sequence[Turn]) -> list[int]:
         """Return a conversation as the model reads it, see `conversation_tokens`."""
@@ -122,7 +115,7 @@ class Served:
 
 def _refuse_per_token(models: Iterable[ServedModel]) -> None:
     for model in models:
-        if getattr(model.policy, "per_token", False):
+        if model.policy.per_token:
             raise ServingError(
                 f"{model.name!r} of this run routes every token, and answers that are written together are routed once "
                 "a prompt; run the recipe with per_token: false for this system, or ask with `mocae chat`"

@@ -1,16 +1,15 @@
 """TrinityX as a model: every feed-forward block of the upper layers routes each token to the experts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from mocae.bank import ExpertBank
 from mocae.errors import ModelMismatchError
-from mocae.models import LoadedBase, decoder_layers, feed_forward
+from mocae.models import BaseGenerator, Generated, LoadedBase, decoder_layers, feed_forward
 from mocae.trinityx.router import TrinityXRouter
 
 __all__ = ["TrinityXMixture", "feed_forward_blocks", "routed"]
@@ -80,40 +79,55 @@ def routed(bank: ExpertBank, router: TrinityXRouter) -> Iterator[list[Tensor]]:
         bank.set_weights(outside)
 
 
-class TrinityXMixture:
+class TrinityXMixture(BaseGenerator):
     """Generates text with experts mixed per token in every feed-forward block; the KV cache stays on.
 
     Args:
         base: model and tokenizer, the bank attached to the model.
         bank: experts in feed-forward blocks alone.
         router: trained.
+        on_release: called by `release`, perhaps twice; None: the bank is detached.
+
+    Raises:
+        ModelMismatchError: the router was trained for other experts.
     """
 
-    def __init__(self, base: LoadedBase, bank: ExpertBank, router: TrinityXRouter) -> None:
+    each_token = True
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        bank: ExpertBank,
+        router: TrinityXRouter,
+        *,
+        on_release: Callable[[], object] | None = None,
+    ) -> None:
         if router.experts != bank.names:
             raise ModelMismatchError(f"the router knows experts {router.experts}, the bank holds {bank.names}")
-        self.base = base
+        super().__init__(base, on_release=on_release or bank.detach)
         self.bank = bank
+        self.experts = bank.names
         self.router = router.to(base.model.device)
 
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """Names of the experts, in the order of weights."""
-        return self.bank.names
+    @contextmanager
+    def reading(self, inputs: Mapping[str, Tensor], ids: Sequence[str]) -> Iterator[list[Tensor]]:
+        """Return a context in which each pass routes every token, see `routed`."""
+        with self.bank.lock, routed(self.bank, self.router) as seen:
+            yield seen
 
     @torch.no_grad()
-    def generate_traced(
+    def generate(
         self,
         input_ids: Tensor,
         *,
         attention_mask: Tensor | None = None,
         ids: Sequence[str] | None = None,
         **generation: Any,
-    ) -> tuple[Tensor, Float[Tensor, "B K"]]:
-        """Return the generated ids, and the mean weight of each expert over layers and prompt tokens."""
+    ) -> Generated:
+        """Return an answer to each prompt, and the mean weight of each expert over layers and prompt tokens."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         share: list[Tensor] = []
-        with routed(self.bank, self.router) as seen:
+        with self.reading({}, ()) as seen:
 
             def keep(*_: Any) -> None:
                 if not share:
@@ -126,4 +140,4 @@ class TrinityXMixture:
                 out = self.base.generate(input_ids, attention_mask=mask, **generation)
             finally:
                 handle.remove()
-        return out, share[0]
+        return Generated.unsure(out, share[0])

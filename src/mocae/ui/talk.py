@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mocae.policies import Policy, PromptBatch, Reading, RoutedPolicy, output_of
+from mocae.policies import Policy, PromptBatch, RoutedPolicy
 from mocae.serving import Delta, Engine, Event, Failed, Finished, Request
 from mocae.serving.answering import ask, turns_of
 from mocae.serving.schemas import ChatMessage, ChatRequest
@@ -127,14 +127,12 @@ class Talk:
         return explain(routed.router, policy.pooled)
 
 
-class _Watched:
+class _Watched(Policy):
     """A policy of one prompt that keeps what it read and what it chose."""
 
-    calibrated = False
-
     def __init__(self, policy: Policy) -> None:
-        self.reads: Reading | None = policy.reads
-        self.output = output_of(policy)
+        self.reads = policy.reads
+        self.output = policy.output
         self.pooled: Tensor | None = None
         self._policy = policy
 
