@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
 
 from mocae.errors import DataError
 from mocae.metrics import length_controlled_win_rate
@@ -19,16 +19,19 @@ def judged(
     return 1 + probs, mine, theirs
 
 
-def test_agrees_with_scikit_learn_on_soft_labels() -> None:
+def test_is_the_minimum_of_the_loss_in_the_docstring() -> None:
     preferences, mine, theirs = judged()
     gap = (mine - theirs).astype(float)
-    x = np.tanh(gap / gap.std())[:, None]
-    y = preferences - 1
-    independent = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000)
-    independent.fit(np.concatenate([x, x]), np.repeat([1, 0], len(y)), sample_weight=np.concatenate([y, 1 - y]))
+    x, y = np.tanh(gap / gap.std()), preferences - 1
+
+    def loss(beta: np.ndarray) -> float:
+        logits = beta[0] + beta[1] * x
+        return float(np.logaddexp(0, logits).sum() - y @ logits + 0.5 * beta[1] ** 2)
+
+    best = minimize(loss, [0.0, 0.0], tol=1e-12).x
     found = length_controlled_win_rate(preferences, mine, theirs)
-    assert found.value == pytest.approx(float(independent.predict_proba([[0.0]])[0, 1]), abs=1e-6)
-    assert found.length_effect == pytest.approx(float(independent.coef_[0, 0]), abs=1e-5)
+    assert found.value == pytest.approx(1 / (1 + np.exp(-best[0])), abs=1e-6)
+    assert found.length_effect == pytest.approx(best[1], abs=1e-5)
 
 
 def test_finds_the_rate_at_equal_length_that_the_plain_rate_misses() -> None:

@@ -4,13 +4,16 @@ from typing import Any
 
 import pytest
 
+from mocae.report.schema import sorted_systems
 from mocae.report.tables import (
+    Table,
     forgetting_table,
     format_bytes,
     format_count,
     format_estimate,
     kinds_table,
     routing_table,
+    seconds_cell,
     systems_table,
     updates_table,
 )
@@ -114,11 +117,15 @@ def test_every_order_of_training_has_a_row(report: dict[str, Any]) -> None:
     assert forgetting_table(report) is None
 
 
+def _updates(report: dict[str, Any]) -> Table | None:
+    return updates_table(report.get("updates") or {}, sorted_systems(report), seconds_cell)
+
+
 def test_what_taking_in_something_new_costs(report: dict[str, Any]) -> None:
-    assert updates_table(report) is None
+    assert _updates(report) is None
     times = {"seconds": 0.5, "cpu_seconds": 0.25, "stages": ["router/alignx"]}
     report["updates"] = {"alignx": {"verdicts": times}, "joint": {"axis": {**times, "seconds": 123.4}}}
-    table = updates_table(report)
+    table = _updates(report)
     assert table is not None
     assert [(row.name, [cell.text for cell in row.cells]) for row in table.rows] == [
         ("alignx", ["0.50 s", "0.25 s", "\u2013", "\u2013"]),

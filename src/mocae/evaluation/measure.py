@@ -31,13 +31,14 @@ from mocae.metrics import (
     widened,
     wins_from_scores,
 )
-from mocae.types import Estimate, Sample
+from mocae.types import Answer, Estimate, Sample
 
 __all__ = [
     "Bootstrap",
     "axis_table",
     "difference",
     "mean_difference",
+    "mean_score",
     "measure_routing",
     "measure_system",
     "measure_weights",
@@ -47,6 +48,8 @@ __all__ = [
 _RATES, _DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
 _NOVEL = 0.95
 """A prompt counts as novel where this share of the held-out calibration prompts is more like the others."""
+
+_ROUTING = ("ece", "brier", "confidence", "novel_rate", "misrouted_rate", "regret", "entropy", "largest_share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +143,8 @@ def measure_system(
     }
     entry["win_rate_against"] = _against(_carrying(samples, "win_rate"))
     entry["average_alignment_score"] = asdict(_average_alignment(samples, by_id, boot))
-    entry["axis_scores"] = {
-        axis: asdict(_mean_of_tables(axis_table(samples, [axis]), boot, span=_RATES)) for axis in axes
-    }
-    entry["mean_axis_score"] = asdict(_mean_of_tables(axis_table(samples, axes), boot, span=_RATES))
+    entry["axis_scores"] = {axis: asdict(mean_score(samples, [axis], boot=boot)) for axis in axes}
+    entry["mean_axis_score"] = asdict(mean_score(samples, axes, boot=boot))
     kinds = sorted({s.answer.example.kind for s in samples} - {""})
     entry["kinds"] = {
         kind: {
@@ -250,6 +251,11 @@ def _mean_of_tables(
     return widened(bootstrap_tables(mean, columns, **boot.arguments()), parts, span=span, confidence=boot.confidence)
 
 
+def mean_score(samples: Sequence[Sample], axes: Sequence[str], *, boot: Bootstrap) -> Estimate:
+    """Return the share of acceptable answers: the mean over axes of the mean over the probes of each."""
+    return _mean_of_tables(axis_table(samples, axes), boot, span=_RATES)
+
+
 def difference(first: Sequence[Sample], second: Sequence[Sample], axes: Sequence[str], *, boot: Bootstrap) -> Estimate:
     """Return mean_axis_score(first) - mean_axis_score(second) over the prompts both have scored, paired."""
     return mean_difference([(first, second)], axes, boot=boot)
@@ -291,55 +297,41 @@ def measure_routing(
             where the weights are no distribution.
         boot: intervals.
     """
-    outcome = {name: {s.answer.example.id: s.acceptable for s in rows} for name, rows in experts.items()}
-    alpha, acceptable, own, sure, novel, groups = [], [], [], [], [], []
-    for sample in samples:
-        row = [outcome[name].get(sample.answer.example.id) for name in experts]
-        if sample.acceptable is None or sample.answer.weights is None or any(v is None for v in row):
-            continue
-        alpha.append([sample.answer.weights[name] for name in experts])
-        acceptable.append([bool(v) for v in row])
-        own.append(float(sample.acceptable))
-        sure.append(sample.answer.confidence)
-        novel.append(sample.answer.novelty)
-        groups.append(sample.answer.example.group)
-    if not alpha:
+    names = list(experts)
+    outcome = {name: {s.answer.example.id: s.acceptable for s in experts[name]} for name in names}
+    verdicts = [[outcome[name].get(s.answer.example.id) for name in names] for s in samples]
+    rows = [
+        (s.answer, float(s.acceptable), verdict)
+        for s, verdict in zip(samples, verdicts, strict=True)
+        if s.acceptable is not None and s.answer.weights is not None and None not in verdict
+    ]
+    if not rows:
         return None
-    weights, right = np.asarray(alpha, dtype=float), np.asarray(acceptable)
+    answers = [answer for answer, _, _ in rows]
+    resampled: dict[str, Any] = {"groups": [answer.example.group for answer in answers], **boot.arguments()}
+    weights = _weights(answers, names)
+    right = np.array([verdict for _, _, verdict in rows], dtype=bool)
     rates = {
-        "misrouted_rate": estimate_rate(misrouted(weights, right).astype(float), groups=groups, **boot.arguments()),
-        "regret": bootstrap_mean(regret(right.astype(float), own), groups=groups, **boot.arguments()),
+        "misrouted_rate": estimate_rate(misrouted(weights, right).astype(float), **resampled),
+        "regret": bootstrap_mean(regret(right.astype(float), [own for _, own, _ in rows]), **resampled),
+        **_spread(weights, resampled),
     }
-    names = ("entropy", "largest_share", "ece", "brier", "confidence", "novel_rate")
-    unmeasured = {name: asdict(Estimate(None)) for name in names}
-    rates |= _spread(weights, groups, boot)
-    entry: dict[str, Any] = {**unmeasured, "reliability": []}
-    distribution = bool((weights >= 0).all() and np.allclose(weights.sum(1), 1, atol=1e-3))
-    if distribution:
-        weights = weights / weights.sum(1, keepdims=True)
-    if calibrated and distribution:
-        confidence, correct = top_confidence(weights.clip(0, 1), right)
+    reliability = []
+    if calibrated and _are_distributions(weights):
+        sure = [answer.confidence for answer in answers]
+        confidence, correct = top_confidence((weights / weights.sum(1, keepdims=True)).clip(0, 1), right)
         if None not in sure:
             confidence = np.asarray(sure, dtype=float)
-        columns = {"confidence": confidence, "correct": correct.astype(float)}
-        rates["ece"] = bootstrap_statistic(
-            lambda confidence, correct: expected_calibration_error(confidence, correct),
-            columns,
-            groups=groups,
-            **boot.arguments(),
-        )
-        rates["brier"] = bootstrap_statistic(
-            lambda confidence, correct: brier_score(confidence, correct), columns, groups=groups, **boot.arguments()
-        )
-        rates["confidence"] = bootstrap_mean(confidence, groups=groups, **boot.arguments())
-        entry["reliability"] = [asdict(b) for b in reliability_bins(confidence, correct)]
-    known = [value for value in novel if value is not None]
-    if len(known) == len(novel):
-        beyond = np.asarray(known) > _NOVEL
-        rates["novel_rate"] = estimate_rate(beyond.astype(float), groups=groups, **boot.arguments())
-    entry |= {name: asdict(estimate) for name, estimate in rates.items()}
-    entry["weights_by_kind"] = _weights_by_kind(samples, list(experts))
-    return entry
+        outcomes = correct.astype(float)
+        columns = {"confidences": confidence, "outcomes": outcomes}
+        rates["ece"] = bootstrap_statistic(expected_calibration_error, columns, **resampled)
+        rates["brier"] = bootstrap_statistic(brier_score, {"probs": confidence, "outcomes": outcomes}, **resampled)
+        rates["confidence"] = bootstrap_mean(confidence, **resampled)
+        reliability = [asdict(b) for b in reliability_bins(confidence, correct)]
+    novelty = [answer.novelty for answer in answers]
+    if None not in novelty:
+        rates["novel_rate"] = estimate_rate((np.asarray(novelty) > _NOVEL).astype(float), **resampled)
+    return _routing_entry(rates, reliability, samples, names)
 
 
 def measure_weights(samples: Sequence[Sample], names: Sequence[str], *, boot: Bootstrap) -> dict[str, Any] | None:
@@ -352,26 +344,37 @@ def measure_weights(samples: Sequence[Sample], names: Sequence[str], *, boot: Bo
         names: of the experts; the order of weights.
         boot: intervals.
     """
-    known = [(s.answer.weights, s.answer.example.group) for s in samples if s.answer.weights is not None]
-    if not known:
+    answers = [s.answer for s in samples if s.answer.weights is not None]
+    if not answers:
         return None
-    weights = np.asarray([[row[name] for name in names] for row, _ in known], dtype=float)
-    groups = [group for _, group in known]
-    unmeasured = ("entropy", "largest_share", "ece", "brier", "misrouted_rate", "regret")
-    entry: dict[str, Any] = {name: asdict(Estimate(None)) for name in unmeasured}
-    entry |= {name: asdict(e) for name, e in _spread(weights, groups, boot).items()}
-    return entry | {"reliability": [], "weights_by_kind": _weights_by_kind(samples, names)}
+    resampled = {"groups": [answer.example.group for answer in answers], **boot.arguments()}
+    return _routing_entry(_spread(_weights(answers, names), resampled), [], samples, names)
 
 
-def _spread(weights: NDArray[np.float64], groups: Sequence[str], boot: Bootstrap) -> dict[str, Estimate]:
+def _routing_entry(
+    rates: Mapping[str, Estimate], reliability: Sequence[Any], samples: Sequence[Sample], names: Sequence[str]
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {name: asdict(rates.get(name, Estimate(None))) for name in _ROUTING}
+    return entry | {"reliability": reliability, "weights_by_kind": _weights_by_kind(samples, names)}
+
+
+def _weights(answers: Sequence[Answer], names: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([[(answer.weights or {})[name] for name in names] for answer in answers], dtype=float)
+
+
+def _are_distributions(weights: NDArray[np.float64]) -> bool:
+    return bool((weights >= 0).all() and np.allclose(weights.sum(1), 1, atol=1e-3))
+
+
+def _spread(weights: NDArray[np.float64], resampled: Mapping[str, Any]) -> dict[str, Estimate]:
     """Return how weights (N, K) are spread: over the experts of a prompt, and over the prompts of the most used one."""
-    if not ((weights >= 0).all() and np.allclose(weights.sum(1), 1, atol=1e-3)):
+    if not _are_distributions(weights):
         return {}
     weights = weights / weights.sum(1, keepdims=True)
     most = int(weights.mean(0).argmax())
     return {
-        "entropy": bootstrap_mean(routing_entropy(weights, normalised=True), groups=groups, **boot.arguments()),
-        "largest_share": bootstrap_mean(weights[:, most], groups=groups, **boot.arguments()),
+        "entropy": bootstrap_mean(routing_entropy(weights, normalised=True), **resampled),
+        "largest_share": bootstrap_mean(weights[:, most], **resampled),
     }
 
 

@@ -46,7 +46,7 @@ def length_controlled_win_rate(
 
         logit P(win_i) = theta + phi * tanh(d_i / std(d)),   d_i = system length - reference length,
 
-    fitted by Newton steps to maximum likelihood with a ridge of 1/2 phi^2 (theta is free). The value is
+    fitted by scikit-learn to maximum likelihood with a ridge of 1/2 phi^2 (theta is free). The value is
     sigmoid(theta), the prediction at d = 0.
 
     Args:
@@ -97,26 +97,13 @@ def _length_term(differences: Array) -> Array:
 
 
 def _fit(design: Array, y: Array) -> Array:
-    """Return (theta, phi) by damped Newton steps; the loss is strictly convex in phi and, with mixed wins, in theta."""
-    ridge = np.diag([0.0, _L2])
+    """Return (theta, phi): a soft label is a row won with weight y and one lost with weight 1 - y."""
+    from sklearn.linear_model import LogisticRegression
 
-    def loss(beta: Array) -> float:
-        logits = design @ beta
-        return float(np.logaddexp(0, logits).sum() - y @ logits + 0.5 * beta @ ridge @ beta)
-
-    beta: Array = np.zeros(2)
-    for _ in range(_MAX_STEPS):
-        probs = 1 / (1 + np.exp(-design @ beta))
-        gradient = design.T @ (probs - y) + ridge @ beta
-        curvature = (design * (probs * (1 - probs))[:, None]).T @ design + ridge
-        step = np.linalg.solve(curvature, gradient)
-        scale, before = 1.0, loss(beta)
-        while loss(beta - scale * step) > before and scale > 1e-6:
-            scale /= 2
-        beta = beta - scale * step
-        if np.abs(step).max() < 1e-10:
-            break
-    return beta
+    term = design[:, 1:]
+    model = LogisticRegression(C=1 / _L2, solver="newton-cholesky", tol=1e-10, max_iter=_MAX_STEPS)
+    model.fit(np.concatenate([term, term]), np.repeat([1, 0], len(y)), sample_weight=np.concatenate([y, 1 - y]))
+    return np.array([model.intercept_[0], model.coef_[0, 0]])
 
 
 def _standard_error(design: Array, y: Array, beta: Array) -> float | None:

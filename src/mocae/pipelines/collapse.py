@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mocae.bank import ExpertBank, load_peft
 from mocae.data import select
 from mocae.errors import ConfigError, DataError
-from mocae.evaluation import Bootstrap, difference, measure_system
+from mocae.evaluation import Bootstrap, difference, mean_score
 from mocae.experts import pooled_states
 from mocae.files import read_json
 from mocae.merging import TaskVector
@@ -152,7 +152,7 @@ def forgetting(
     samples = {"base": base}
     samples |= {axis if i == 0 else f"+{axis}": entry.samples for i, (axis, entry) in enumerate(stages.items())}
     scores = {
-        name: {a: measure_system(rows, base, axes, boot=Bootstrap(1))["axis_scores"][a]["value"] for a in axes}
+        name: {axis: mean_score(rows, [axis], boot=Bootstrap(1)).value for axis in axes}
         for name, rows in samples.items()
     }
     if not stages or any(value is None for row in scores.values() for value in row.values()):

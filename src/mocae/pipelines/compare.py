@@ -10,7 +10,7 @@ from typing import Any
 
 from mocae.axes import Probe, stored_probe
 from mocae.errors import ArtifactError, ConfigError, unknown_name
-from mocae.evaluation import Bootstrap, difference, read_samples
+from mocae.evaluation import Bootstrap, difference, mean_score, read_samples
 from mocae.files import read_json
 from mocae.metrics import Metric, in_table_order, metric, paired_bootstrap_difference
 from mocae.report import check_report
@@ -100,21 +100,8 @@ def _mean(
     scored = [
         (x, y) for x, y in zip(mine, theirs, strict=True) if x.acceptable is not None and y.acceptable is not None
     ]
-    values = [_axis_mean([pair[side] for pair in scored], axes) for side in (0, 1)]
+    values = [mean_score([pair[side] for pair in scored], axes, boot=Bootstrap(1)).value for side in (0, 1)]
     return Difference(name, values[0], values[1], difference(mine, theirs, axes, boot=boot), True)
-
-
-def _axis_mean(samples: Sequence[Sample], axes: Sequence[str]) -> float | None:
-    """Return the mean over axes of the mean over kinds of prompt of the share of acceptable answers."""
-    means = []
-    for axis in axes:
-        kinds: dict[str, list[float]] = {}
-        for s in samples:
-            if s.answer.example.axis == axis:
-                kinds.setdefault(s.answer.example.probe, []).append(float(bool(s.acceptable)))
-        if kinds:
-            means.append(sum(sum(v) / len(v) for v in kinds.values()) / len(kinds))
-    return sum(means) / len(means) if means else None
 
 
 def _numbers(axis: str, pairs: Sequence[tuple[Sample, Sample]], seed: int) -> list[Difference]:

@@ -267,26 +267,27 @@ def _risk_coverage(table: ScoreTable, _: Settings) -> Scored:
 
 
 def _rate(table: ScoreTable, _: Settings) -> Scored:
-    found = table.column("verdict", flag)
-    known = [holds for holds in found if holds is not None]
-    estimate = estimate_rate([float(holds) for holds in known])
-    values = {"rate": estimate.value, "low": estimate.low, "high": estimate.high}
-    return Scored(
-        values, len(known), len(found) - len(known), notes=["95 % bootstrap interval, 1000 resamples, seed 0"]
-    )
+    return _share(table, "verdict", "rate")
 
 
 def _unsafe(table: ScoreTable, _: Settings) -> Scored:
-    found = table.column("unsafe", flag)
-    known = [i for i, holds in enumerate(found) if holds is not None]
-    estimate = estimate_rate([float(bool(found[i])) for i in known])
-    values = {"unsafe_rate": estimate.value, "low": estimate.low, "high": estimate.high}
+    return _share(table, "unsafe", "unsafe_rate")
+
+
+def _share(table: ScoreTable, column: str, name: str) -> Scored:
+    """Return the share of rows on which a verdict holds, with its interval, also by category where the file has one."""
+    verdicts = table.column(column, flag)
+    known = [i for i, holds in enumerate(verdicts) if holds is not None]
+    holds = [bool(verdicts[i]) for i in known]
+    estimate = estimate_rate(holds)
     tables = {}
     if known and table.has("category"):
         categories = table.column("category", str, text=True)
-        by = unsafe_rate_by_category([bool(found[i]) for i in known], [categories[i] or "none" for i in known])
-        tables["by_category"] = {name: asdict(rate) for name, rate in by.items()}
-    return Scored(values, len(known), len(found) - len(known), tables)
+        by = unsafe_rate_by_category(holds, [categories[i] or "none" for i in known])
+        tables["by_category"] = {category: asdict(rate) for category, rate in by.items()}
+    values = {name: estimate.value, "low": estimate.low, "high": estimate.high}
+    note = "95 % bootstrap interval, 1000 resamples, seed 0"
+    return Scored(values, len(known), len(verdicts) - len(known), tables, [note])
 
 
 def _over_refusal(table: ScoreTable, _: Settings) -> Scored:
@@ -366,7 +367,7 @@ SCORES: dict[str, FileScore] = {
     "nll": FileScore("negative log-likelihood of probabilities", ("prob", "probs", "label"), _nll),
     "auroc": FileScore("area under the ROC curve of scores", ("prob", "label"), _auroc),
     "risk-coverage": FileScore("risk when only the surest rows count", ("prob", "probs", "label"), _risk_coverage),
-    "rate": FileScore("share of verdicts that hold", ("verdict",), _rate),
+    "rate": FileScore("share of verdicts that hold, also by category", ("verdict", "category"), _rate),
     "unsafe-rate": FileScore("share of unsafe answers, also by category", ("unsafe", "category"), _unsafe),
     "over-refusal": FileScore("share of safe prompts refused, in XSTest's labels", ("label",), _over_refusal),
     "truthful-informative": FileScore(

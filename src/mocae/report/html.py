@@ -30,6 +30,7 @@ from mocae.report.tables import (
     format_count,
     kinds_table,
     routing_table,
+    seconds_cell,
     systems_table,
     updates_table,
 )
@@ -81,7 +82,7 @@ def html_page(report: Mapping[str, Any]) -> str:
             plates=_plates(report),
             forgetting=forgetting_table(report),
             overlap=lookup(report, "collapse", "overlap") or {},
-            updates=updates_table(report),
+            updates=updates_table(report.get("updates") or {}, sorted_systems(report), seconds_cell),
             routing=routing,
             kinds=kinds_table(report),
             costs=_costs(report),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mocae.metrics import Unit, in_table_order, metric
@@ -24,14 +24,17 @@ __all__ = [
     "Column",
     "Row",
     "Table",
+    "estimate_cell",
     "forgetting_table",
     "format_bytes",
     "format_count",
     "format_estimate",
     "format_seconds",
     "kinds_table",
+    "mark_best",
     "metric_paths",
     "routing_table",
+    "seconds_cell",
     "systems_table",
     "updates_table",
 ]
@@ -75,6 +78,16 @@ class Table:
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], columns: Iterable[tuple[Column, Sequence[Cell]]]) -> Table:
+        """Return a table of whole columns, each with a cell for every name."""
+        known = list(columns)
+        rows = [tuple(cells[i] for _, cells in known) for i in range(len(names))]
+        return cls(
+            tuple(column for column, _ in known),
+            tuple(Row(name, row, is_upper_bound(name)) for name, row in zip(names, rows, strict=True)),
+        )
 
     def groups(self) -> list[tuple[str, int]]:
         """Return the headings above the columns with the number of columns under each."""
@@ -154,45 +167,58 @@ def format_seconds(value: float | None) -> str:
     return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
 
 
+def estimate_cell(estimate: Estimate, unit: Unit) -> Cell:
+    """Return an estimate as a cell."""
+    return Cell(_value(estimate, unit), _interval(estimate, unit), estimate.value)
+
+
+def mark_best(cells: Sequence[Cell], names: Sequence[str], higher_is_better: bool | None) -> list[Cell]:
+    """Return the cells of a column, the best of the systems one can run marked (all of them when equal)."""
+    values = [
+        None if is_upper_bound(name) or cell.value is None else cell.value
+        for cell, name in zip(cells, names, strict=True)
+    ]
+    known = [value for value in values if value is not None]
+    if higher_is_better is None or len(known) < 2:
+        return list(cells)
+    best = max(known) if higher_is_better else min(known)
+    return [
+        replace(cell, best=value is not None and abs(value - best) < 1e-9)
+        for cell, value in zip(cells, values, strict=True)
+    ]
+
+
 def systems_table(report: Mapping[str, Any]) -> Table:
     """Return the systems, best mean first, with the mean, each axis's score and each measured rate.
 
     A column stands only where at least one system has a value. The best value of a column is marked; upper bounds
     take no part in that.
     """
-    systems = sorted_systems(report)
+    entries, systems = report["systems"], sorted_systems(report)
     columns = []
     for group, name, path in metric_paths(report):
         if _repeats_score(report, group, name):
             continue
         label = metric(name).label
         if name == "win_rate":
-            known = {lookup(report["systems"][system], "win_rate_against") for system in systems} - {None}
+            known = {lookup(entries[system], "win_rate_against") for system in systems} - {None}
             label += "".join(f" against {whom}" for whom in sorted(known))
-        columns.append((group, label, name, path))
-    return _table(report["systems"], systems, columns)
+        columns.append(_column(entries, systems, name, path, group=group, label=label))
+    return Table.of(systems, _measured(columns))
 
 
-def _table(
-    entries: Mapping[str, Any],
-    systems: Sequence[str],
-    columns: Sequence[tuple[str, str, str, tuple[str, ...]]],
-    *,
-    keep_empty: bool = False,
-) -> Table:
-    """Return a row a system and a column for each (group, label, metric, path in the entry) that any system has."""
-    shown: list[Column] = []
-    cells: list[list[Cell]] = [[] for _ in systems]
-    rivals = [not is_upper_bound(system) for system in systems]
-    for group, label, name, path in columns:
-        estimates = [read_estimate(lookup(entries[system], *path)) for system in systems]
-        if not keep_empty and all(e.value is None for e in estimates):
-            continue
-        shown.append(Column(group, label, metric(name).text, metric(name).arrow))
-        for row, cell in zip(cells, _column(estimates, name, rivals), strict=True):
-            row.append(cell)
-    rows = zip(systems, cells, strict=True)
-    return Table(tuple(shown), tuple(Row(name, tuple(row), is_upper_bound(name)) for name, row in rows))
+def _column(
+    entries: Mapping[str, Any], names: Sequence[str], key: str, path: Sequence[str], *, group: str = "", label: str = ""
+) -> tuple[Column, list[Cell]]:
+    """Return the column of a metric that lies at `path` in the entry of each name."""
+    shown = metric(key)
+    cells = [estimate_cell(read_estimate(lookup(entries[name], *path)), shown.unit) for name in names]
+    column = Column(group, label or shown.label, shown.text, shown.arrow)
+    return column, mark_best(cells, names, shown.higher_is_better)
+
+
+def _measured(columns: Iterable[tuple[Column, list[Cell]]]) -> list[tuple[Column, list[Cell]]]:
+    return [(column, cells) for column, cells in columns if any(cell.value is not None for cell in cells)]
 
 
 def metric_paths(report: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -219,42 +245,25 @@ def _repeats_score(report: Mapping[str, Any], axis: str, name: str) -> bool:
     )
 
 
-def _column(estimates: Sequence[Estimate], name: str, rivals: Sequence[bool]) -> list[Cell]:
-    """Return the cells of one column, the best of the rivals marked (all of them when equal)."""
-    found = metric(name)
-    values = [e.value for e, rival in zip(estimates, rivals, strict=True) if rival and e.value is not None]
-    best = None
-    if found.higher_is_better is not None and len(values) > 1:
-        best = max(values) if found.higher_is_better else min(values)
-    return [
-        Cell(
-            _value(e, found.unit),
-            _interval(e, found.unit),
-            e.value,
-            best=rival and best is not None and e.value is not None and abs(e.value - best) < 1e-9,
-        )
-        for e, rival in zip(estimates, rivals, strict=True)
-    ]
-
-
 def routing_table(report: Mapping[str, Any]) -> Table | None:
     """Return how well each router knows its experts (ECE, Brier, ...), None when no router was measured."""
     routing = report.get("routing") or {}
     systems = [name for name in sorted_systems(report) if name in routing]
     systems += [name for name in routing if name not in systems]
     names = ("ece", "brier", "confidence", "novel_rate", "misrouted_rate", "regret", "entropy", "largest_share")
-    table = _table(routing, systems, [("", metric(name).label, name, (name,)) for name in names])
-    return table if table.columns else None
+    columns = _measured(_column(routing, systems, name, (name,)) for name in names)
+    return Table.of(systems, columns) if columns else None
 
 
 def kinds_table(report: Mapping[str, Any]) -> Table | None:
     """Return the pass rate of every system on every kind of prompt, None when none was counted by kind."""
-    systems = sorted_systems(report)
-    kinds: dict[str, None] = {}
-    for system in systems:
-        kinds |= dict.fromkeys(lookup(report["systems"][system], "kinds") or ())
-    columns = [("", kind.replace("_", " "), "pass_rate", ("kinds", kind, "pass_rate")) for kind in kinds]
-    return _table(report["systems"], systems, columns, keep_empty=True) if kinds else None
+    entries, systems = report["systems"], sorted_systems(report)
+    kinds = dict.fromkeys(kind for system in systems for kind in lookup(entries[system], "kinds") or ())
+    columns = [
+        _column(entries, systems, "pass_rate", ("kinds", kind, "pass_rate"), label=kind.replace("_", " "))
+        for kind in kinds
+    ]
+    return Table.of(systems, columns) if kinds else None
 
 
 def forgetting_table(report: Mapping[str, Any]) -> Table | None:
@@ -263,40 +272,61 @@ def forgetting_table(report: Mapping[str, Any]) -> Table | None:
     The last two columns are the mean loss over the axes and the mean score over the axes at the end.
     """
     tables = {name: t for name, t in forgetting_tables(report).items() if lookup(t, "forgetting")}
-    if not tables:
-        return None
-    axes = [a for a in axis_names(report) if any(a in (t["forgetting"] or {}) for t in tables.values())]
-    columns = [
-        Column("lost by the end", a, f"Best score on {a} at any stage minus the score at the end.", "↓") for a in axes
+    axes = [a for a in axis_names(report) if any(a in t["forgetting"] for t in tables.values())]
+    losses = {axis: [read_estimate(t["forgetting"].get(axis)) for t in tables.values()] for axis in axes}
+    ends = [[read_estimate(value) for value in (t.get("matrix") or [[]])[-1]] for t in tables.values()]
+    lost = "lost by the end"
+    columns: list[tuple[Column, list[Cell]]] = [
+        (
+            Column(lost, axis, f"Best score on {axis} at any stage minus the score at the end.", "↓"),
+            [estimate_cell(loss, "points") for loss in losses[axis]],
+        )
+        for axis in axes
     ]
-    columns.append(Column("lost by the end", "mean loss", "Mean of the losses over the axes.", "↓"))
-    columns.append(Column("at the end", "mean score", "Mean score over the axes after the last stage.", "↑"))
-    rows = []
-    for name, table in tables.items():
-        losses = [read_estimate(table["forgetting"].get(axis)) for axis in axes]
-        known = [loss.value for loss in losses if loss.value is not None]
-        ends = [read_estimate(value).value for value in (table.get("matrix") or [[]])[-1]]
-        scores = [value for value in ends if value is not None]
-        cells = [Cell(_value(e, "points"), _interval(e, "points"), e.value) for e in losses]
-        for values, unit in ((known, "points"), (scores, "percent")):
-            mean = Estimate(sum(values) / len(values) if values else None)
-            cells.append(Cell(_value(mean, "points" if unit == "points" else "percent"), "", mean.value))
-        rows.append(Row(name, tuple(cells)))
-    return Table(tuple(columns), tuple(rows))
+    columns.append(
+        (
+            Column(lost, "mean loss", "Mean of the losses over the axes.", "↓"),
+            [estimate_cell(_mean(row), "points") for row in zip(*losses.values(), strict=True)],
+        )
+    )
+    columns.append(
+        (
+            Column("at the end", "mean score", "Mean score over the axes after the last stage.", "↑"),
+            [estimate_cell(_mean(row), "percent") for row in ends],
+        )
+    )
+    return Table.of(list(tables), columns) if tables else None
 
 
-def updates_table(report: Mapping[str, Any]) -> Table | None:
-    """Return how long each system needs to take in new verdicts and a new axis, None when nothing was timed."""
-    told = report.get("updates") or {}
-    systems = [name for name in sorted_systems(report) if told.get(name)]
-    if not systems:
-        return None
-    columns: list[Column] = []
-    cells: list[list[Cell]] = [[] for _ in systems]
-    for what, label in (("verdicts", "new verdicts"), ("axis", "a new axis")):
-        for key, clock in (("seconds", "wall clock"), ("cpu_seconds", "processor")):
-            columns.append(Column(label, clock, f"Seconds to take in {label}: {clock} time.", "↓"))
-            for system, row in zip(systems, cells, strict=True):
-                value = read_estimate(lookup(told[system], what, key)).value
-                row.append(Cell(format_seconds(value), "", value))
-    return Table(tuple(columns), tuple(Row(s, tuple(c)) for s, c in zip(systems, cells, strict=True)))
+def _mean(estimates: Iterable[Estimate]) -> Estimate:
+    values = [e.value for e in estimates if e.value is not None]
+    return Estimate(sum(values) / len(values) if values else None)
+
+
+def updates_table(
+    updates: Mapping[str, Any], names: Sequence[str], cell: Callable[[Any], Cell], *, note: str = ""
+) -> Table | None:
+    """Return how long each system needs to take in new verdicts and a new axis, None when nothing was timed.
+
+    Args:
+        updates: system -> "verdicts" and "axis" -> "seconds" and "cpu_seconds".
+        names: systems in the order of rows; those that were not timed are left out.
+        cell: prints one of these times.
+        note: ends the sentence about each column.
+    """
+    timed = [name for name in names if updates.get(name)]
+    columns = [
+        (
+            Column(label, clock, f"Seconds to take in {label}: {clock} time{note}.", "↓"),
+            [cell(lookup(updates[name], what, key)) for name in timed],
+        )
+        for what, label in (("verdicts", "new verdicts"), ("axis", "a new axis"))
+        for key, clock in (("seconds", "wall clock"), ("cpu_seconds", "processor"))
+    ]
+    return Table.of(timed, columns) if timed else None
+
+
+def seconds_cell(value: Any) -> Cell:
+    """Return a measured time as a cell."""
+    seconds = read_estimate(value).value
+    return Cell(format_seconds(seconds), "", seconds)
