@@ -16,7 +16,6 @@ from mocae.policies import (
     Reading,
     RoutedPolicy,
     build_policy,
-    route_steered,
     shape_weights,
     weights_vector,
 )
@@ -190,7 +189,7 @@ def test_routed_policies_prune_what_the_router_says(name: str) -> None:
     torch.testing.assert_close(pruned, shape_weights(router.probs(pooled), threshold=0.3))
     # Steered before it is pruned: what top_k has dropped could not be steered back.
     toward = torch.tensor([0.0, 0.0, 1.0])
-    steered = route_steered(build_policy(name, parts, top_k=1), batch, toward)
+    steered = build_policy(name, parts, top_k=1).route_steered(batch, toward)
     torch.testing.assert_close(steered, toward.expand(15, 3))
     with pytest.raises(ConfigError, match="reads hidden states of the prompt and was given none"):
         policy.route(PromptBatch([""]))

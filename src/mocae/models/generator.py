@@ -1,6 +1,6 @@
 """What answers prompts: one interface for a base model, a mixture of experts, and whatever else generates text."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -54,6 +54,7 @@ class Generator(Protocol):
     injection: str | None
     mixed: bool
 
+    @abstractmethod
     def generate(
         self,
         input_ids: Tensor,
@@ -88,7 +89,7 @@ class Generator(Protocol):
         ...
 
 
-class BaseGenerator(ABC):
+class BaseGenerator(Generator):
     """What generators of this package share.
 
     Args:
@@ -120,17 +121,6 @@ class BaseGenerator(ABC):
             ids: identities of the prompts.
         """
         return nullcontext()
-
-    @abstractmethod
-    def generate(
-        self,
-        input_ids: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        ids: Sequence[str] | None = None,
-        **generation: Any,
-    ) -> Generated:
-        """Return an answer to each prompt, see `Generator`."""
 
     def log_probs(
         self,

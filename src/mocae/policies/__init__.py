@@ -8,7 +8,6 @@ from mocae.policies.base import (
     Reading,
     Sureness,
     build_policy,
-    route_steered,
     shape_weights,
     weights_vector,
 )
@@ -39,7 +38,6 @@ __all__ = [
     "Sureness",
     "build_policy",
     "choose",
-    "route_steered",
     "shape_weights",
     "weights_vector",
 ]

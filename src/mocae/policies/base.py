@@ -24,7 +24,6 @@ __all__ = [
     "Reading",
     "Sureness",
     "build_policy",
-    "route_steered",
     "shape_weights",
     "weights_vector",
 ]
@@ -177,11 +176,6 @@ def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Floa
         if not math.isfinite(value):
             raise ConfigError(f"the number for expert {name!r} is {value}; it must be finite")
     return torch.tensor([float(weights.get(name, 0.0)) for name in experts])
-
-
-def route_steered(policy: Policy, batch: PromptBatch, factor: Float[Tensor, " K"] | None) -> Float[Tensor, "B K"]:
-    """Return a policy's weights of each prompt, steered by `factor` (None: as they are)."""
-    return policy.route(batch) if factor is None else policy.route_steered(batch, factor)
 
 
 def shape_weights(
