@@ -63,7 +63,7 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert report == json.loads((finished.out / "report.json").read_text(encoding="utf-8"))
     assert set(report) == {
         *("schema", "recipe", "systems", "routing", "forgetting", "comparisons", "judges", "examples", "counts"),
-        *("notes", "environment", "collapse", "updates", "constants"),
+        *("notes", "environment", "collapse", "updates", "constants", "probes"),
     } | (set(report) & {"warnings"})
     assert report["schema"] == 1
     assert list(report["systems"]) == NAMES
