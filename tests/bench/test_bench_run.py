@@ -15,8 +15,9 @@ from mocae.bank import save_peft
 from mocae.bench import SHAPES, SYSTEMS, Benchmark, load_shape, run_bench
 from mocae.bench.decoding import Cached, Uncached
 from mocae.bench.memory import peak_bytes, read_bytes, static_bytes
+from mocae.bench.run import missing_library
 from mocae.bench.shapes import load_model, random_experts
-from mocae.bench.systems import Workbench, build_system, missing_library
+from mocae.bench.systems import Workbench
 from mocae.errors import ConfigError
 from tiny import tiny_llama
 
@@ -40,7 +41,7 @@ def measured() -> Iterator[Benchmark]:
 
 @torch.no_grad()
 def _tokens(name: str, bench: Workbench, rows: int = 2, new: int = 5) -> torch.Tensor:
-    system = build_system(name, bench)
+    system = SYSTEMS[name](bench)
     ids = torch.randint(0, 512, (rows, 8), generator=torch.Generator().manual_seed(5))
     with system.context(rows):
         decoder = system.decoder()
@@ -99,7 +100,7 @@ def test_systems_that_compute_the_same_answer_the_same(workbench: Workbench) -> 
 
 def test_prompts_that_go_on_are_answered_as_those_read_whole(workbench: Workbench) -> None:
     ids = torch.randint(0, 512, (2, 8), generator=torch.Generator().manual_seed(5))
-    system = build_system("resumed", workbench)
+    system = SYSTEMS["resumed"](workbench)
     found = []
     for _ in range(2):  # the first generation is remembered, the second goes on from it
         with torch.no_grad(), system.context(2):
@@ -114,13 +115,13 @@ def test_prompts_that_go_on_are_answered_as_those_read_whole(workbench: Workbenc
 
 def test_a_base_in_8_bits_holds_and_reads_less(workbench: Workbench) -> None:
     pytest.importorskip("torchao")
-    base, quantised = build_system("base", workbench), build_system("int8", workbench)
+    base, quantised = SYSTEMS["base"](workbench), SYSTEMS["int8"](workbench)
     head = sum(p.numel() * p.element_size() for p in workbench.base.get_output_embeddings().parameters())
     linears = base.reads - head
     one_byte = linears / workbench.base.dtype.itemsize
     assert one_byte <= quantised.reads - head <= 1.2 * one_byte  # and a scale a row
     assert static_bytes(quantised.modules) < static_bytes(base.modules)
-    bank = build_system("int8-bank", workbench)
+    bank = SYSTEMS["int8-bank"](workbench)
     assert bank.expert_bytes == workbench.bank().n_bytes
 
 
@@ -183,3 +184,13 @@ def test_what_cannot_be_measured_is_refused() -> None:
         run_bench(TINY, repeats=0)
     with pytest.raises(ConfigError, match=r"batch sizes \[0\]"):
         run_bench(TINY, batches=[0])
+
+
+def test_routed_is_the_mixture_with_a_fitted_router(workbench: Workbench) -> None:
+    system = SYSTEMS["routed"](workbench)
+    ids = torch.randint(0, 512, (3, 8), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad(), system.context(3) as trace:
+        system.decoder().prefill(ids)
+    torch.testing.assert_close(trace.alpha.sort(1).values, torch.tensor([[0.0, 0.0, 1.0]] * 3))  # top_k is 1
+    assert trace.sureness is not None
+    assert ((trace.sureness.confidence > 0) & (trace.sureness.confidence < 1)).all()

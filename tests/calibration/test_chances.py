@@ -119,7 +119,7 @@ def test_a_router_of_either_calibration_is_loaded_as_saved(toy: Toy, tmp_path: P
 
 def as_version_2(folder: Path, calibration: str) -> None:
     text = (folder / "router.json").read_text()
-    text = text.replace('"version": 3', '"version": 2').replace(
+    text = text.replace('"version": 4', '"version": 2, "projections": true, "fractal_score": "log_mass"').replace(
         '"calibration": "temperature"', f'"calibration": "{calibration}"'
     )
     (folder / "router.json").write_text(text)
@@ -133,5 +133,5 @@ def test_a_softmax_router_of_version_2_is_read_and_others_are_refused(toy: Toy, 
     assert torch.equal(AlignXRouter.load(tmp_path).probs(pooled), router.probs(pooled))
     router.save(tmp_path)
     as_version_2(tmp_path, "isotonic")
-    with pytest.raises(ArtifactError, match=r"router version 2, this mocae reads version 3; run `mocae run` again"):
+    with pytest.raises(ArtifactError, match=r"router version 2, this mocae reads version 4; run `mocae run` again"):
         AlignXRouter.load(tmp_path)

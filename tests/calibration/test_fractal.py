@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mocae.calibration import FractalCalibrator, FractalScore, fit_fractal
+from mocae.calibration import FractalCalibrator, fit_fractal
 from mocae.errors import DataError
-
-KINDS: tuple[FractalScore, ...] = ("dimension", "log_mass")
 
 
 def sheet(n: int, dimension: int, width: int = 10, seed: int = 0) -> Tensor:
@@ -19,7 +17,7 @@ def sheet(n: int, dimension: int, width: int = 10, seed: int = 0) -> Tensor:
     return torch.rand(n, dimension, generator=generator) @ frame.T
 
 
-def brute_log_mass(z: Tensor, clouds: list[Tensor], epsilon: float, *, skip_self: bool = False) -> Tensor:
+def brute_log_mass(z: Tensor, clouds: list[Tensor], epsilon: float) -> Tensor:
     """The same count, point by point in double precision."""
     found = torch.zeros(len(z), len(clouds), 8)
     for k, cloud in enumerate(clouds):
@@ -29,7 +27,7 @@ def brute_log_mass(z: Tensor, clouds: list[Tensor], epsilon: float, *, skip_self
         for row, point in enumerate(z.double()):
             away = [float((point - other).norm()) for other in points]
             for m in range(8):
-                inside = sum(d <= unit * epsilon * 2**m and not (skip_self and d == 0) for d in away)
+                inside = sum(d <= unit * epsilon * 2**m for d in away)
                 found[row, k, m] = math.log(max(inside, 0.5) / len(points))
     return found
 
@@ -47,56 +45,30 @@ def fitted(clouds: list[Tensor]) -> FractalCalibrator:
 def test_log_mass_counts_points(fitted: FractalCalibrator, clouds: list[Tensor]) -> None:
     z = torch.cat([sheet(5, 2, width=3, seed=7), clouds[0][:2], torch.full((1, 3), 50.0)])
     torch.testing.assert_close(fitted.log_mass(z), brute_log_mass(z, clouds, 0.05))
-    skipped = fitted.log_mass(clouds[0], skip_self=True)
-    torch.testing.assert_close(skipped, brute_log_mass(clouds[0], clouds, 0.05, skip_self=True))
     assert (fitted.log_mass(z).diff(dim=-1) >= 0).all()
     assert fitted.log_mass(torch.full((1, 3), 50.0))[0, 0].tolist() == pytest.approx([math.log(0.5 / 23)] * 8)
 
 
-def test_local_dimension_of_a_line_a_sheet_and_a_cube() -> None:
-    dimension = fit_fractal([sheet(800, d) for d in (1, 2, 3)], epsilon=0.05).dimension
-    assert dimension[0] == pytest.approx(1.0, abs=0.15)
-    assert dimension[1] == pytest.approx(2.0, abs=0.3)
-    assert 2.2 < dimension[2] < 3.3  # the border of a cube holds more of its points
-
-
-def test_a_slope_by_hand(fitted: FractalCalibrator) -> None:
-    x = fitted.log_radii
-    for mass, slope in (
-        (2.0 * x, 2.0),
-        (torch.cat([x[:1].expand(3), x[2:7] * 3 - x[2] * 3 + x[0]])[:8], 3.0),  # a flat start does not count
-        (torch.cat([x[:5], x[5:6].expand(3)]), 1.0),  # nor a flat end
-        (torch.tensor([0.0, 0, 0, 0, 1, 1, 1, 1]), 1 / math.log(2)),  # one jump: over the two radii around it
-        (torch.zeros(8), 0.0),
-    ):
-        assert float(fitted.local_dimension(mass[None, None])) == pytest.approx(slope, abs=1e-4)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_scale_of_the_space_does_not_matter(
-    fitted: FractalCalibrator, clouds: list[Tensor], kind: FractalScore
-) -> None:
+def test_the_scale_of_the_space_does_not_matter(fitted: FractalCalibrator, clouds: list[Tensor]) -> None:
     z = sheet(20, 2, width=3, seed=7)
     larger = fit_fractal([cloud * 1024 for cloud in clouds], epsilon=0.05)  # a power of two rounds nothing
-    assert torch.equal(larger.score(z * 1024, kind=kind), fitted.score(z, kind=kind))
+    assert torch.equal(larger.score(z * 1024), fitted.score(z))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_score_does_not_depend_on_the_rest_of_the_batch(kind: FractalScore) -> None:
+def test_a_score_does_not_depend_on_the_rest_of_the_batch() -> None:
     generator = torch.Generator().manual_seed(0)
     cloud = 100 * torch.randn(60, 64, generator=generator) + 1000  # far from 0, where products lose digits
     fitted = fit_fractal([cloud, cloud.flip(0)], epsilon=0.05)
-    together = fitted.score(cloud, kind=kind)
-    assert torch.equal(together, torch.cat([fitted.score(row[None], kind=kind) for row in cloud]))
+    together = fitted.score(cloud)
+    assert torch.equal(together, torch.cat([fitted.score(row[None]) for row in cloud]))
     assert torch.equal(together[:, 0], together[:, 1])
-    assert (fitted.log_mass(cloud, skip_self=True)[..., 0] == math.log(0.5 / 60)).all()  # none but itself is so near
+    assert (fitted.log_mass(cloud)[..., 0] == torch.tensor(1 / 60).log()).all()  # none but itself is so near
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_points_of_a_cloud_fit_it_better_than_points_far_from_it(kind: FractalScore) -> None:
+def test_points_of_a_cloud_fit_it_better_than_points_far_from_it() -> None:
     near, far = sheet(200, 2), sheet(200, 2) + 40
     fitted = fit_fractal([near, far], epsilon=0.05)
-    difference = fitted.score(sheet(50, 2) * 0.98, kind=kind).diff(dim=1)
+    difference = fitted.score(sheet(50, 2) * 0.98).diff(dim=1)
     assert (difference < 0).all()
 
 
@@ -111,5 +83,4 @@ def test_a_cloud_of_two_points_is_refused() -> None:
 
 def test_a_cloud_of_one_point_many_times_stays_finite() -> None:
     fitted = fit_fractal([torch.ones(5, 3), sheet(9, 2, width=3)], epsilon=0.05)
-    for kind in KINDS:
-        assert fitted.score(torch.cat([torch.ones(1, 3), sheet(3, 2, width=3)]), kind=kind).isfinite().all()
+    assert fitted.score(torch.cat([torch.ones(1, 3), sheet(3, 2, width=3)])).isfinite().all()

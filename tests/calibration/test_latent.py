@@ -44,9 +44,8 @@ def test_basis_and_projections_are_what_they_say(axes: int, width: int, k: int, 
     once = latent.project(z)
     for i in range(axes):
         close(latent.project(once[:, i])[:, i], once[:, i], 1e-4)
-    assert latent.features(z, projections=True).shape == (15, (axes + 1) * size)
-    assert torch.equal(latent.features(z, projections=True)[:, :size], z)
-    assert torch.equal(latent.features(z, projections=False), z)
+    assert latent.features(z).shape == (15, (axes + 1) * size)
+    assert torch.equal(latent.features(z)[:, :size], z)
 
 
 def test_the_subspace_of_an_axis_is_where_its_expert_moves_states() -> None:

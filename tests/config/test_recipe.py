@@ -93,10 +93,24 @@ def test_every_field_is_described() -> None:
         ({"systems": ["base", "base"]}, r"systems.1.name: 'base' is there twice"),
         ({"systems": ["expert:honest"]}, r"systems.0.policy: unknown axis 'honest'.*Did you mean 'honesty'"),
         ({"prompt_format": None}, r"prompt_format: got None"),
+        (
+            {"routing": {"features": "latent"}},
+            r"routing.features: got 'latent'; this setting was removed",
+        ),
+        (
+            {"routing": {"calibrators": {"fit_weights": True}}},
+            r"routing.calibrators.fit_weights: got True; this setting was removed, what is left is False",
+        ),
     ],
 )
 def test_refuses(changes: dict[str, object], message: str) -> None:
     refused(message, **changes)
+
+
+def test_removed_settings_are_taken_at_the_value_that_is_left() -> None:
+    calibrators = {"fit_weights": False, "fractal_score": "log_mass"}
+    older = parse_recipe(small_recipe(routing={"features": "latent+projections", "calibrators": calibrators}))
+    assert older == parse_recipe(small_recipe())
 
 
 def test_two_axes_of_one_name_are_refused() -> None:

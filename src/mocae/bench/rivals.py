@@ -20,16 +20,16 @@ from mocae.models import mix_feed_forward
 __all__ = ["ffn_dense", "ffn_top2", "peft_all", "peft_arrow", "peft_one", "peft_xlora", "whole_models"]
 
 
-def peft_one(name: str, bench: Workbench) -> System:
+def peft_one(bench: Workbench) -> System:
     """Return the base with the first expert as PEFT puts it on."""
     folder = next(iter(bench.folders.values()))
     with _quiet():
         # In the dtype of the base, as ours: PEFT would cast the adapters to fp32.
         model = PeftModel.from_pretrained(bench.shared_copy(), folder, autocast_adapter_dtype=False).eval()
-    return _cached(name, model, bench, expert_bytes=bench.expert_bytes // len(bench.experts))
+    return _cached(model, bench, expert_bytes=bench.expert_bytes // len(bench.experts))
 
 
-def peft_all(name: str, bench: Workbench) -> System:
+def peft_all(bench: Workbench) -> System:
     """Return the base with all experts active at once in PEFT."""
     with _quiet():
         (first, folder), *others = bench.folders.items()
@@ -39,23 +39,22 @@ def peft_all(name: str, bench: Workbench) -> System:
         tuner: Any = model.base_model  # the method of the tuner takes several adapters, that of the model one
         tuner.set_adapter(list(bench.folders))
         model.eval()
-    return _cached(name, model, bench, expert_bytes=bench.expert_bytes)
+    return _cached(model, bench, expert_bytes=bench.expert_bytes)
 
 
-def peft_arrow(name: str, bench: Workbench) -> System:
+def peft_arrow(bench: Workbench) -> System:
     """Return PEFT's Arrow: every linear routes every token by its similarity to the experts' leading directions."""
     model = on_arrow(bench.shared_copy(), list(bench.folders.values()), top_k=len(bench.folders), autocast=False)
     # The router's own adapter starts in fp32; it holds no weights that are used.
     model.to(bench.base.dtype)
-    return _cached(name, model, bench, expert_bytes=bench.expert_bytes, note="routes every token in every linear")
+    return _cached(model, bench, expert_bytes=bench.expert_bytes, note="routes every token in every linear")
 
 
-def peft_xlora(name: str, bench: Workbench) -> System:
+def peft_xlora(bench: Workbench) -> System:
     """Return PEFT's X-LoRA: two passes over the whole text for every token, no KV cache."""
     model = on_xlora(bench.shared_copy(), list(bench.folders.values()), autocast=False)
     model.to(bench.base.dtype)
     return System(
-        name,
         (model,),
         read_bytes(bench.base) + read_bytes(model),  # the pass that asks for the weights, then the pass that uses them
         lambda: Uncached(model),
@@ -67,37 +66,36 @@ def peft_xlora(name: str, bench: Workbench) -> System:
     )
 
 
-def ffn_top2(name: str, bench: Workbench) -> System:
+def ffn_top2(bench: Workbench) -> System:
     """Return a mixture of whole feed-forward blocks in which each token uses two."""
     k = len(bench.experts)
     model = bench.shared_copy()
     mix_feed_forward(model, n_experts=k, top_k=2, share_first=True)
     one = read_bytes(bench.base)
     two = one + (read_bytes(model) - one) // max(k - 1, 1)
-    return replace(_cached(name, model, bench, note="each token runs two of the blocks"), reads=two)
+    return replace(_cached(model, bench, note="each token runs two of the blocks"), reads=two)
 
 
-def ffn_dense(name: str, bench: Workbench) -> System:
+def ffn_dense(bench: Workbench) -> System:
     """Return a mixture of whole feed-forward blocks in which each token uses all."""
     model, k = bench.shared_copy(), len(bench.experts)
     mix_feed_forward(model, n_experts=k, top_k=k, share_first=True)
-    return _cached(name, model, bench)
+    return _cached(model, bench)
 
 
-def whole_models(name: str, bench: Workbench) -> System:
+def whole_models(bench: Workbench) -> System:
     """Return one whole model an expert, their probabilities averaged at every token."""
     models = [bench.shared_copy(), *(copy.deepcopy(bench.base) for _ in range(len(bench.experts) - 1))]
     return System(
-        name,
         tuple(models),
         sum(read_bytes(model) for model in models),
         lambda: Ensemble([Cached(model, config=model.config) for model in models]),
     )
 
 
-def _cached(name: str, model: nn.Module, bench: Workbench, *, expert_bytes: int = 0, note: str = "") -> System:
+def _cached(model: nn.Module, bench: Workbench, *, expert_bytes: int = 0, note: str = "") -> System:
     decoder = partial(Cached, model, config=bench.base.config)
-    return System(name, (model,), read_bytes(model), decoder, expert_bytes=expert_bytes, note=note)
+    return System((model,), read_bytes(model), decoder, expert_bytes=expert_bytes, note=note)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """One benchmark run: build the systems, answer in turns, take medians over the rounds."""
 
+import importlib.util
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,14 +16,37 @@ from torch import Tensor
 
 from mocae import progress
 from mocae.bank import save_peft
+from mocae.bench import rivals
+from mocae.bench import systems as ours
 from mocae.bench.memory import bandwidth, peak_bytes, static_bytes
 from mocae.bench.result import Benchmark, Row, hardware
 from mocae.bench.shapes import Shape, load_model, random_experts
-from mocae.bench.systems import SYSTEMS, System, Workbench, build_system, missing_library
+from mocae.bench.systems import System, Workbench
 from mocae.errors import ConfigError, unknown_name
 from mocae.models import pick_dtype
 
-__all__ = ["run_bench"]
+__all__ = ["SYSTEMS", "missing_library", "run_bench"]
+
+SYSTEMS: Mapping[str, Callable[[Workbench], System]] = MappingProxyType(
+    {
+        "base": ours.base,
+        "stacked": ours.stacked,
+        "one-used": ours.one_used,
+        "merged": ours.merged,
+        "routed": ours.routed,
+        "resumed": ours.resumed_routed,
+        "int8": ours.int8_base,
+        "int8-bank": ours.int8_stacked,
+        "peft-1": rivals.peft_one,
+        "peft-3": rivals.peft_all,
+        "peft-arrow": rivals.peft_arrow,
+        "peft-xlora": rivals.peft_xlora,
+        "ffn-top2": rivals.ffn_top2,
+        "ffn-dense": rivals.ffn_dense,
+        "models-3": rivals.whole_models,
+    }
+)
+"""What makes each system; the order is that of the table."""
 
 _BASE = "base"
 _CLOCKS: Mapping[str, Callable[[], float]] = MappingProxyType({"wall": time.perf_counter, "cpu": time.process_time})
@@ -91,6 +116,12 @@ def run_bench(
     return Benchmark(where, asked, tuple(sorted(rows, key=lambda row: (row.batch, order[row.system]))))
 
 
+def missing_library(name: str) -> str | None:
+    """Return what a system needs and is not installed, None where nothing is missing."""
+    needed = "torchao" if name.startswith("int8") else None
+    return needed if needed is not None and importlib.util.find_spec(needed) is None else None
+
+
 def _chosen(systems: Sequence[str] | None) -> list[str]:
     for name in systems or ():
         if name not in SYSTEMS:
@@ -104,44 +135,48 @@ def _chosen(systems: Sequence[str] | None) -> list[str]:
 
 def _build(
     names: Sequence[str], shape: Shape, folder: Path, *, device: torch.device, dtype: torch.dtype
-) -> list[System]:
+) -> dict[str, System]:
     model = load_model(shape, dtype=dtype, device=device)
     experts = random_experts(model, shape)
     folders = {name: save_peft(expert, folder / name, base_model_name=shape.name) for name, expert in experts.items()}
     bench = Workbench(model, experts, folders=folders)
     with progress.bar(len(names), f"building systems on {shape.name}") as shown:
-        built = []
+        built = {}
         for name in names:
             shown.note(name)
-            built.append(build_system(name, bench))
+            built[name] = SYSTEMS[name](bench)
             shown.advance()
     return built
 
 
 def _measure(
-    systems: Sequence[System], shape: Shape, batch: int, *, repeats: int, rate: float, clock: str
+    systems: Mapping[str, System], shape: Shape, batch: int, *, repeats: int, rate: float, clock: str
 ) -> list[Row]:
-    model = systems[0].modules[0]
+    model = systems[_BASE].modules[0]
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(batch)
     vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
     ids = torch.randint(0, vocabulary, (batch, shape.prompt_tokens), generator=generator).to(device)
-    timings: dict[str, list[_Timing]] = {system.name: [] for system in systems}
+    timings: dict[str, list[_Timing]] = {name: [] for name in systems}
     memory: dict[str, int] = {}
     with progress.bar(len(systems) * (repeats + 1), f"batch {batch}") as shown:
-        for system in systems:
-            shown.note(f"{system.name}: memory")
-            memory[system.name] = _peak(system, ids, device)  # two tokens, which also warm the system up
+        for name, system in systems.items():
+            shown.note(f"{name}: memory")
+            memory[name] = _peak(system, ids, device)  # two tokens, which also warm the system up
             shown.advance()
         for turn in range(repeats):
-            first = turn % len(systems)
-            for system in (*systems[first:], *systems[:first]):
-                shown.note(system.name)
-                if turn < (system.max_repeats or repeats):
-                    timings[system.name].append(_answer(system, ids, shape.new_tokens, device, _CLOCKS[clock]))
+            order = deque(systems)
+            order.rotate(-turn)
+            for name in order:
+                shown.note(name)
+                if turn < ((system := systems[name]).max_repeats or repeats):
+                    timings[name].append(_answer(system, ids, shape.new_tokens, device, _CLOCKS[clock]))
                 shown.advance()
     reference = timings[_BASE]
-    return [_row(s, batch, timings[s.name], reference, memory=memory, rate=rate, shape=shape) for s in systems]
+    return [
+        _row(name, system, batch, timings[name], reference, memory=memory, rate=rate, shape=shape)
+        for name, system in systems.items()
+    ]
 
 
 def _peak(system: System, ids: Int[Tensor, "B T"], device: torch.device) -> int:
@@ -185,6 +220,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _row(
+    name: str,
     system: System,
     batch: int,
     timings: Sequence[_Timing],
@@ -198,13 +234,13 @@ def _row(
     decode = [own.decode_s / base.decode_s for own, base in pairs]
     step_s = statistics.median(own.decode_s for own in timings) / (shape.new_tokens - 1)
     return Row(
-        system=system.name,
+        system=name,
         batch=batch,
         decode_ratio=statistics.median(decode),
         ttft_ratio=statistics.median(own.first_s / base.first_s for own, base in pairs),
         total_ratio=statistics.median(own.total_s / base.total_s for own, base in pairs),
-        memory_ratio=memory[system.name] / memory[_BASE],
-        memory_beyond_experts_ratio=(memory[system.name] - system.expert_bytes) / memory[_BASE],
+        memory_ratio=memory[name] / memory[_BASE],
+        memory_beyond_experts_ratio=(memory[name] - system.expert_bytes) / memory[_BASE],
         tokens_per_second=batch / step_s,
         spread=_spread(decode),
         rounds=len(pairs),

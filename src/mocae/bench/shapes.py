@@ -1,21 +1,25 @@
 """What is measured: a model of a named shape with random weights, or a real one, with random experts on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from mocae.bank import LoraPair, LoraWeights
+from mocae.calibration import AlignXRouter, CalibrationSet, RouterSettings, fit_latent_space, fit_router
 from mocae.errors import ConfigError, unknown_name
 from mocae.models import load_base
 
-__all__ = ["SHAPES", "Shape", "load_model", "load_shape", "random_experts"]
+__all__ = ["SHAPES", "Shape", "load_model", "load_shape", "random_experts", "random_router", "random_tokenizer"]
 
+_LATENT, _PROBES, _JUDGED = 256, 256, 300  # of a router: what recipes have by default, and a few hundred verdicts
 _FIRST_EXPERT_STD = 0.02  # as large as the weights of a model before training: what is added is not lost in rounding
 
 
@@ -129,3 +133,37 @@ def random_experts(model: nn.Module, shape: Shape, *, seed: int = 1) -> dict[str
         )
         for k in range(shape.n_experts)
     }
+
+
+def random_router(axes: Sequence[str], *, width: int, layer: int, seed: int = 3) -> AlignXRouter:
+    """Return a router fitted on random states of the size that a recipe gives by default.
+
+    Args:
+        axes: names of the experts.
+        width: of the hidden states; the router reads mean and last token of a prompt.
+        layer: whose input it reads.
+        seed: of the states and verdicts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    settings = RouterSettings(l2=0.1)
+
+    def drawn(rows: int) -> torch.Tensor:
+        return torch.randn(rows, 2 * width, generator=generator)
+
+    with torch.inference_mode(False), torch.enable_grad():
+        states = drawn(_PROBES * len(axes))
+        latent = fit_latent_space(states, [drawn(_PROBES) for _ in axes], k=_LATENT)
+        clouds = list(latent.encode(states).split(_PROBES))
+        labels = torch.arange(_JUDGED) % len(axes)
+        acceptable = torch.rand(_JUDGED, len(axes), generator=generator) < 0.5
+        data = CalibrationSet(drawn(_JUDGED), acceptable, labels, [""] * _JUDGED)
+        fitted = fit_router(
+            data, axes=axes, latent=latent, clouds=clouds, settings=settings, layer=layer, pool="mean+last"
+        )
+    return fitted.router
+
+
+def random_tokenizer(model: PreTrainedModel) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of a model's size for weights that stand for no language; nothing reads or writes with it."""
+    words = Tokenizer(WordLevel({str(i): i for i in range(model.config.vocab_size)}, unk_token="0"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="0", pad_token="0")

@@ -1,12 +1,10 @@
 """The systems that are measured: how each is put together, and what it needs in force while it answers."""
 
 import copy
-import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,10 +15,22 @@ from transformers import PreTrainedModel
 from mocae.bank import ExpertBank, LoraWeights
 from mocae.bench.decoding import Cached, Decoder, Remembering
 from mocae.bench.memory import read_bytes
-from mocae.errors import ConfigError, unknown_name
-from mocae.models import Beginning, decoder_layers
+from mocae.bench.shapes import random_router, random_tokenizer
+from mocae.models import Beginning, LoadedBase, decoder_layers
+from mocae.policies import Mixture, RoutedPolicy
 
-__all__ = ["SYSTEMS", "System", "Workbench", "build_system", "missing_library"]
+__all__ = [
+    "System",
+    "Workbench",
+    "base",
+    "int8_base",
+    "int8_stacked",
+    "merged",
+    "one_used",
+    "resumed_routed",
+    "routed",
+    "stacked",
+]
 
 _KNOWN = 7 / 8
 """Share of a prompt that `resumed` knows: a system prompt before a question."""
@@ -31,7 +41,6 @@ class System:
     """One system, ready to be measured.
 
     Attributes:
-        name: as in `SYSTEMS`.
         modules: the models it holds in memory.
         reads: bytes of weights that a decoding step of one prompt reads.
         decoder: starts a generation.
@@ -44,7 +53,6 @@ class System:
         note: what a reader of its row must know.
     """
 
-    name: str
     modules: tuple[nn.Module, ...]
     reads: int
     decoder: Callable[[], Decoder]
@@ -95,51 +103,38 @@ class Workbench:
         return (0.1 + torch.rand(batch, len(self.experts), generator=generator)).to(self.base.device)
 
 
-def build_system(name: str, bench: Workbench) -> System:
-    """Return the system called `name`.
-
-    Raises:
-        ConfigError: no such system.
-    """
-    if name not in SYSTEMS:
-        raise ConfigError(f"--systems: {unknown_name('system', name, SYSTEMS)}")
-    module, _, attribute = SYSTEMS[name][0].partition(":")
-    builder: Callable[[str, Workbench], System] = getattr(importlib.import_module(module), attribute)
-    return builder(name, bench)
-
-
-def base(name: str, bench: Workbench) -> System:
+def base(bench: Workbench) -> System:
     """Return the base model itself."""
-    return System(name, (bench.base,), read_bytes(bench.base), _decoder(bench.base))
+    return System((bench.base,), read_bytes(bench.base), _decoder(bench.base))
 
 
-def stacked(name: str, bench: Workbench) -> System:
+def stacked(bench: Workbench) -> System:
     """Return the bank with one row of weights a prompt."""
     bank = bench.bank()
     note = "each row of a batch has weights of its own"
-    return _banked(name, bank, lambda batch: bank.weights(bench.rows(batch)), note=note)
+    return _banked(bank, lambda batch: bank.weights(bench.rows(batch)), note=note)
 
 
-def one_used(name: str, bench: Workbench) -> System:
+def one_used(bench: Workbench) -> System:
     """Return the bank where all rows use the first expert and no other."""
     bank = bench.bank()
     only = torch.zeros(1, len(bench.experts), device=bench.base.device)
     only[:, 0] = 1
     note = f"weights of {len(bench.experts) - 1} of {len(bench.experts)} experts are 0 in every row"
-    return _banked(name, bank, lambda batch: bank.weights(only.expand(batch, -1)), note=note)
+    return _banked(bank, lambda batch: bank.weights(only.expand(batch, -1)), note=note)
 
 
-def int8_base(name: str, bench: Workbench) -> System:
+def int8_base(bench: Workbench) -> System:
     """Return the base with its linears in 8 bits, no expert."""
     model = _in_int8(bench)
-    return System(name, (model,), read_bytes(model), _decoder(model), note="torchao, weights alone in 8 bits")
+    return System((model,), read_bytes(model), _decoder(model), note="torchao, weights alone in 8 bits")
 
 
-def int8_stacked(name: str, bench: Workbench) -> System:
+def int8_stacked(bench: Workbench) -> System:
     """Return the bank over a base whose linears are in 8 bits; the experts are as they were."""
     bank = ExpertBank.attach(_in_int8(bench), bench.experts, fused=False)
     note = "the bank over a base with weights in 8 bits; no product is shared"
-    return _banked(name, bank, lambda batch: bank.weights(bench.rows(batch)), note=note)
+    return _banked(bank, lambda batch: bank.weights(bench.rows(batch)), note=note)
 
 
 def _in_int8(bench: Workbench) -> PreTrainedModel:
@@ -153,71 +148,38 @@ def _in_int8(bench: Workbench) -> PreTrainedModel:
     return model
 
 
-def merged(name: str, bench: Workbench) -> System:
+def merged(bench: Workbench) -> System:
     """Return the bank with one constant mixture folded into the base weights."""
     bank = bench.bank()
     note = "one mixture for all rows; holds the original weights too"
-    merged = _banked(name, bank, lambda batch: bank.merged(bench.rows(1)[0]), note=note)
+    merged = _banked(bank, lambda batch: bank.merged(bench.rows(1)[0]), note=note)
     return replace(merged, reads=read_bytes(bench.base))
 
 
-def per_token(name: str, bench: Workbench) -> System:
-    """Return the bank with a gate that sets the weights of every token from its hidden state, in the same pass."""
-    bank = bench.bank()
-    layer = decoder_layers(bank.model)[0]
-    gate = _gate(bench)
+def routed(bench: Workbench) -> System:
+    """Return experts on the upper two thirds of the layers, weighed by a fitted AlignX router in the same pass.
 
-    def route(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        bank.set_weights((hidden @ gate).float().softmax(-1))
-
-    @contextmanager
-    def routing(batch: int) -> Iterator[None]:
-        handle = layer.register_forward_pre_hook(route, with_kwargs=True)
-        try:
-            with bank.off():
-                yield
-        finally:
-            handle.remove()
-
-    return _banked(name, bank, routing, note="a gate before the first layer weighs every token")
-
-
-def routed(name: str, bench: Workbench) -> System:
-    """Return experts on the upper two thirds of the layers, weighed by a router that reads the prompt in that pass."""
+    It is the `Mixture` that a run serves, with the default `top_k` of 1. The router is fitted on random states of the
+    right shape: what it costs depends on the shape alone.
+    """
     model = copy.deepcopy(bench.base)
     layers = decoder_layers(model)
     first = len(layers) // 3
     upper = {id(m) for layer in layers[first:] for m in layer.modules()}
     names = {name for name, module in model.named_modules() if id(module) in upper}
     bank = ExpertBank.attach(model, {k: _restricted(expert, names) for k, expert in bench.experts.items()})
-    gate = _gate(bench)
-
-    @contextmanager
-    def routing(batch: int) -> Iterator[None]:
-        done = False
-
-        def route(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal done
-            if not done:
-                hidden = args[0] if args else kwargs["hidden_states"]
-                bank.set_weights((hidden.mean(1) @ gate).float().softmax(-1))
-                done = True
-
-        handle = layers[first].register_forward_pre_hook(route, with_kwargs=True)
-        try:
-            with bank.off():
-                yield
-        finally:
-            handle.remove()
-
-    note = f"experts from layer {first}; a router reads the prompt there, in the same pass"
-    return _banked(name, bank, routing, note=note)
+    router = random_router(bank.names, width=model.config.hidden_size, layer=first)
+    mixture = Mixture(LoadedBase(model, random_tokenizer(model)), bank, RoutedPolicy(router, top_k=1))
+    parts = (router.latent, router.fractal, router.natural, *router.scalers, (router.weight, router.bias))
+    held = [tensor for part in parts for tensor in part]
+    note = f"experts from layer {first}; the router reads the prompt there, in the same pass, and the likeliest answers"
+    system = _banked(bank, lambda batch: mixture.routing([""] * batch), note=note)
+    return replace(system, tensors=lambda: (*bank.tensors(), *held))
 
 
-def resumed_routed(name: str, bench: Workbench) -> System:
+def resumed_routed(bench: Workbench) -> System:
     """Return `routed` where most of each prompt was read before, under whatever weights: a system prompt."""
-    plain = routed(name, bench)
+    plain = routed(bench)
     model = plain.modules[0]
     memory: dict[Tensor, list[Beginning]] = {}
     first = len(decoder_layers(model)) // 3
@@ -232,9 +194,8 @@ def resumed_routed(name: str, bench: Workbench) -> System:
     )
 
 
-def _banked(name: str, bank: ExpertBank, context: Callable[[int], AbstractContextManager[Any]], *, note: str) -> System:
+def _banked(bank: ExpertBank, context: Callable[[int], AbstractContextManager[Any]], *, note: str) -> System:
     return System(
-        name,
         (bank.model,),
         read_bytes(bank.model) + bank.n_bytes,
         _decoder(bank.model),
@@ -250,40 +211,5 @@ def _restricted(expert: LoraWeights, names: set[str]) -> LoraWeights:
     return LoraWeights(expert.name, expert.r, expert.lora_alpha, expert.use_rslora, expert.base_model, layers)
 
 
-def _gate(bench: Workbench) -> Float[Tensor, "D K"]:
-    generator = torch.Generator().manual_seed(3)
-    gate = torch.randn(bench.base.config.hidden_size, len(bench.experts), generator=generator)
-    return gate.to(bench.base.device, bench.base.dtype)
-
-
 def _decoder(model: nn.Module) -> Callable[[], Decoder]:
     return lambda: Cached(model, config=model.config)
-
-
-SYSTEMS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "base": ("mocae.bench.systems:base", "the base model"),
-        "stacked": ("mocae.bench.systems:stacked", "the bank, weights per prompt"),
-        "one-used": ("mocae.bench.systems:one_used", "the bank, one expert in use"),
-        "merged": ("mocae.bench.systems:merged", "the bank, one mixture folded into the weights"),
-        "per-token": ("mocae.bench.systems:per_token", "the bank, weights per token"),
-        "routed": ("mocae.bench.systems:routed", "the bank, a router in the same pass"),
-        "resumed": ("mocae.bench.systems:resumed_routed", "routed, most of the prompt begun by an earlier one"),
-        "int8": ("mocae.bench.systems:int8_base", "the base model with weights in 8 bits"),
-        "int8-bank": ("mocae.bench.systems:int8_stacked", "the bank over a base with weights in 8 bits"),
-        "peft-1": ("mocae.bench.rivals:peft_one", "PEFT, one LoRA"),
-        "peft-3": ("mocae.bench.rivals:peft_all", "PEFT, all LoRAs active"),
-        "peft-arrow": ("mocae.bench.rivals:peft_arrow", "PEFT, Arrow routing"),
-        "peft-xlora": ("mocae.bench.rivals:peft_xlora", "PEFT, X-LoRA"),
-        "ffn-top2": ("mocae.bench.rivals:ffn_top2", "whole feed-forward experts, two a token (as H3Fusion)"),
-        "ffn-dense": ("mocae.bench.rivals:ffn_dense", "whole feed-forward experts, all of them"),
-        "models-3": ("mocae.bench.rivals:whole_models", "a whole model an expert, probabilities averaged"),
-    }
-)
-"""Systems by name, with one line each; the order is that of the table."""
-
-
-def missing_library(name: str) -> str | None:
-    """Return what a system needs and is not installed, None where nothing is missing."""
-    needed = "torchao" if name.startswith("int8") else None
-    return needed if needed is not None and importlib.util.find_spec(needed) is None else None

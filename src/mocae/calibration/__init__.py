@@ -1,6 +1,6 @@
 """The AlignX router: latent space, fractal and natural calibrators, and their fit on outcomes."""
 
-from mocae.calibration.fractal import FractalCalibrator, FractalScore, fit_fractal
+from mocae.calibration.fractal import FractalCalibrator, fit_fractal
 from mocae.calibration.latent import LatentSpace, fit_latent_space
 from mocae.calibration.natural import NaturalCalibrator, fit_natural
 from mocae.calibration.novelty import Novelty, fit_discount, fit_novelty
@@ -18,7 +18,6 @@ __all__ = [
     "CalibrationSet",
     "FittedRouter",
     "FractalCalibrator",
-    "FractalScore",
     "LatentSpace",
     "NaturalCalibrator",
     "Novelty",

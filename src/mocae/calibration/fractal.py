@@ -1,6 +1,6 @@
-"""The fractal calibrator: how a prompt sits in each axis's cloud of prompts, by local correlation dimension."""
+"""The fractal calibrator: how much of each axis's cloud of prompts lies around a prompt, over growing radii."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -8,9 +8,8 @@ from torch import Tensor
 
 from mocae.errors import DataError
 
-__all__ = ["FractalCalibrator", "FractalScore", "fit_fractal"]
+__all__ = ["FractalCalibrator", "fit_fractal"]
 
-FractalScore = Literal["dimension", "log_mass"]
 _RADII = 8
 
 
@@ -18,69 +17,39 @@ class FractalCalibrator(NamedTuple):
     """Clouds of K axes with the radii to count in; `score` tells how well a point agrees with each.
 
     Around z the members of cloud i within radii eps_j = epsilon 2^j (in units of the cloud's median distance) are
-    counted. The slope of log mass against log radius is the local, pointwise correlation dimension of the cloud at z:
-    about 1 on a line, 2 on a sheet. Where distances are all alike (many dimensions, few points) one doubling of the
-    radius takes in the whole cloud, and the slope says little; the mean log mass still does.
+    counted, as for the local correlation dimension. Where distances are all alike (many dimensions, few points) one
+    doubling of the radius takes in the whole cloud, and the slope of these counts says little; their mean log does.
 
     Attributes:
         cloud: (N, k), latent points of all axes.
         member: (K, N), 1 where a point belongs to axis i.
         unit: (K,), median distance inside each cloud.
-        dimension: (K,), median local dimension over the cloud's own points.
-        spread: (K,), median absolute deviation of it.
         log_radii: (M,), natural logarithm of the radii.
 
     Reference: AlignX (arXiv 2602.07381), fractal calibrator, epsilon = 0.05 "clustering granularity".
     Deviation: the paper gives no formula. Counting neighbours in growing radii is the correlation dimension of
-        Grassberger and Procaccia (1983) taken at one point; both readings of it (agreement with the cloud's own
-        dimension, mean log mass) are ours.
+        Grassberger and Procaccia (1983) taken at one point; reading it by the mean log mass is ours.
     """
 
     cloud: Float[Tensor, "N k"]
     member: Float[Tensor, "K N"]
     unit: Float[Tensor, " K"]
-    dimension: Float[Tensor, " K"]
-    spread: Float[Tensor, " K"]
     log_radii: Float[Tensor, " M"]
 
-    def log_mass(self, z: Float[Tensor, "B k"], *, skip_self: bool = False) -> Float[Tensor, "B K M"]:
-        """Return log of the share of each cloud within each radius of z; half a point stands for none.
-
-        Args:
-            z: latent points.
-            skip_self: leave out cloud points that are z itself.
-        """
+    def log_mass(self, z: Float[Tensor, "B k"]) -> Float[Tensor, "B K M"]:
+        """Return log of the share of each cloud within each radius of z; half a point stands for none."""
         # By differences: the faster product form is off by 1e-2 of a norm near 0, and differently for each batch size.
         distance = torch.cdist(z, self.cloud, compute_mode="donot_use_mm_for_euclid_dist")
         radii = self.unit[:, None] * self.log_radii.exp()
-        counts = []
-        for mine, radius in zip(self.member.bool(), radii, strict=True):
-            near = distance[:, mine, None]  # (B, n, 1)
-            inside = near <= radius
-            counts.append((inside & (near > 0) if skip_self else inside).sum(1))
-        count = torch.stack(counts, dim=1)  # (B, K, M)
-        return (count.clamp_min(0.5) / self.member.sum(1)[:, None]).log()
+        counts = [
+            (distance[:, members, None] <= radius).sum(1)
+            for members, radius in zip(self.member.bool(), radii, strict=True)
+        ]
+        return (torch.stack(counts, dim=1).clamp_min(0.5) / self.member.sum(1)[:, None]).log()
 
-    def local_dimension(self, log_mass: Float[Tensor, "B K M"]) -> Float[Tensor, "B K"]:
-        """Return the least-squares slope of log mass against log radius, 0 where the mass never changes.
-
-        Only the scaling region counts: from the last radius that holds no more than the smallest, to the last that
-        holds less than the largest (or the first that holds as much, where a slope would lack its second radius).
-        """
-        index = torch.arange(log_mass.shape[-1])
-        low = (log_mass == log_mass[..., :1]).sum(-1, keepdim=True) - 1
-        high = len(index) - (log_mass == log_mass[..., -1:]).sum(-1, keepdim=True)
-        high = torch.where(high - low > 1, high - 1, high)
-        used = ((index >= low) & (index <= high)).to(log_mass.dtype)
-        x = self.log_radii - (used * self.log_radii).sum(-1, keepdim=True) / used.sum(-1, keepdim=True).clamp_min(1)
-        return (used * x * log_mass).sum(-1) / (used * x * x).sum(-1).clamp_min(1e-9)
-
-    def score(self, z: Float[Tensor, "B k"], *, kind: FractalScore) -> Float[Tensor, "B K"]:
-        """Return F: minus the distance of local from cloud dimension in spreads, or the mean log mass. Higher fits."""
-        mass = self.log_mass(z)
-        if kind == "log_mass":
-            return mass.mean(-1)
-        return -(self.local_dimension(mass) - self.dimension).abs() / self.spread
+    def score(self, z: Float[Tensor, "B k"]) -> Float[Tensor, "B K"]:
+        """Return F, the mean log mass over the radii: the higher, the more of the cloud is near."""
+        return self.log_mass(z).mean(-1)
 
 
 def fit_fractal(clouds: list[Float[Tensor, "_ k"]], *, epsilon: float) -> FractalCalibrator:
@@ -103,11 +72,4 @@ def fit_fractal(clouds: list[Float[Tensor, "_ k"]], *, epsilon: float) -> Fracta
     member = (owner == torch.arange(len(sizes))[:, None]).float()
     unit = torch.stack([torch.pdist(cloud).median().clamp_min(1e-9) for cloud in clouds])
     log_radii = torch.log(epsilon * 2.0 ** torch.arange(_RADII))
-    ones = torch.ones(len(clouds))
-    empty = FractalCalibrator(torch.cat(clouds), member, unit, ones, ones, log_radii)
-    dimensions, spreads = [], []
-    for i, cloud in enumerate(clouds):
-        local = empty.local_dimension(empty.log_mass(cloud, skip_self=True))[:, i]
-        dimensions.append(local.median())
-        spreads.append((local - local.median()).abs().median().clamp_min(1e-3))
-    return empty._replace(dimension=torch.stack(dimensions), spread=torch.stack(spreads))
+    return FractalCalibrator(torch.cat(clouds), member, unit, log_radii)

@@ -44,12 +44,12 @@ class LatentSpace(NamedTuple):
         along = torch.einsum("kml,bl->bkm", self.subspaces, z)
         return torch.einsum("bkm,kml->bkl", along, self.subspaces)
 
-    def features(self, z: Float[Tensor, "B k"], *, projections: bool) -> Float[Tensor, "B F"]:
-        """Return phi = z, or [z; P_1 z; ...; P_K z] with (K + 1) k values (the paper's 1024 = 4 x 256).
+    def features(self, z: Float[Tensor, "B k"]) -> Float[Tensor, "B F"]:
+        """Return phi = [z; P_1 z; ...; P_K z] with (K + 1) k values (the paper's 1024 = 4 x 256).
 
         Every P_i z is linear in z, so a linear router gains no reach from them, only another regularisation.
         """
-        return torch.cat([z, self.project(z).flatten(1)], dim=1) if projections else z
+        return torch.cat([z, self.project(z).flatten(1)], dim=1)
 
 
 def fit_latent_space(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mocae.calibration.fractal import FractalScore, fit_fractal
+from mocae.calibration.fractal import fit_fractal
 from mocae.calibration.latent import LatentSpace
 from mocae.calibration.natural import fit_natural
 from mocae.calibration.novelty import fit_discount, fit_novelty
@@ -39,9 +39,6 @@ class RouterSettings:
         temperature: softmax temperature of the calibration "temperature"; "chances" has none.
         calibration: how logits become weights and chances, see `AlignXRouter`.
         lambdas: (lambda1, lambda2) of the fractal and natural terms.
-        fit_lambdas: learn both, starting from `lambdas` and held near them by `l2`.
-        projections: whether phi holds the projections on the axis subspaces.
-        fractal_score: which reading of the local dimension.
         epsilon: smallest radius of the fractal calibrator.
         shrinkage: of the natural calibrator's covariance, and of the one that novelty is measured in.
         novelty: whether chances are lowered for prompts unlike the calibration prompts; their novelty is told anyhow.
@@ -53,9 +50,6 @@ class RouterSettings:
     temperature: float | None = None
     calibration: CalibrationMethod = "chances"
     lambdas: tuple[float, float] = (0.6, 0.4)
-    fit_lambdas: bool = False
-    projections: bool = True
-    fractal_score: FractalScore = "log_mass"
     epsilon: float = 0.05
     novelty: bool = True
     shrinkage: float = 0.1
@@ -226,8 +220,8 @@ def _unfitted(
     fractal = fit_fractal(list(clouds), epsilon=settings.epsilon)
     natural = fit_natural(list(clouds), shrinkage=settings.shrinkage)
     z = latent.encode(data.pooled)
-    phi = latent.features(z, projections=settings.projections)
-    scores = (fractal.score(z, kind=settings.fractal_score), natural.score(z))
+    phi = latent.features(z)
+    scores = (fractal.score(z), natural.score(z))
     return AlignXRouter(
         axes=tuple(axes),
         latent=latent,
@@ -240,8 +234,6 @@ def _unfitted(
         temperature=1.0,
         calibration=settings.calibration,
         novelty=None,
-        projections=settings.projections,
-        fractal_score=settings.fractal_score,
         layer=layer,
         pool=pool,
     )
@@ -275,18 +267,17 @@ def _minimise(
     inputs, k = inputs.double(), acceptable.shape[1]
     weight = torch.zeros(k, inputs.phi.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(k, dtype=torch.float64, requires_grad=True)
-    start = torch.tensor(settings.lambdas, dtype=torch.float64)
-    lambdas = start.clone().requires_grad_(settings.fit_lambdas)
+    lambdas = torch.tensor(settings.lambdas, dtype=torch.float64)
     # A softmax at T = 1 takes the terms at their given size. Chances take them at the size that the verdicts show.
-    sized = settings.calibration == "chances" and not settings.fit_lambdas
+    sized = settings.calibration == "chances"
     size = torch.full((), 0.0 if sized else 1.0, dtype=torch.float64, requires_grad=sized)
-    learned = [each for each in (weight, bias, lambdas, size) if each.requires_grad]
+    learned = [each for each in (weight, bias, size) if each.requires_grad]
     optimizer = torch.optim.LBFGS(learned, max_iter=200, tolerance_grad=1e-8, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        # Without the pull the lambdas run away where one axis's cloud separates perfectly.
-        pull = l2 * (weight.square().sum() + (lambdas - start).square().sum() + size.square())
+        # Without the pull the terms run away where one axis's cloud separates perfectly.
+        pull = l2 * (weight.square().sum() + size.square())
         loss = _loss(inputs.logits(weight, bias, size * lambdas), acceptable, labels, settings) + pull
         loss.backward()
         return loss

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mocae.calibration.fractal import FractalCalibrator, FractalScore
+from mocae.calibration.fractal import FractalCalibrator
 from mocae.calibration.latent import LatentSpace
 from mocae.calibration.natural import NaturalCalibrator
 from mocae.calibration.novelty import Novelty
@@ -29,7 +29,7 @@ __all__ = [
     "chances_of",
 ]
 
-ROUTER_VERSION = 3
+ROUTER_VERSION = 4
 """Of the files a router is kept in."""
 CalibrationMethod = Literal["chances", "temperature"]
 
@@ -43,8 +43,6 @@ class _Plain(Record):
     lambdas: Annotated[list[float], Field(min_length=2, max_length=2)]
     temperature: PositiveFloat
     calibration: CalibrationMethod
-    projections: bool
-    fractal_score: FractalScore
     layer: NonNegativeInt
     pool: str
 
@@ -139,8 +137,6 @@ class AlignXRouter:
         temperature: T; 1 with "chances".
         calibration: how logits become weights and chances, see above.
         novelty: how unlike the calibration prompts a prompt is; None with "temperature".
-        projections: whether phi holds the projections on the axis subspaces.
-        fractal_score: which reading of the local dimension F is.
         layer: decoder layer whose input is read.
         pool: how it is pooled.
 
@@ -159,8 +155,6 @@ class AlignXRouter:
     temperature: float
     calibration: CalibrationMethod
     novelty: Novelty | None
-    projections: bool
-    fractal_score: FractalScore
     layer: int
     pool: str
 
@@ -168,8 +162,8 @@ class AlignXRouter:
         """Return the standardised inputs of prompts given by their pooled hidden states."""
         z = self.latent.encode(pooled)
         raw = (
-            self.latent.features(z, projections=self.projections),
-            self.fractal.score(z, kind=self.fractal_score),
+            self.latent.features(z),
+            self.fractal.score(z),
             self.natural.score(z),
         )
         return RouterInputs(*(scale(values) for scale, values in zip(self.scalers, raw, strict=True)))
@@ -228,7 +222,9 @@ class AlignXRouter:
             record = read_json(path)
             version = check_record(_Version, record, str(path)).version
             if version == 2 and record.get("calibration") in ("none", "temperature"):  # 3 changed the others alone
-                version, record["calibration"] = ROUTER_VERSION, "temperature"
+                version, record["calibration"] = 3, "temperature"
+            if version == 3 and (record.pop("projections", 0), record.pop("fractal_score", 0)) == (True, "log_mass"):
+                version = ROUTER_VERSION  # 4 dropped the other choices
             if version == ROUTER_VERSION:
                 plain = check_record(_Plain, record, str(path))
                 return cls._assembled(plain, read_tensors(folder / "router.safetensors"))

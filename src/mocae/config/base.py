@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["LARGEST_SEED", "Config", "FilePath", "Fraction", "Name", "Seed", "Sequence", "problem"]
+__all__ = ["LARGEST_SEED", "Config", "FilePath", "Fraction", "Name", "Seed", "Sequence", "problem", "without_removed"]
 
 LARGEST_SEED = 2**32 - 1
 """What NumPy's and transformers' generators take."""
@@ -34,6 +34,23 @@ class Config(BaseModel):
 def problem(key: str, message: str) -> PydanticCustomError:
     """Return an error about `key`, dotted and relative to the model whose validator raises it."""
     return PydanticCustomError("recipe_problem", "{message}", {"message": message, "key": key})
+
+
+def without_removed(settings: Any, **left: Any) -> Any:
+    """Return settings as written without those that were removed, where they have the one value that is left.
+
+    Recipes and finished runs of earlier versions name them. Another value is an error.
+    """
+    if not isinstance(settings, dict):
+        return settings
+    for key, value in left.items():
+        if settings.get(key, value) != value:
+            raise problem(
+                key,
+                f"got {settings[key]!r}; this setting was removed, what is left is {value!r}: the others were measured "
+                "to buy nothing (docs/results.md). Leave it out",
+            )
+    return {key: value for key, value in settings.items() if key not in left}
 
 
 def _to_tuple(value: Any) -> Any:

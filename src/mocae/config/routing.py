@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mocae.config.base import Config, Fraction, Sequence, problem
+from mocae.config.base import Config, Fraction, Sequence, problem, without_removed
 
 __all__ = ["CalibratorsConfig", "FeaturesConfig", "OutcomeConfig", "OutputCalibratorsConfig", "RoutingConfig"]
 
@@ -75,14 +75,15 @@ class CalibratorsConfig(Config):
     fitted, and the two weights are their proportion."""
     natural_weight: NonNegativeFloat = 0.4
     """Weight of the semantics term (lambda2). AlignX: 0.4."""
-    fit_weights: bool = False
-    """Fit both weights with the router instead, regularised by outcome.l2."""
-    fractal_score: Literal["dimension", "log_mass"] = "log_mass"
-    """Geometry term: agreement of the local with the cloud's dimension, or mean log mass."""
     epsilon: PositiveFloat = 0.05
     """Smallest radius as a share of the cloud's median distance (clustering granularity). AlignX: 0.05."""
     shrinkage: Fraction = 0.1
     """Share of the identity in the shared covariance of the natural calibrator."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _removed(cls, settings: Any) -> Any:
+        return without_removed(settings, fit_weights=False, fractal_score="log_mass")
 
 
 class OutputCalibratorsConfig(Config):
@@ -99,8 +100,6 @@ class OutputCalibratorsConfig(Config):
 class RoutingConfig(Config):
     """Stage 2: from a prompt's features to one weight an expert."""
 
-    features: Literal["latent", "latent+projections"] = "latent+projections"
-    """Input of the router: z alone, or z and its projection on every axis subspace (AlignX: 4 x 256 = 1024)."""
     outcome: OutcomeConfig = OutcomeConfig()
     """Losses of the router."""
     calibrators: CalibratorsConfig = CalibratorsConfig()
@@ -120,3 +119,8 @@ class RoutingConfig(Config):
     """Most experts a prompt uses. 1: the likeliest alone, which is what verdicts were about; null: all, mixed."""
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Weight under which an expert is skipped."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _removed(cls, settings: Any) -> Any:
+        return without_removed(settings, features="latent+projections")
