@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from trl import SFTConfig
 
 from mocae.bank import ExpertBank
 from mocae.errors import ArtifactError, DataError, TrainingError
 from mocae.experts import LoraSpec, Optimisation, TrainingRecord, finetune
+from mocae.experts.trainer import training_arguments
 from mocae.models import LoadedBase
 from mocae.progress import Bar
 from tiny import EOS, random_ids, tiny_llama, tiny_tokenizer, with_peft
@@ -252,6 +253,5 @@ def test_what_the_trainer_refuses_is_said_in_one_line(base: LoadedBase, tmp_path
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0.0, 0), (0.03, 3), (0.5, 50), (1.0, 100)])
 def test_warm_up_is_a_share_of_the_steps(base: LoadedBase, tmp_path: Path, ratio: float, expected: int) -> None:
-    module = importlib.import_module("mocae.experts.finetune")
-    arguments = module._arguments(base, steps(warmup_ratio=ratio), seed=0, work=tmp_path)
+    arguments = training_arguments(SFTConfig, base, steps(warmup_ratio=ratio), seed=0, work=tmp_path)
     assert arguments.get_warmup_steps(100) == expected

@@ -5,7 +5,7 @@ from mocae.calibration.latent import LatentSpace, fit_latent_space
 from mocae.calibration.natural import NaturalCalibrator, fit_natural
 from mocae.calibration.novelty import Novelty, fit_discount, fit_novelty
 from mocae.calibration.outcome import CalibrationSet, FittedRouter, RouterSettings, fit_router
-from mocae.calibration.output import AcceptedAnswer, OutputCalibrators, OutputTraining, fit_output_calibrators
+from mocae.calibration.output import AcceptedAnswer, OutputCalibrators, fit_output_calibrators
 from mocae.calibration.router import ROUTER_VERSION, AlignXRouter, Beliefs, CalibrationMethod, RouterInputs
 from mocae.calibration.temperature import fit_temperature
 
@@ -22,7 +22,6 @@ __all__ = [
     "NaturalCalibrator",
     "Novelty",
     "OutputCalibrators",
-    "OutputTraining",
     "RouterInputs",
     "RouterSettings",
     "fit_discount",

@@ -13,18 +13,14 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeInt
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import DataCollatorForSeq2Seq
 
 from mocae.bank import ExpertBank
-from mocae.errors import ArtifactError, DataError, ModelMismatchError, TrainingError
+from mocae.errors import ArtifactError, DataError, ModelMismatchError
 from mocae.files import Record, read_record, read_tensors
-from mocae.models import LoadedBase, decoder_layers
-from mocae.progress import bar
-from mocae.prompts import row_tokens
+from mocae.models import LabelledRow, LoadedBase, Steps, batch_of, decoder_layers, take_steps
 
-__all__ = ["AcceptedAnswer", "OutputCalibrators", "OutputTraining", "fit_output_calibrators"]
+__all__ = ["AcceptedAnswer", "OutputCalibrators", "fit_output_calibrators"]
 
-_IGNORED = -100
 _VERSION = 1
 
 
@@ -147,15 +143,6 @@ class AcceptedAnswer:
     alpha: Float[Tensor, " K"]
 
 
-@dataclass(frozen=True, slots=True)
-class OutputTraining:
-    """Optimiser steps, and the language-model loss of the first and of the last pass, in nats a token."""
-
-    n_steps: int
-    first_loss: float
-    last_loss: float
-
-
 def fit_output_calibrators(
     base: LoadedBase,
     bank: ExpertBank,
@@ -167,10 +154,10 @@ def fit_output_calibrators(
     batch_size: int,
     max_length: int,
     seed: int,
-) -> OutputTraining:
+) -> Steps:
     """Train calibrators in place on accepted answers, each under its own weights; base and experts do not change.
 
-    The loss is the language model's, on responses alone. AdamW with a cosine to zero.
+    The loss is the language model's, on responses alone. AdamW without weight decay, a cosine to zero.
 
     Args:
         base: model and tokenizer.
@@ -188,62 +175,46 @@ def fit_output_calibrators(
         TrainingError: the loss is not finite.
     """
     rows = _encoded(base.tokenizer, answers, max_length)
-    collate = DataCollatorForSeq2Seq(base.tokenizer, label_pad_token_id=_IGNORED)
-    device = base.model.device
-    calibrators.to(device).requires_grad_(True)
-    optimizer = torch.optim.AdamW(calibrators.parameters(), lr=learning_rate, weight_decay=0.0)
-    n_steps = epochs * math.ceil(len(rows) / batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-    generator = torch.Generator().manual_seed(seed)
-    losses: list[float] = []
+    device, pad = base.model.device, base.tokenizer.pad_token_id
     frozen = [parameter for parameter in base.model.parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
+    calibrators.to(device).requires_grad_(True)
+
+    def loss(some: Sequence[tuple[LabelledRow, Tensor]]) -> tuple[Tensor, Tensor]:
+        batch, _ = batch_of([row for row, _ in some], pad=pad, device=device)
+        # The weights stay in force for the pass alone; what they did is in its graph.
+        with bank.weights(torch.stack([alpha for _, alpha in some]).to(device)):
+            language = base.model(**batch, use_cache=False).loss
+        return language, torch.zeros((), device=device)
+
     try:
-        with calibrators.attached(base.model), bar(n_steps, "output calibrators") as shown:
-            for _ in range(epochs):
-                order = torch.randperm(len(rows), generator=generator).tolist()
-                for start in range(0, len(order), batch_size):
-                    some = [rows[i] for i in order[start : start + batch_size]]
-                    batch = collate([tokens for tokens, _ in some]).to(device)
-                    with bank.weights(torch.stack([alpha for _, alpha in some]).to(device)):
-                        loss = base.model(**batch, use_cache=False).loss
-                        optimizer.zero_grad()
-                        loss.backward()
-                    losses.append(float(loss.detach()))
-                    if not math.isfinite(losses[-1]):
-                        raise TrainingError(
-                            f"output calibrators: loss {losses[-1]} at step {len(losses)}; lower "
-                            "routing.output.learning_rate"
-                        )
-                    nn.utils.clip_grad_norm_(calibrators.parameters(), 1.0)
-                    optimizer.step()
-                    schedule.step()
-                    shown.note(f"loss {losses[-1]:.3f}")
-                    shown.advance()
+        with calibrators.attached(base.model):
+            return take_steps(
+                [{"params": list(calibrators.parameters()), "weight_decay": 0.0}],
+                rows,
+                loss,
+                learning_rate=learning_rate,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seed,
+                label="routing.output",
+            )
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
         calibrators.requires_grad_(False)
-    a_pass = n_steps // epochs
-    return OutputTraining(n_steps, sum(losses[:a_pass]) / a_pass, sum(losses[-a_pass:]) / a_pass)
 
 
-def _encoded(
-    tokenizer: Any, answers: Sequence[AcceptedAnswer], max_length: int
-) -> list[tuple[dict[str, list[int]], Tensor]]:
+def _encoded(tokenizer: Any, answers: Sequence[AcceptedAnswer], max_length: int) -> list[tuple[LabelledRow, Tensor]]:
     """Return tokens and labels of each answer with its weights."""
-    rows = []
-    for answer in answers:
-        asked, said = row_tokens(tokenizer, answer.prompt, answer.response)
-        if len(asked) < max_length:
-            ids, labels = (asked + said)[:max_length], ([_IGNORED] * len(asked) + said)[:max_length]
-            rows.append(({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}, answer.alpha))
     if not answers:
         raise DataError(
             "output calibrators learn from accepted answers to calibration prompts, and there are none; give more "
             "calibration prompts, raise routing.outcome.max_prompts, or set routing.output.rank to null"
         )
+    encoded = [(LabelledRow.of(tokenizer, a.prompt, a.response, max_length), a.alpha) for a in answers]
+    rows = [(row, alpha) for row, alpha in encoded if row is not None]
     if not rows:
         raise DataError(
             f"output calibrators: of {len(answers)} accepted answers none leaves room for a response in {max_length} "

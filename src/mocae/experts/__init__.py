@@ -1,14 +1,15 @@
 """Stage 1: fine-tuned experts, and the hidden states that describe prompts and experts."""
 
 from mocae.experts.blocks import finetune_blocks, load_blocks
-from mocae.experts.finetune import Optimisation, TrainingRecord, finetune
+from mocae.experts.finetune import finetune
 from mocae.experts.forward_only import finetune_forward_only
 from mocae.experts.hidden import Pool, pool_hidden, pooled_states
 from mocae.experts.lora import LoraSpec, given_back, quiet_peft, trainable_adapter
 from mocae.experts.pairs import inject
 from mocae.experts.preference import finetune_preference, with_rejected
 from mocae.experts.prefix import PrefixPool
-from mocae.experts.steps import COLLAPSED, LabelledRow, Steps, batch_of, encode_rows, gate_entropy, take_steps
+from mocae.experts.trainer import Optimisation, TrainingRecord
+from mocae.models import COLLAPSED, LabelledRow, Steps, batch_of, encode_rows, gate_entropy, take_steps
 
 __all__ = [
     "COLLAPSED",

@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mocae.errors import ArtifactError
-from mocae.experts.finetune import Optimisation, TrainingRecord, train_supervised
+from mocae.experts.finetune import train_supervised
 from mocae.experts.lora import given_back
+from mocae.experts.trainer import Optimisation, TrainingRecord
 from mocae.files import read_tensors
 from mocae.models import LoadedBase, mix_feed_forward
 

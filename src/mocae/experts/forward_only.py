@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
 from mocae.errors import DataError, TrainingError
-from mocae.experts.finetune import Optimisation, TrainingRecord, save_adapter, with_room
 from mocae.experts.lora import LoraSpec, trainable_adapter
-from mocae.models import LoadedBase
+from mocae.experts.trainer import Optimisation, TrainingRecord, save_adapter, with_room
+from mocae.models import LabelledRow, LoadedBase, batch_of
 from mocae.progress import bar
-from mocae.prompts import row_tokens
 
 __all__ = ["finetune_forward_only", "spsa_step"]
 
@@ -74,8 +73,11 @@ def finetune_forward_only(
     with trainable_adapter(base.model, lora, start_from=start_from) as wrapped:
         wrapped.eval()  # dropout would make the two passes differ in more than the step
         parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
-        rows = [_row(base.tokenizer, pair, optimisation.max_length) for pair in room.rows]
-        batches = list(_batches(rows, optimisation, seed=seed))
+        encoded = (
+            LabelledRow.of(base.tokenizer, pair["prompt"], pair["completion"], optimisation.max_length)
+            for pair in room.rows
+        )
+        batches = list(_batches([row for row in encoded if row is not None], optimisation, seed=seed))
         rates = _rates(optimisation, len(batches))
         directions = random.Random(f"directions {seed}")
         with bar(len(batches), label) as shown:
@@ -154,15 +156,7 @@ def _move(parameters: Sequence[nn.Parameter], size: float, seed: int) -> None:
         parameter.add_(z, alpha=size)
 
 
-def _row(tokenizer: Any, pair: dict[str, str], max_length: int) -> tuple[list[int], int]:
-    """Return the ids of prompt and response, end token included, and how many are the prompt's."""
-    prompt, response = row_tokens(tokenizer, pair["prompt"], pair["completion"])
-    return (prompt + response)[:max_length], len(prompt)
-
-
-def _batches(
-    rows: Sequence[tuple[list[int], int]], optimisation: Optimisation, *, seed: int
-) -> Iterator[list[tuple[list[int], int]]]:
+def _batches(rows: Sequence[LabelledRow], optimisation: Optimisation, *, seed: int) -> Iterator[list[LabelledRow]]:
     """Yield the rows of each step, shuffled anew in each epoch; a part of an epoch ends early."""
     size = optimisation.batch_size * optimisation.gradient_accumulation
     a_pass = math.ceil(len(rows) / size)
@@ -193,25 +187,14 @@ def _rates(optimisation: Optimisation, n_steps: int) -> list[float]:
     return rates
 
 
-def _loss(model: Any, rows: Sequence[tuple[list[int], int]], batch_size: int) -> float:
+def _loss(model: Any, rows: Sequence[LabelledRow], batch_size: int) -> float:
     """Return the mean loss a response token over the rows, `batch_size` of them at once."""
     total, n = 0.0, 0
     for start in range(0, len(rows), batch_size):
-        ids, mask, labels = _padded(rows[start : start + batch_size], model.device)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-        wanted = labels[:, 1:]
+        batch, _ = batch_of(rows[start : start + batch_size], pad=0, device=model.device)  # masked: any token will do
+        wanted = batch.pop("labels")[:, 1:]
+        logits = model(**batch, use_cache=False).logits[:, :-1]
         seen = wanted != _IGNORED
         total += float(nn.functional.cross_entropy(logits[seen].float(), wanted[seen], reduction="sum"))
         n += int(seen.sum())
     return total / max(1, n)
-
-
-def _padded(rows: Sequence[tuple[list[int], int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
-    for i, (tokens, n_prompt) in enumerate(rows):
-        ids[i, : len(tokens)] = torch.tensor(tokens)
-        mask[i, : len(tokens)] = 1
-        labels[i, n_prompt : len(tokens)] = torch.tensor(tokens[n_prompt:])
-    return ids.to(device), mask.to(device), labels.to(device)

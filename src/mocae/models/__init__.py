@@ -12,9 +12,11 @@ from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS
 from mocae.models.resume import Beginning, can_resume, resumed
 from mocae.models.shard import is_sharded, reshard, shard
+from mocae.models.steps import COLLAPSED, LabelledRow, Steps, batch_of, encode_rows, gate_entropy, take_steps
 
 __all__ = [
     "BASE_MODELS",
+    "COLLAPSED",
     "QUANTIZATIONS",
     "BaseDescription",
     "BaseGenerator",
@@ -24,20 +26,25 @@ __all__ = [
     "FeedForwardMixture",
     "Generated",
     "Generator",
+    "LabelledRow",
     "LoadedBase",
     "LogitsSettings",
     "PlainModel",
+    "Steps",
     "StopForward",
     "at_layer",
     "base_fingerprint",
+    "batch_of",
     "can_resume",
     "context_length",
     "continuation_scores",
     "count_tokens",
     "decoder_layers",
     "describe",
+    "encode_rows",
     "feed_forward",
     "feed_forward_name",
+    "gate_entropy",
     "is_sharded",
     "layer_index",
     "layer_inputs",
@@ -50,5 +57,6 @@ __all__ = [
     "reshard",
     "resumed",
     "shard",
+    "take_steps",
     "without_library_bars",
 ]

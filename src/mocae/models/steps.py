@@ -1,20 +1,21 @@
-"""Train a few parameters of a mixture: rows as tokens, AdamW steps, and checks that the training is real."""
+"""Train a few parameters beside a frozen model: rows as tokens, AdamW steps, checks that the training is real."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mocae.errors import ConfigError, DataError, TrainingError
-from mocae.experts.finetune import say_cut
-from mocae.progress import bar
+from mocae.progress import bar, say
 from mocae.prompts import row_tokens
 
-__all__ = ["COLLAPSED", "LabelledRow", "Steps", "batch_of", "encode_rows", "gate_entropy", "take_steps"]
+__all__ = ["COLLAPSED", "LabelledRow", "Steps", "batch_of", "encode_rows", "gate_entropy", "say_cut", "take_steps"]
+
+T = TypeVar("T")
 
 COLLAPSED = 0.1
 """Normalised entropy of the mean weights below which a router uses one expert for nearly everything."""
@@ -32,7 +33,16 @@ class LabelledRow:
 
     ids: list[int]
     labels: list[int]
-    axis: int
+    axis: int = 0
+
+    @classmethod
+    def of(cls, tokenizer: Any, prompt: str, response: str, max_length: int, *, axis: int = 0) -> "LabelledRow | None":
+        """Return formatted texts as a row cut to `max_length` tokens, None where the prompt alone fills them."""
+        asked, answered = row_tokens(tokenizer, prompt, response)
+        if len(asked) >= max_length:
+            return None
+        labels = [_IGNORED] * len(asked) + answered
+        return cls((asked + answered)[:max_length], labels[:max_length], axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +77,25 @@ def encode_rows(
     """
     if not rows:
         raise DataError(f"{label}: it needs training rows, got none")
-    found, n_cut = [], 0
-    for prompt, response, axis in rows:
-        asked, said = row_tokens(tokenizer, prompt, response)
-        if len(asked) < max_length:
-            n_cut += len(asked) + len(said) > max_length
-            found.append(LabelledRow((asked + said)[:max_length], ([_IGNORED] * len(asked) + said)[:max_length], axis))
-    if not found:
+    encoded = [LabelledRow.of(tokenizer, prompt, response, max_length, axis=axis) for prompt, response, axis in rows]
+    fitting = [row for row in encoded if row is not None]
+    if not fitting:
         raise DataError(
             f"{label}: the prompts of all {len(rows)} rows fill max_length = {max_length} tokens, so no "
             "response is left to train on; raise experts.max_length"
         )
-    say_cut(n_cut, len(found), max_length, label)
-    return found
+    n_cut = sum(row.ids[-1] != tokenizer.eos_token_id for row in fitting)
+    say_cut(n_cut, len(fitting), max_length, label)
+    return fitting
+
+
+def say_cut(n_cut: int, n_rows: int, max_length: int, label: str) -> None:
+    """Tell how many responses are cut, where any is."""
+    if n_cut:
+        say(
+            f"{label}: {n_cut} of {n_rows} rows have a response that is cut at experts.max_length = {max_length}, its "
+            "end token with it; who learns from many of them does not learn to stop"
+        )
 
 
 def batch_of(
@@ -98,11 +114,11 @@ def batch_of(
 
 
 def take_steps(
-    parameters: Iterable[nn.Parameter],
-    rows: Sequence[LabelledRow],
-    loss: Callable[[Sequence[LabelledRow]], tuple[Tensor, Tensor]],
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+    rows: Sequence[T],
+    loss: Callable[[Sequence[T]], tuple[Tensor, Tensor]],
     *,
-    gates: Sequence[Tensor],
+    gates: Sequence[Tensor] = (),
     learning_rate: float,
     epochs: int,
     batch_size: int,
@@ -112,11 +128,11 @@ def take_steps(
     """Train parameters in place with AdamW and return what happened.
 
     Args:
-        parameters: what is trained.
-        rows: all rows, made by `encode_rows`.
+        parameters: what is trained, or groups of it with settings of AdamW.
+        rows: all rows, such as those of `encode_rows`.
         loss: rows of one step -> language-model loss, and the weighted sum of what is added to it.
         gates: those of the parameters that route; the language-model loss alone must reach them, since a router that
-            only its added losses move learns nothing about the answers.
+            only its added losses move learns nothing about the answers. None: nothing is checked.
         learning_rate: peak, with a cosine to zero.
         epochs: passes over the rows.
         batch_size: rows a step.
@@ -126,8 +142,8 @@ def take_steps(
     Raises:
         TrainingError: loss or gates are not finite, or the gates get no gradient from the language-model loss.
     """
-    trained = list(parameters)
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     generator = torch.Generator().manual_seed(seed)
     steps = epochs * math.ceil(len(rows) / batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -143,7 +159,7 @@ def take_steps(
                 except ConfigError as error:  # the bank refuses gates that are not finite
                     raise _not_finite(label, len(losses) + 1, str(error)) from error
                 total = language + added
-                if len(losses) < _CHECKED:
+                if gates and len(losses) < _CHECKED:
                     found = _gradient_norm(language, gates)
                     reached = max(reached, found)
                     relative = max(relative, found / max(float(language.detach()), 1e-12))
@@ -157,7 +173,7 @@ def take_steps(
                 optimizer.step()
                 schedule.step()
                 losses.append(float(language.detach()))
-                if len(losses) == min(_CHECKED, steps) and relative < _ROUNDING:
+                if gates and len(losses) == min(_CHECKED, steps) and relative < _ROUNDING:
                     raise TrainingError(
                         f"{label}: it received no gradient from the language-model loss (norm {reached:.1e} at a loss "
                         f"of {losses[-1]:.2f}); its experts make no difference to the loss, or its weights do not "
