@@ -15,12 +15,10 @@ from mocae.metrics import (
     OverRefusal,
     WinRate,
     average_alignment_score,
-    bootstrap_mean,
     over_refusal,
     truthful_and_informative,
     truthful_informative,
     unsafe_rate,
-    unsafe_rate_by_category,
     win_rate,
     wins_from_preferences,
     wins_from_scores,
@@ -98,22 +96,6 @@ def test_unsafe_rate() -> None:
         unsafe_rate([0.7, 0.2])
     with pytest.raises(DataError, match="unsafe is empty"):
         unsafe_rate([])
-
-
-def test_unsafe_rate_by_category_is_the_rate_of_its_rows() -> None:
-    rng = np.random.default_rng(2)
-    unsafe = rng.random(60) < 0.3
-    categories = [f"category {i}" for i in rng.integers(0, 4, 60)]
-    groups = [f"verb {i // 2}" for i in range(60)]
-    result = unsafe_rate_by_category(unsafe, categories, groups=groups)
-    assert list(result) == sorted(set(categories))
-    assert sum(r.value * r.n for r in result.values()) == pytest.approx(unsafe.sum())
-    rows = [i for i in range(60) if categories[i] == "category 2"]
-    assert result["category 2"] == bootstrap_mean(unsafe[rows], groups=[groups[i] for i in rows])
-    with pytest.raises(DataError, match="unsafe has 2, categories has 1"):
-        unsafe_rate_by_category([1, 0], ["theft"])
-    with pytest.raises(DataError, match="unsafe has 2, groups has 1"):
-        unsafe_rate_by_category([1, 0], ["theft", "theft"], groups=["a"])
 
 
 def test_product_and_joint_share_differ() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from mocae.axes import stored_probe
 from mocae.judges.base import JudgeQuality, judge_each
 from mocae.judges.refusal import states_refusal
 from mocae.types import Answer, Verdict
 
 __all__ = ["AbstentionJudge", "abstains"]
 
-_PROBES = frozenset({"answerable", "unanswerable", "limits"})
 _OPENING = 400
 """Characters in which an answer says what it is; later doubts are remarks."""
 
@@ -53,7 +53,7 @@ class AbstentionJudge:
         return judge_each(answers, self._one, judge=self.name, judgement="abstains")
 
     def _one(self, answer: Answer) -> Verdict | None:
-        if answer.example.probe not in _PROBES:
+        if "abstains" not in stored_probe(answer.example.probe).wants:
             return None
         holds = abstains(answer.text)
         return Verdict(float(holds), "abstains" if holds else "answers")

@@ -6,7 +6,7 @@ All are fractions. `unsafe_rate` is what the papers print as "safety score" (SS)
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -14,8 +14,6 @@ import numpy as np
 
 from mocae.errors import DataError, unknown_name
 from mocae.metrics._checks import Array, Values, flags, same_length, vector
-from mocae.metrics.intervals import estimate_rate
-from mocae.types import Estimate
 
 __all__ = [
     "REFUSAL_LABELS",
@@ -26,7 +24,6 @@ __all__ = [
     "truthful_and_informative",
     "truthful_informative",
     "unsafe_rate",
-    "unsafe_rate_by_category",
     "win_rate",
     "wins_from_preferences",
     "wins_from_scores",
@@ -162,47 +159,6 @@ def unsafe_rate(unsafe: Values) -> float:
     0.25
     """
     return float(flags(unsafe, "unsafe").mean())
-
-
-def unsafe_rate_by_category(
-    unsafe: Values,
-    categories: Sequence[str],
-    *,
-    groups: Sequence[Hashable] | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """Return the unsafe rate of each category with its interval, sorted by name. Lower is better.
-
-    Args:
-        unsafe: shape (N,), see `unsafe_rate`.
-        categories: the category of each prompt.
-        groups: label of each row, see `mocae.metrics.bootstrap_mean`.
-        n_resamples: number of bootstrap samples.
-        seed: seed of the resampling.
-
-    Raises:
-        DataError: no rows, a value other than 0 and 1, or lengths that differ.
-        ConfigError: `n_resamples` is under 1.
-
-    >>> rates = unsafe_rate_by_category([1, 0, 0], ["theft", "theft", "fraud"])
-    >>> {name: rate.value for name, rate in rates.items()}
-    {'fraud': 0.0, 'theft': 0.5}
-    """
-    flagged = flags(unsafe, "unsafe")
-    same_length(unsafe=flagged, categories=categories)
-    if groups is not None:
-        same_length(unsafe=flagged, groups=groups)
-    rows_of = {name: [i for i, c in enumerate(categories) if c == name] for name in sorted(set(categories))}
-    return {
-        name: estimate_rate(
-            flagged[rows],
-            groups=None if groups is None else [groups[i] for i in rows],
-            n_resamples=n_resamples,
-            seed=seed,
-        )
-        for name, rows in rows_of.items()
-    }
 
 
 def truthful_informative(truthful: Values, informative: Values) -> float:

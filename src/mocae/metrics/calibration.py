@@ -190,14 +190,9 @@ def brier_score(probs: Values, outcomes: Values) -> float:
     >>> brier_score([0.75, 0.5], [1, 0]), brier_score([[0.25, 0.75], [0.5, 0.5]], [1, 0])
     (0.15625, 0.3125)
     """
-    if np.ndim(probs) == 1:
-        p, came_true = fractions(probs, "probs"), flags(outcomes, "outcomes")
-        same_length(probs=p, outcomes=came_true)
-        return float(np.mean((p - came_true) ** 2))
-    p = distributions(probs, "probs")
-    labels = _labels(outcomes, p.shape[1])
-    same_length(probs=p, outcomes=labels)
-    return float(np.mean(((p - np.eye(p.shape[1])[labels]) ** 2).sum(axis=1)))
+    p, labels = _forecasts(probs, outcomes)
+    squares = ((p - np.eye(p.shape[1])[labels]) ** 2).sum(axis=1)
+    return float(np.mean(squares)) / (2 if np.ndim(probs) == 1 else 1)  # both columns of a binary row have one error
 
 
 def negative_log_likelihood(probs: Values, outcomes: Values) -> float:
@@ -213,17 +208,22 @@ def negative_log_likelihood(probs: Values, outcomes: Values) -> float:
     >>> round(negative_log_likelihood([0.5, 0.25], [1, 0]), 4)
     0.4904
     """
+    p, labels = _forecasts(probs, outcomes)
+    happened = p[np.arange(labels.size), labels]
+    with np.errstate(divide="ignore"):
+        return float(np.mean(-np.log(happened))) + 0.0  # + 0.0: a perfect forecast is 0, not -0
+
+
+def _forecasts(probs: Values, outcomes: Values) -> tuple[Array, npt.NDArray[np.intp]]:
+    """Return a distribution for each row and the class that came true; binary rows have the classes 0 and 1."""
     if np.ndim(probs) == 1:
-        p, came_true = fractions(probs, "probs"), flags(outcomes, "outcomes")
-        same_length(probs=p, outcomes=came_true)
-        happened = np.where(came_true, p, 1 - p)
+        one, labels = fractions(probs, "probs"), flags(outcomes, "outcomes").astype(np.intp)
+        p: Array = np.stack([1 - one, one], axis=1)
     else:
         p = distributions(probs, "probs")
         labels = _labels(outcomes, p.shape[1])
-        same_length(probs=p, outcomes=labels)
-        happened = p[np.arange(labels.size), labels]
-    with np.errstate(divide="ignore"):
-        return float(np.mean(-np.log(happened))) + 0.0  # + 0.0: a perfect forecast is 0, not -0
+    same_length(probs=p, outcomes=labels)
+    return p, labels
 
 
 def risk_coverage(confidences: Values, losses: Values) -> RiskCoverage:

@@ -152,10 +152,10 @@ def forgetting(
     samples = {"base": base}
     samples |= {axis if i == 0 else f"+{axis}": entry.samples for i, (axis, entry) in enumerate(stages.items())}
     scores = {
-        name: {axis: mean_score(rows, [axis], boot=Bootstrap(1)).value for axis in axes}
+        name: {axis: value for axis in axes if (value := mean_score(rows, [axis], boot=Bootstrap(1)).value) is not None}
         for name, rows in samples.items()
     }
-    if not stages or any(value is None for row in scores.values() for value in row.values()):
+    if not stages or any(len(row) < len(axes) for row in scores.values()):
         return None
     matrix = forgetting_matrix(scores)
     last = matrix.stages[-1]

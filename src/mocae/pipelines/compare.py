@@ -120,8 +120,8 @@ def _numbers(axis: str, pairs: Sequence[tuple[Sample, Sample]], seed: int) -> li
         first, second, groups = zip(*values[title], strict=True)
         whole = [group or f"row {i}" for i, group in enumerate(groups)]
         estimate = paired_bootstrap_difference(first, second, groups=whole, seed=seed)
-        means = (sum(side) / len(side) for side in (first, second))
-        rows.append(Difference(f"{axis}{title}", *means, estimate, readings[title].higher_is_better))
+        one, other = (sum(side) / len(side) for side in (first, second))
+        rows.append(Difference(f"{axis}{title}", one, other, estimate, readings[title].higher_is_better))
     return rows
 
 

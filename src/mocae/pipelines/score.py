@@ -33,7 +33,6 @@ from mocae.metrics import (
     risk_coverage,
     truthful_and_informative,
     truthful_informative,
-    unsafe_rate_by_category,
     win_rate,
 )
 from mocae.pipelines.score_table import MISSING, ScoreTable, read_table
@@ -283,8 +282,10 @@ def _share(table: ScoreTable, column: str, name: str) -> Scored:
     tables = {}
     if known and table.has("category"):
         categories = table.column("category", str, text=True)
-        by = unsafe_rate_by_category(holds, [categories[i] or "none" for i in known])
-        tables["by_category"] = {category: asdict(rate) for category, rate in by.items()}
+        by: dict[str, list[bool]] = {}
+        for i in known:
+            by.setdefault(categories[i] or "none", []).append(bool(verdicts[i]))
+        tables["by_category"] = {category: asdict(estimate_rate(by[category])) for category in sorted(by)}
     values = {name: estimate.value, "low": estimate.low, "high": estimate.high}
     note = "95 % bootstrap interval, 1000 resamples, seed 0"
     return Scored(values, len(known), len(verdicts) - len(known), tables, [note])

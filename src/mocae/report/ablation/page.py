@@ -105,7 +105,7 @@ def _spread(value: Mapping[str, Any] | None, unit: str = "percent") -> Cell:
 def _table(setting: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
     names, entries = sorted_names(setting), setting["systems"]
     mean = "Mean over the axes, \u00b1 standard deviation over seeds."
-    scores = [("mean of the axes", mean, ("mean_axis_score",))]
+    scores: list[tuple[str, str, tuple[str, ...]]] = [("mean of the axes", mean, ("mean_axis_score",))]
     scores += [(a, f"Share of acceptable answers on {a}.", ("axis_scores", a)) for a in axis_names(summary)]
     columns = [
         (
