@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM
 
 from mocae.bank import ExpertBank
 from mocae.bank import merged as merging
+from mocae.bank.linear import BankLinear
 from mocae.errors import ConfigError
 from tiny import random_ids
 
@@ -43,8 +44,8 @@ def test_a_mixture_kept_is_merged_once_and_the_oldest_goes(
 ) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     made: list[str] = []
-    merged = merging.BankLinear.merged
-    monkeypatch.setattr(merging.BankLinear, "merged", lambda self, a: made.append(self.name) or merged(self, a))
+    merged = BankLinear.merged
+    monkeypatch.setattr(BankLinear, "merged", lambda self, a: made.append(self.name) or merged(self, a))
     with bank.merged(ALPHA):
         first = model(ids).logits
     n_linears = len(made)

@@ -3,7 +3,7 @@
 from mocae.bank.adapters import LoraPair, LoraWeights, load_peft, save_peft
 from mocae.bank.bank import ExpertBank
 from mocae.bank.combine import Truncated, combine, padded, truncate
-from mocae.bank.merged import LONG_ANSWER_TOKENS, Mode, same_for_all
+from mocae.bank.merged import LONG_ANSWER_TOKENS, Mode, refuse_unmergeable, same_for_all, swapped
 
 __all__ = [
     "LONG_ANSWER_TOKENS",
@@ -15,7 +15,9 @@ __all__ = [
     "combine",
     "load_peft",
     "padded",
+    "refuse_unmergeable",
     "same_for_all",
     "save_peft",
+    "swapped",
     "truncate",
 ]

@@ -20,6 +20,7 @@ from mocae.bank.merged import (
     has_room,
     refuse_unmergeable,
     same_for_all,
+    swapped,
     why_unmergeable,
 )
 from mocae.errors import ConfigError
@@ -212,16 +213,11 @@ class ExpertBank:
         if self._merged:
             raise ConfigError("merged() is already in force; leave it before merging other weights")
         mixture = self._mixture(alpha.detach())
-        before = {member: member.linear._parameters["weight"] for member in mixture}
-        with self.off():
+        with self.off(), swapped(mixture):
             self._merged = True
             try:
-                for member, weight in mixture.items():
-                    member.linear._parameters["weight"] = weight  # a tenth of the time of nn.Module's own assignment
                 yield self.model
             finally:
-                for member, original in before.items():
-                    member.linear._parameters["weight"] = original
                 self._merged = False
 
     def keep_merged(self, max_bytes: int) -> None:
@@ -246,7 +242,7 @@ class ExpertBank:
             return False
         if alpha in self._kept:
             return True
-        if new_tokens is None or new_tokens < LONG_ANSWER_TOKENS or why_unmergeable(self.model, self._linears):
+        if new_tokens is None or new_tokens < LONG_ANSWER_TOKENS or why_unmergeable(self.model, self._by_name()):
             return False
         return has_room(self._merged_bytes(), self._linears[0].linear.weight.device)
 
@@ -257,21 +253,24 @@ class ExpertBank:
         Raises:
             ModelMismatchError: nothing can be merged into some linear.
         """
-        refuse_unmergeable(self.model, self._linears)
+        refuse_unmergeable(self.model, self._by_name())
         return self._merged_bytes()
+
+    def _by_name(self) -> dict[str, nn.Linear]:
+        return {member.name: member.linear for member in self._linears}
 
     def _merged_bytes(self) -> int:
         weights = [member.linear.weight for member in self._linears]
         return sum(weight.numel() * weight.element_size() for weight in weights)
 
-    def _mixture(self, alpha: Float[Tensor, " K"]) -> dict[BankLinear, nn.Parameter]:
+    def _mixture(self, alpha: Float[Tensor, " K"]) -> dict[nn.Linear, nn.Parameter]:
         """Return the merged weight of each linear that some expert in use adapts."""
         kept = self._kept.get(alpha)
         if kept is not None:
             return kept
-        refuse_unmergeable(self.model, self._linears)
+        refuse_unmergeable(self.model, self._by_name())
         mixture = {
-            member: nn.Parameter(member.merged(alpha), requires_grad=member.linear.weight.requires_grad)
+            member.linear: nn.Parameter(member.merged(alpha), requires_grad=member.linear.weight.requires_grad)
             for member in self._linears
             if any(alpha[k] for k in member.layout.experts)
         }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mocae.bank.gates import Gates, Layout
 from mocae.errors import ModelMismatchError
 
-__all__ = ["BankLinear", "Stack"]
+__all__ = ["BankLinear", "Stack", "is_plain"]
 
 _ALIGNMENT_BYTES = 64
 
@@ -66,11 +66,6 @@ class BankLinear:
         g = self._gates.expand(alpha, self.slot)
         weight = self.linear.weight.detach()
         return torch.addmm(weight.float(), self.B.float(), g[:, None] * self.A.float()).to(weight.dtype)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the weight is an ordinary matrix of floats, so that something can be added to it."""
-        return _is_plain(self.linear)
 
     def _alone(self, x: Tensor) -> Tensor:
         self._gates.refuse_misfit(x)
@@ -164,7 +159,7 @@ class Stack:
         """
         wrapped = type(linear) is not nn.Linear or "forward" in vars(linear)
         aligned = linear.in_features * linear.weight.element_size() % _ALIGNMENT_BYTES == 0
-        return not wrapped and _is_plain(linear) and aligned
+        return not wrapped and is_plain(linear) and aligned
 
     def take(self, x: Tensor, index: int) -> Tensor:
         """Return one linear's output with the weights in force, a view of the shared product. No gradient.
@@ -235,7 +230,8 @@ class Stack:
                 )
 
 
-def _is_plain(linear: nn.Linear) -> bool:
+def is_plain(linear: nn.Linear) -> bool:
+    """Return whether a weight is an ordinary matrix of floats, so that something can be added to it."""
     weight = linear.weight
     # A quantised tensor of torchao calls itself a float; its type tells.
     floats = type(weight) is nn.Parameter and weight.is_floating_point()

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mocae.errors import ConfigError
-from mocae.merging.base import ComputedDelta, expert_weights, register_merge_method, shapes_of
+from mocae.merging.base import ComputedDelta, Delta, expert_weights, register_merge_method, shapes_of
 from mocae.merging.sparsify import (
     Combine,
     Election,
@@ -24,41 +24,6 @@ __all__ = ["dare", "dare_ties", "sparse_consensus", "ties"]
 
 _Density: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 _Weights: TypeAlias = Mapping[str, float] | None
-
-
-def _consensus(
-    vectors: Mapping[str, TaskVector],
-    *,
-    weights: _Weights,
-    density: float,
-    sparsify: Literal["magnitude", "random"] | None,
-    rescale: bool,
-    elect: Election | None,
-    combine: Combine,
-    seed: int | None,
-) -> ComputedDelta:
-    factors = {name: factor for name, factor in expert_weights(vectors, weights).items() if factor}
-    if sparsify == "random" and seed is None:
-        raise ConfigError("sparsify 'random' needs a seed, received None; give a whole number")
-
-    def sparse(name: str, module: str) -> Tensor:
-        change = vectors[name].dense(module)
-        if sparsify == "magnitude":
-            change = trim_by_magnitude(change, density)
-        elif sparsify == "random":
-            assert seed is not None
-            change = drop_at_random(change, density, generator=stream(seed, name, module), rescale=rescale)
-        return factors[name] * change
-
-    def compute(module: str) -> Tensor:
-        # An expert that leaves the linear alone is 0 there: it has no vote and adds nothing.
-        stacked = torch.stack([sparse(name, module) for name in factors if module in vectors[name].layers])
-        if elect is not None:
-            return combine_agreeing(stacked, agreement(stacked, elect), combine)
-        total = stacked.sum(0)
-        return total / len(factors) if combine == "mean" else total
-
-    return ComputedDelta(shapes_of({name: vectors[name] for name in factors}), compute)
 
 
 @register_merge_method("sparse-consensus", reference="arXiv:2306.01708, arXiv:2311.03099")
@@ -93,22 +58,34 @@ def sparse_consensus(
 
     Reference: TIES-Merging (arXiv 2306.01708), DARE (arXiv 2311.03099); the common pipeline is mergekit's.
     """
-    return _consensus(
-        vectors,
-        weights=weights,
-        density=density,
-        sparsify=sparsify,
-        rescale=rescale,
-        elect=elect,
-        combine=combine,
-        seed=seed,
-    )
+    factors = {name: factor for name, factor in expert_weights(vectors, weights).items() if factor}
+    if sparsify == "random" and seed is None:
+        raise ConfigError("sparsify 'random' needs a seed, received None; give a whole number")
+
+    def sparse(name: str, module: str) -> Tensor:
+        change = vectors[name].dense(module)
+        if sparsify == "magnitude":
+            change = trim_by_magnitude(change, density)
+        elif sparsify == "random":
+            assert seed is not None
+            change = drop_at_random(change, density, generator=stream(seed, name, module), rescale=rescale)
+        return factors[name] * change
+
+    def compute(module: str) -> Tensor:
+        # An expert that leaves the linear alone is 0 there: it has no vote and adds nothing.
+        stacked = torch.stack([sparse(name, module) for name in factors if module in vectors[name].layers])
+        if elect is not None:
+            return combine_agreeing(stacked, agreement(stacked, elect), combine)
+        total = stacked.sum(0)
+        return total / len(factors) if combine == "mean" else total
+
+    return ComputedDelta(shapes_of({name: vectors[name] for name in factors}), compute)
 
 
 @register_merge_method("ties", reference="arXiv:2306.01708")
 def ties(
     vectors: Mapping[str, TaskVector], *, weights: _Weights = None, density: _Density, elect: Election = "total"
-) -> ComputedDelta:
+) -> Delta:
     """Return TIES: keep each vector's largest entries, elect a sign an entry, mean of the values that have it.
 
     Args:
@@ -123,20 +100,13 @@ def ties(
     Reference: Yadav et al., TIES-Merging (arXiv 2306.01708), section 4 and algorithm 1. Deviation: trimmed linear by
         linear, as PEFT and mergekit do, where the paper trims the vector of the whole model; a draw elects plus.
     """
-    return _consensus(
-        vectors,
-        weights=weights,
-        density=density,
-        sparsify="magnitude",
-        rescale=False,
-        elect=elect,
-        combine="mean",
-        seed=None,
+    return sparse_consensus(
+        vectors, weights=weights, density=density, sparsify="magnitude", elect=elect, combine="mean"
     )
 
 
 @register_merge_method("dare", reference="arXiv:2311.03099")
-def dare(vectors: Mapping[str, TaskVector], *, weights: _Weights = None, density: _Density, seed: int) -> ComputedDelta:
+def dare(vectors: Mapping[str, TaskVector], *, weights: _Weights = None, density: _Density, seed: int) -> Delta:
     """Return DARE with task arithmetic: drop entries at random, rescale the others, add the vectors.
 
     Args:
@@ -150,16 +120,7 @@ def dare(vectors: Mapping[str, TaskVector], *, weights: _Weights = None, density
 
     Reference: Yu et al., Language Models are Super Mario (arXiv 2311.03099), "drop and rescale".
     """
-    return _consensus(
-        vectors,
-        weights=weights,
-        density=density,
-        sparsify="random",
-        rescale=True,
-        elect=None,
-        combine="sum",
-        seed=seed,
-    )
+    return sparse_consensus(vectors, weights=weights, density=density, sparsify="random", rescale=True, seed=seed)
 
 
 @register_merge_method("dare-ties", reference="arXiv:2311.03099, arXiv:2306.01708")
@@ -170,7 +131,7 @@ def dare_ties(
     density: _Density,
     seed: int,
     elect: Election = "total",
-) -> ComputedDelta:
+) -> Delta:
     """Return TIES with DARE in place of its trimming, as PEFT has it.
 
     Args:
@@ -185,7 +146,7 @@ def dare_ties(
 
     Reference: DARE (arXiv 2311.03099), merging with DARE; TIES-Merging (arXiv 2306.01708), section 4.
     """
-    return _consensus(
+    return sparse_consensus(
         vectors,
         weights=weights,
         density=density,
