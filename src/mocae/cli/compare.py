@@ -36,19 +36,19 @@ def compare(
     """
     from mocae.pipelines.compare import compare as run_compare
 
-    found = run_compare(first, second, seed=seed)
+    comparison = run_compare(first, second, seed=seed)
     if out is not None:
         from mocae.files import write_whole
         from mocae.report import comparison_page
 
-        write_whole(out, comparison_page(found.as_json()))
+        write_whole(out, comparison_page(comparison.as_json()))
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(comparison.as_json(), indent=2, ensure_ascii=False))
     else:
-        _print(found)
+        _print(comparison)
 
 
-def _print(found: Comparison) -> None:
+def _print(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -58,19 +58,20 @@ def _print(found: Comparison) -> None:
     right = {"justify": "right"}
     table = Table(
         "percent",
-        Column(found.first, **right),  # type: ignore[arg-type]
-        Column(found.second, **right),  # type: ignore[arg-type]
+        Column(comparison.first, **right),  # type: ignore[arg-type]
+        Column(comparison.second, **right),  # type: ignore[arg-type]
         Column("difference, points", **right),  # type: ignore[arg-type]
         Column("n", **right),  # type: ignore[arg-type]
     )
-    for row in found.rows:
+    for row in comparison.rows:
         name = f"{row.name} {ARROWS[row.higher_is_better]}".rstrip()
         cells = ("-" if v is None else f"{100 * v:.1f}" for v in (row.first, row.second))
         table.add_row(name, *cells, _difference(row.difference), str(row.difference.n))
     out = Console()
     print_fitted(out, table, elsewhere="--json has them")
-    out.print(f"{found.n_shared} shared prompts; {found.n_only_first} only in A, {found.n_only_second} only in B")
-    for note in found.notes:
+    shared, first, second = comparison.n_shared, comparison.n_only_first, comparison.n_only_second
+    out.print(f"{shared} shared prompts; {first} only in A, {second} only in B")
+    for note in comparison.notes:
         out.print(f"note: {note}", soft_wrap=True)
 
 

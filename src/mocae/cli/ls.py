@@ -51,12 +51,12 @@ def ls(
         raise ConfigError("ls axes: whose? Axes are written in a recipe; name it, as in `mocae ls axes pocket`")
     if kind is not Kind.AXES and recipe is not None:
         raise ConfigError(f"ls {kind}: takes no recipe, these are the same for all; got {str(recipe)!r}")
-    found = _axes(recipe) if recipe else _registered(kind)
+    listed = _axes(recipe) if recipe else _registered(kind)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
         return
-    width = max(map(len, found), default=0)
-    for name, text in found.items():
+    width = max(map(len, listed), default=0)
+    for name, text in listed.items():
         typer.echo(f"{name:<{width}}  {text}".rstrip())
 
 

@@ -56,7 +56,7 @@ def score(
     """
     from mocae.pipelines.score import score_file
 
-    found = score_file(
+    scored = score_file(
         metric,
         file,
         columns=_pairs(column),
@@ -65,9 +65,9 @@ def score(
         binning="mass" if binning == "mass" else "width",
     )
     if as_json:
-        typer.echo(json.dumps({"metric": metric, "file": file.name, **asdict(found)}, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps({"metric": metric, "file": file.name, **asdict(scored)}, indent=2, ensure_ascii=False))
     else:
-        for line in _lines(found):
+        for line in _lines(scored):
             typer.echo(line)
 
 
@@ -86,15 +86,15 @@ def _pairs(items: list[str] | None) -> dict[str, str]:
     return pairs
 
 
-def _lines(found: Scored) -> list[str]:
+def _lines(scored: Scored) -> list[str]:
     """Return one line a number, rates in percent, and what the numbers rest on."""
-    shown: Mapping[str, Any] = {**found.values, "scored": found.n, "unscored": found.n_unscored}
+    shown: Mapping[str, Any] = {**scored.values, "scored": scored.n, "unscored": scored.n_unscored}
     width = max(map(len, shown))
     lines = [f"{name.replace('_', ' '):<{width}}  {_value(name, value)}" for name, value in shown.items()]
-    for name, table in found.tables.items():
+    for name, table in scored.tables.items():
         if name == "by_category":
             lines += [f"  {kind}: {_value('rate', rate['value'])} of {rate['n']}" for kind, rate in table.items()]
-    return [*lines, *(f"note: {note}" for note in found.notes)]
+    return [*lines, *(f"note: {note}" for note in scored.notes)]
 
 
 def _value(name: str, value: float | int | None) -> str:

@@ -82,9 +82,9 @@ class _Column:
 def _column(samples: Sequence[Sample], value: Callable[[Sample], float | None]) -> _Column:
     column = _Column()
     for sample in samples:
-        found = value(sample)
-        if found is not None:
-            column.values.append(float(found))
+        scored = value(sample)
+        if scored is not None:
+            column.values.append(float(scored))
             column.groups.append(sample.answer.example.group)
     return column
 
@@ -269,17 +269,17 @@ def mean_difference(
     Runs ask the same prompts, so a prompt is resampled with its differences in all of them: the interval says how far
     other prompts would move the number, not other seeds, and does not shrink by running again on the same ones.
     """
-    found: dict[tuple[str, str], dict[str, tuple[list[float], str]]] = {}
+    tables: dict[tuple[str, str], dict[str, tuple[list[float], str]]] = {}
     for first, second in pairs:
         mine, theirs = axis_table(first, axes), axis_table(second, axes)
         for key, rows in mine.items():
             others = theirs.get(key, {})
             for i in (i for i in rows if i in others):
-                differences, _ = found.setdefault(key, {}).setdefault(i, ([], rows[i][1]))
+                differences, _ = tables.setdefault(key, {}).setdefault(i, ([], rows[i][1]))
                 differences.append(rows[i][0] - others[i][0])
     paired = {
         key: {i: (sum(differences) / len(differences), group) for i, (differences, group) in rows.items()}
-        for key, rows in found.items()
+        for key, rows in tables.items()
     }
     return _mean_of_tables(paired, boot, span=_DIFFERENCES)
 

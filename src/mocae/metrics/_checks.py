@@ -82,8 +82,8 @@ def same_length(**named: Values) -> None:
     """
     lengths = {name: len(values) for name, values in named.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
-        raise DataError(f"rows do not match: {told}; give one entry a row to each")
+        sizes = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        raise DataError(f"rows do not match: {sizes}; give one entry a row to each")
 
 
 def _numbers(values: Values, name: str, *, n_dims: int) -> Array:

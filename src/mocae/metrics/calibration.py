@@ -191,8 +191,8 @@ def brier_score(probs: Values, outcomes: Values) -> float:
     (0.15625, 0.3125)
     """
     p, labels = _forecasts(probs, outcomes)
-    squares = ((p - np.eye(p.shape[1])[labels]) ** 2).sum(axis=1)
-    return float(np.mean(squares)) / (2 if np.ndim(probs) == 1 else 1)  # both columns of a binary row have one error
+    squares = (p - np.eye(p.shape[1])[labels]) ** 2
+    return float(np.mean(squares[:, 1] if np.ndim(probs) == 1 else squares.sum(axis=1)))
 
 
 def negative_log_likelihood(probs: Values, outcomes: Values) -> float:

@@ -107,24 +107,24 @@ def estimate_rate(
     if len(values) == 0:
         return Estimate(value=None, n=0)
     rates = fractions(values, "values")
-    found = bootstrap_mean(rates, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
-    return widened(found, [(1.0, rates, groups)], span=(0.0, 1.0), confidence=confidence)
+    estimate = bootstrap_mean(rates, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    return widened(estimate, [(1.0, rates, groups)], span=(0.0, 1.0), confidence=confidence)
 
 
 def widened(
-    found: Estimate,
+    estimate: Estimate,
     tables: Iterable[tuple[float, Values, Sequence[Hashable] | None]],
     *,
     span: tuple[float, float],
     confidence: float = 0.95,
 ) -> Estimate:
-    """Return `found` with an interval that allows for rows unlike any in a table whose rows all agree.
+    """Return `estimate` with an interval that allows for rows unlike any in a table whose rows all agree.
 
     Of n groups that agree, at most 1 - ((1 - confidence) / 2)^(1/n) of all groups differ (the exact two-sided binomial
     bound), and those may hold any value of the span. Distances of several tables add as independent errors do.
 
     Args:
-        found: a weighted sum of table means with its bootstrap interval.
+        estimate: a weighted sum of table means with its bootstrap interval.
         tables: (weight in the sum, values, group of each row) of every table.
         span: smallest and largest value that a row can have: (0, 1) for rates, (-1, 1) for their differences.
         confidence: mass inside the interval.
@@ -133,16 +133,16 @@ def widened(
     >>> round(widened(agreed, [(1.0, [0] * 24, None)], span=(0.0, 1.0)).high, 3)
     0.142
     """
-    if found.value is None or found.low is None or found.high is None:
-        return found
-    below, above = (found.value - found.low) ** 2, (found.high - found.value) ** 2
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return estimate
+    below, above = (estimate.value - estimate.low) ** 2, (estimate.high - estimate.value) ** 2
     for weight, values, groups in tables:
         value = values[0]
         if all(other == value for other in values):
             unlike = 1 - ((1 - confidence) / 2) ** (1 / (int(group_codes(groups, len(values)).max()) + 1))
             below += (weight * unlike * (value - span[0])) ** 2
             above += (weight * unlike * (span[1] - value)) ** 2
-    return replace(found, low=found.value - math.sqrt(below), high=found.value + math.sqrt(above))
+    return replace(estimate, low=estimate.value - math.sqrt(below), high=estimate.value + math.sqrt(above))
 
 
 def paired_bootstrap_difference(
@@ -168,10 +168,10 @@ def paired_bootstrap_difference(
     """
     a, b = vector(first, "first"), vector(second, "second")
     same_length(first=a, second=b)
-    found = bootstrap_mean(a - b, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    estimate = bootstrap_mean(a - b, groups=groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
     if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) > 1:
-        return found  # no rates: nothing bounds a row that was not seen
-    return widened(found, [(1.0, a - b, groups)], span=(-1.0, 1.0), confidence=confidence)
+        return estimate  # no rates: nothing bounds a row that was not seen
+    return widened(estimate, [(1.0, a - b, groups)], span=(-1.0, 1.0), confidence=confidence)
 
 
 def bootstrap_statistic(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,10 +161,10 @@ def _length_controlled(table: ScoreTable, _: Settings) -> Scored:
 
 
 def _lengths(table: ScoreTable, name: str) -> list[float]:
-    found = [length for length in table.column(name, text_length, text=True) if length is not None]
-    if len(found) < len(table.rows):
-        raise DataError(f"{len(table.rows) - len(found)} rows have no {name}; its length is needed in every row")
-    return found
+    lengths = [length for length in table.column(name, text_length, text=True) if length is not None]
+    if len(lengths) < len(table.rows):
+        raise DataError(f"{len(table.rows) - len(lengths)} rows have no {name}; its length is needed in every row")
+    return lengths
 
 
 def _preferences(table: ScoreTable) -> list[float | None]:
@@ -265,20 +266,11 @@ def _risk_coverage(table: ScoreTable, _: Settings) -> Scored:
     return Scored(values, len(rows.labels), rows.n_unscored, tables)
 
 
-def _rate(table: ScoreTable, _: Settings) -> Scored:
-    return _share(table, "verdict", "rate")
-
-
-def _unsafe(table: ScoreTable, _: Settings) -> Scored:
-    return _share(table, "unsafe", "unsafe_rate")
-
-
-def _share(table: ScoreTable, column: str, name: str) -> Scored:
+def _share(table: ScoreTable, _: Settings, *, column: str, name: str) -> Scored:
     """Return the share of rows on which a verdict holds, with its interval, also by category where the file has one."""
     verdicts = table.column(column, flag)
     known = [i for i, holds in enumerate(verdicts) if holds is not None]
-    holds = [bool(verdicts[i]) for i in known]
-    estimate = estimate_rate(holds)
+    estimate = estimate_rate([bool(verdicts[i]) for i in known])
     tables = {}
     if known and table.has("category"):
         categories = table.column("category", str, text=True)
@@ -292,56 +284,54 @@ def _share(table: ScoreTable, column: str, name: str) -> Scored:
 
 
 def _over_refusal(table: ScoreTable, _: Settings) -> Scored:
-    found = over_refusal(table.column("label", refusal_label))
-    values = {name: getattr(found, name) for name in ("over_refusal", "full_refusal", "partial_refusal")}
-    return Scored(values, found.n, found.n_unscored, notes=["only safe prompts may be in the rows"])
+    rates = over_refusal(table.column("label", refusal_label))
+    values = {name: getattr(rates, name) for name in ("over_refusal", "full_refusal", "partial_refusal")}
+    return Scored(values, rates.n, rates.n_unscored, notes=["only safe prompts may be in the rows"])
 
 
 def _truthful(table: ScoreTable, _: Settings) -> Scored:
     truthful, informative = (table.column(name, flag) for name in ("truthful", "informative"))
     both = [(t, i) for t, i in zip(truthful, informative, strict=True) if t is not None and i is not None]
-    values: dict[str, float | int | None] = dict.fromkeys(
-        ("truthful_rate", "informative_rate", "truthful_informative", "truthful_and_informative")
-    )
-    if both:
-        t, i = [t for t, _ in both], [i for _, i in both]
-        values["truthful_rate"], values["informative_rate"] = float(np.mean(t)), float(np.mean(i))
-        values["truthful_informative"] = truthful_informative(t, i)
-        values["truthful_and_informative"] = truthful_and_informative(t, i)
+    t, i = [t for t, _ in both], [i for _, i in both]
+    values = {
+        "truthful_rate": float(np.mean(t)) if both else None,
+        "informative_rate": float(np.mean(i)) if both else None,
+        "truthful_informative": truthful_informative(t, i) if both else None,
+        "truthful_and_informative": truthful_and_informative(t, i) if both else None,
+    }
     return Scored(values, len(both), len(truthful) - len(both))
 
 
 def _kappa(table: ScoreTable, _: Settings) -> Scored:
-    said, right, notes = _labels(table)
-    both = [(a, b) for a, b in zip(said, right, strict=True) if a is not None and b is not None]
+    judged, right, notes = _labels(table)
+    both = [(a, b) for a, b in zip(judged, right, strict=True) if a is not None and b is not None]
     if not both:
-        raise DataError(f"none of {len(said)} rows has both labels")
+        raise DataError(f"none of {len(judged)} rows has both labels")
     first, second = [a for a, _ in both], [b for _, b in both]
     values = {
         "accuracy": accuracy(first, second),
         "balanced_accuracy": balanced_accuracy(first, second),
         "cohens_kappa": cohens_kappa(first, second),
     }
-    return Scored(values, len(both), len(said) - len(both), notes=notes)
+    return Scored(values, len(both), len(judged) - len(both), notes=notes)
 
 
 def _labels(table: ScoreTable) -> tuple[list[Label | None], list[Label | None], list[str]]:
     """Return the labels of both raters, comparable, and what a reader must know of them."""
     missing = MISSING - {"none"}  # a category in many a file of words; no label where the others are numbers
     raw = [
-        [None if str(value).strip().lower() in missing else value for value in table.column(name, _same, text=True)]
+        [
+            None if str(value).strip().lower() in missing else value
+            for value in table.column(name, lambda value: value, text=True)
+        ]
         for name in ("judge", "label")
     ]
     bare = [[None if str(value).strip().lower() == "none" else value for value in column] for column in raw]
-    (said, right), kind = one_kind(*bare)
+    (judged, right), kind = one_kind(*bare)
     if raw == bare or kind != "words":
-        return said, right, []
-    (said, right), _ = one_kind(*raw)
-    return said, right, ["'none' is a label as the others; an empty cell is a missing one"]
-
-
-def _same(value: Any) -> Any:
-    return value
+        return judged, right, []
+    (judged, right), _ = one_kind(*raw)
+    return judged, right, ["'none' is a label as the others; an empty cell is a missing one"]
 
 
 def _multiple_choice(table: ScoreTable, _: Settings) -> Scored:
@@ -368,8 +358,16 @@ SCORES: dict[str, FileScore] = {
     "nll": FileScore("negative log-likelihood of probabilities", ("prob", "probs", "label"), _nll),
     "auroc": FileScore("area under the ROC curve of scores", ("prob", "label"), _auroc),
     "risk-coverage": FileScore("risk when only the surest rows count", ("prob", "probs", "label"), _risk_coverage),
-    "rate": FileScore("share of verdicts that hold, also by category", ("verdict", "category"), _rate),
-    "unsafe-rate": FileScore("share of unsafe answers, also by category", ("unsafe", "category"), _unsafe),
+    "rate": FileScore(
+        "share of verdicts that hold, also by category",
+        ("verdict", "category"),
+        partial(_share, column="verdict", name="rate"),
+    ),
+    "unsafe-rate": FileScore(
+        "share of unsafe answers, also by category",
+        ("unsafe", "category"),
+        partial(_share, column="unsafe", name="unsafe_rate"),
+    ),
     "over-refusal": FileScore("share of safe prompts refused, in XSTest's labels", ("label",), _over_refusal),
     "truthful-informative": FileScore(
         "truthful share, informative share, their product", ("truthful", "informative"), _truthful

@@ -52,8 +52,8 @@ def one_kind(*columns: Sequence[Any]) -> tuple[list[list[Label | None]], Kind]:
     every = set().union(*kinds)
     if len(every) > 1 and "words" in every and all(isinstance(value, str) for column in known for value in column):
         every = {"words"}
-    elif any(len(found) > 1 for found in kinds):
-        mixed = next(found for found in kinds if len(found) > 1)
+    elif any(len(forms) > 1 for forms in kinds):
+        mixed = next(forms for forms in kinds if len(forms) > 1)
         raise DataError(f"one rater has {' and '.join(sorted(mixed))} in one column; write all labels in one form")
     if every == {"true or false", "numbers"} and all(
         number(value) in (0, 1) for column in known for value in column if kind_of(value) == "numbers"
@@ -92,10 +92,10 @@ def label(value: Any) -> int:
     """Return a class, counted from 0; true is 1."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return int(value.lower() == "true")
-    found = float(value) if isinstance(value, bool) else number(value)
-    if found != int(found) or found < 0:
+    position = float(value) if isinstance(value, bool) else number(value)
+    if position != int(position) or position < 0:
         raise ValueError("a label: 0, 1, ..., or true or false")
-    return int(found)
+    return int(position)
 
 
 def flag(value: Any) -> bool:

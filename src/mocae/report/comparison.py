@@ -32,11 +32,11 @@ class _Row(NamedTuple):
     reading: str
 
 
-def comparison_page(found: Mapping[str, Any]) -> str:
+def comparison_page(comparison: Mapping[str, Any]) -> str:
     """Return the whole page of a comparison; the same numbers give the same bytes.
 
     Args:
-        found: `mocae.pipelines.compare.Comparison.as_json`.
+        comparison: `mocae.pipelines.compare.Comparison.as_json`.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -45,15 +45,15 @@ def comparison_page(found: Mapping[str, Any]) -> str:
         from mocae.report.figures import TONES, Plate, draw_forest
     except ModuleNotFoundError as error:
         raise ConfigError(f"comparison: {error.name} is not installed; run: pip install 'mocae[eval]'") from error
-    rows = [_row(row) for row in found["rows"]]
+    rows = [_row(row) for row in comparison["rows"]]
     drawn = [
         (row.name, difference, (), TONES[row.tone])
-        for row, given in zip(rows, found["rows"], strict=True)
-        if (difference := read_estimate(given["difference"])).value is not None
+        for row, raw in zip(rows, comparison["rows"], strict=True)
+        if (difference := read_estimate(raw["difference"])).value is not None
     ]
     spoken = "; ".join(f"{row.name} {row.difference}" for row in rows)
     plate = (
-        Plate((draw_forest(drawn, "differences", f"{found['first']} minus {found['second']}. {spoken}"),))
+        Plate((draw_forest(drawn, "differences", f"{comparison['first']} minus {comparison['second']}. {spoken}"),))
         if drawn
         else Plate(absent="No prompt was scored on both sides.")
     )
@@ -61,10 +61,10 @@ def comparison_page(found: Mapping[str, Any]) -> str:
         templates()
         .get_template("comparison.html.j2")
         .render(
-            found=found,
+            found=comparison,
             rows=rows,
             plate=plate,
-            judges=[(side, judge_rows({"judges": judges})) for side, judges in found["judges"].items()],
+            judges=[(side, judge_rows({"judges": judges})) for side, judges in comparison["judges"].items()],
             light=css_colours(dark=False),
             dark=css_colours(dark=True),
         )
