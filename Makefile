@@ -49,7 +49,7 @@ format: .venv/.installed-dev ## Format the code and sort its imports
 
 clean: ## Remove runs and caches (not .venv, not out/)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What the tests of server and page need besides Python. A missing tool is told; its tests are not passed over.
 tests/serving/js/node_modules: tests/serving/js/package-lock.json

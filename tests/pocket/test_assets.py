@@ -11,8 +11,8 @@ import mocae.pocket.assets
 from mocae.errors import ArtifactError
 from mocae.models import load_base
 from mocae.pocket import pocket_model_path
-from mocae.pocket.pretrain import Settings
 from mocae.prompts import FORMATS
+from pretrain_pocket import Settings
 
 ASSETS = Path(mocae.pocket.assets.__file__).parent / "assets"
 shipped = pytest.mark.skipif(not (ASSETS / "model.safetensors").is_file(), reason="the pocket model is not there")
@@ -26,9 +26,7 @@ def record() -> dict[str, Any]:
 
 def test_a_missing_model_says_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mocae.pocket.assets, "__file__", str(tmp_path / "assets.py"))
-    with pytest.raises(
-        ArtifactError, match=r"assets: the pocket base model is not there.*mocae\.pocket\.pretrain --out"
-    ):
+    with pytest.raises(ArtifactError, match=r"assets: the pocket base model is not there.*pretrain_pocket\.py --out"):
         pocket_model_path()
 
 

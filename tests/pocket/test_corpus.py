@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from mocae.pocket import topics
-from mocae.pocket.corpus import Speaker, documents
 from mocae.pocket.lexicon import LEXICON
 from mocae.pocket.world import Topic
+from pocket_corpus import Speaker, documents
 
 DOCUMENTS = list(itertools.islice(documents(0), 2000))
 RECIPE = Path(__file__).parents[2] / "recipes" / "pocket.yaml"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from mocae.pocket.corpus import documents
-from mocae.pocket.pretrain import BOS, EOS, IGNORED, PAD, Settings, _batches, _learning_rate, score, train_tokenizer
 from mocae.pocket.world import AXES, probe_rows
 from mocae.prompts import FORMATS
+from pocket_corpus import documents
+from pretrain_pocket import BOS, EOS, IGNORED, PAD, Settings, _batches, _learning_rate, score, train_tokenizer
 from tiny import tiny_llama
 
 SMALL = Settings(vocab_size=320, batch_size=3, length=120, steps=20, warmup_steps=4)
@@ -22,7 +22,7 @@ def tokenizer() -> Any:
         return itertools.islice(documents(seed), 100)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mocae.pocket.pretrain.documents", some)
+        patch.setattr("pretrain_pocket.documents", some)
         return train_tokenizer(SMALL)
 
 

@@ -19,6 +19,6 @@ def pocket_model_path() -> Path:
     if not (folder / "model.safetensors").is_file():
         raise ArtifactError(
             f"{folder}: the pocket base model is not there. Install the package again, or make it with "
-            f"`python -m mocae.pocket.pretrain --out {folder}` (about an hour on 2 cores)"
+            f"`python tools/pretrain_pocket.py --out {folder}` in a checkout (about an hour on 2 cores)"
         )
     return folder

@@ -1,6 +1,6 @@
-"""Makes the pocket tokenizer and base model from seeds: `python -m mocae.pocket.pretrain --out DIR`.
+"""Make the pocket tokenizer and base model from seeds: `python tools/pretrain_pocket.py --out DIR`.
 
-A byte-level BPE tokenizer and a Llama of about 3 M parameters, trained on `mocae.pocket.corpus` with AdamW. The folder
+A byte-level BPE tokenizer and a Llama of about 3 M parameters, trained on `pocket_corpus` with AdamW. The folder
 written is a standard Hugging Face model folder plus `pretraining.json`: settings, losses and scores.
 """
 
@@ -22,11 +22,11 @@ from rich.progress import track
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mocae.pocket.corpus import documents
 from mocae.pocket.verify import verify
 from mocae.pocket.world import AXES, probe_rows
 from mocae.prompts import FORMATS
 from mocae.types import Example
+from pocket_corpus import documents
 
 __all__ = ["Settings", "pretrain", "score", "train_tokenizer"]
 
@@ -214,7 +214,7 @@ def pretrain(settings: Settings, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Make the pocket base model from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m mocae.pocket.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--out", type=Path, required=True, help="folder to write (package data: src/mocae/pocket/assets)"
     )
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Settings.steps, help="optimiser steps")
     args = parser.parse_args()
     record = pretrain(Settings(seed=args.seed, steps=args.steps), args.out)
-    print(json.dumps(record["scores"], indent=1))  # noqa: T201 - a script's result
+    print(json.dumps(record["scores"], indent=1))
 
 
 if __name__ == "__main__":
