@@ -66,7 +66,9 @@ def test_a_metric_of_an_installed_package_is_listed_and_computed(
     (site / "own-1.0.dist-info").mkdir(parents=True)
     (site / "own_metric.py").write_text(OWN, encoding="utf-8")
     (site / "own-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
-    (site / "own-1.0.dist-info" / "entry_points.txt").write_text("[mocae.metrics]\nspread = own_metric:SPREAD\n")
+    (site / "own-1.0.dist-info" / "entry_points.txt").write_text(
+        "[mocae.metrics]\nspread = own_metric:SPREAD\nbroken = own_metric:NOTHING\n"
+    )
     monkeypatch.syspath_prepend(site)
     monkeypatch.setattr(METRICS, "_loaded", dict(METRICS._loaded))
     rows = tmp_path / "rows.csv"
@@ -79,6 +81,9 @@ def test_a_metric_of_an_installed_package_is_listed_and_computed(
     assert "spread" in command("ls", "scores")[1]
     listed = json.loads(command("ls", "metrics", "--json")[1])
     assert listed["spread"] == "Largest score minus the smallest. (number, lower is better)"
+    assert listed["broken"].startswith("from own_metric:NOTHING")
+    code, _, err = command("score", "broken", str(rows))
+    assert (code, "metric 'broken' (own_metric:NOTHING) does not load" in err) == (2, True)
     rows.write_text("score,weight\n,1\n", encoding="utf-8")
     code, _, err = command("score", "spread", str(rows))
     assert (code, "none of 1 rows has all of score, weight" in err) == (1, True)

@@ -85,10 +85,11 @@ def _registered(kind: Kind) -> dict[str, str]:
                 for name, text in MERGE_METHODS.describe().items()
             }
         case Kind.METRICS:
-            from mocae.metrics import METRICS
+            from mocae.metrics import METRICS, metric
 
             arrows = {"↑": "higher is better", "↓": "lower is better", "": "describes only"}
-            return {name: f"{m.text} ({m.unit}, {arrows[m.arrow]})" for name in METRICS if (m := METRICS.get(name))}
+            metrics = {name: (metric(name), text) for name, text in METRICS.describe().items()}
+            return {name: f"{m.text or text} ({m.unit}, {arrows[m.arrow]})" for name, (m, text) in metrics.items()}
         case Kind.POLICIES:
             from mocae.policies import POLICIES
 

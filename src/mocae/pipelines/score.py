@@ -36,6 +36,9 @@ from mocae.metrics import (
     truthful_informative,
     win_rate,
 )
+from mocae.metrics import (
+    metric as find_metric,
+)
 from mocae.pipelines.score_table import MISSING, ScoreTable, read_table
 from mocae.pipelines.score_values import (
     Label,
@@ -113,6 +116,8 @@ def score_file(
     """
     known = scores()
     if metric not in known:
+        if metric in METRICS:
+            METRICS.get(metric)  # one that does not load says why
         raise PluginError(unknown_name("metric", metric, known))
     score = known[metric]
     for name in columns or {}:
@@ -382,7 +387,7 @@ SCORES: dict[str, FileScore] = {
 
 def scores() -> dict[str, FileScore]:
     """Return every metric that a file gives: ours, and those of plug-ins that say how they are computed."""
-    added = [METRICS.get(name) for name in METRICS]
+    added = [find_metric(name) for name in METRICS]  # one that does not load is left out
     return SCORES | {m.name: FileScore(m.text, m.columns, _computed(m)) for m in added if m.compute is not None}
 
 
