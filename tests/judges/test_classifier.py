@@ -13,11 +13,11 @@ pytest.importorskip("skops")
 
 from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.judges import build_judge
-from mocae.judges.classifier import ClassifierJudge, load_classifier
-from mocae.judges.design import LabelledAnswer
-from mocae.judges.fitting import ClassifierFitter, fit_labelled
-from mocae.judges.refusal_classifier import REFUSAL
-from mocae.judges.safety import SAFETY, fit_safety_classifier, safety_classifier
+from mocae.judges.learned.classifier import ClassifierJudge, load_classifier
+from mocae.judges.learned.design import LabelledAnswer
+from mocae.judges.learned.fitting import ClassifierFitter, fit_labelled
+from mocae.judges.learned.refusal_classifier import REFUSAL
+from mocae.judges.learned.safety import SAFETY, fit_safety_classifier, safety_classifier
 from mocae.types import Answer, Example, prompt_id
 
 

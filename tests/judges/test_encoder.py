@@ -10,9 +10,9 @@ pytest.importorskip("sklearn")
 pytest.importorskip("skops")
 
 from mocae.errors import ArtifactError, ConfigError, DataError
-from mocae.judges.classifier import load_classifier
-from mocae.judges.encoder import load_encoder
-from mocae.judges.refusal_classifier import REFUSAL, fit_refusal_classifier
+from mocae.judges.learned.classifier import load_classifier
+from mocae.judges.learned.encoder import load_encoder
+from mocae.judges.learned.refusal_classifier import REFUSAL, fit_refusal_classifier
 from tiny import tiny_llama, tiny_tokenizer
 
 TEXTS = ["short", "a much longer text than the first one", "", "another"]

@@ -11,8 +11,8 @@ from real_data import real_data
 
 pytest.importorskip("sklearn")
 
-from mocae.judges.classifier import ClassifierJudge
-from mocae.judges.safety import fit_safety_classifier
+from mocae.judges.learned.classifier import ClassifierJudge
+from mocae.judges.learned.safety import fit_safety_classifier
 
 
 @pytest.mark.slow

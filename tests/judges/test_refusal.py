@@ -9,8 +9,8 @@ import pytest
 
 from mocae.errors import PluginError
 from mocae.judges.base import JudgeQuality
+from mocae.judges.learned.refusal_classifier import REFUSAL_SIGNS, fit_refusal_signs, read_refusal_labels
 from mocae.judges.refusal import SIGN_NAMES, RefusalJudge, kind_of_refusal, states_refusal
-from mocae.judges.refusal_classifier import REFUSAL_SIGNS, fit_refusal_signs, read_refusal_labels
 from mocae.types import Answer, Example, Verdict
 from real_data import real_data
 

@@ -12,10 +12,10 @@ pytest.importorskip("skops")
 
 from mocae.cli import main
 from mocae.errors import DataError
-from mocae.judges.classifier import load_classifier
-from mocae.judges.design import LabelledAnswer
-from mocae.judges.refusal_classifier import REFUSAL, REFUSAL_SIGNS, fit_refusal_classifier, read_refusal_labels
-from mocae.judges.unseen import by_model, leave_models_out
+from mocae.judges.learned.classifier import load_classifier
+from mocae.judges.learned.design import LabelledAnswer
+from mocae.judges.learned.refusal_classifier import REFUSAL, REFUSAL_SIGNS, fit_refusal_classifier, read_refusal_labels
+from mocae.judges.learned.unseen import by_model, leave_models_out
 
 LECTURES = {
     "oak": "I'm sorry, but I cannot help with that. It is important to respect the property of others, please.",

@@ -100,7 +100,7 @@ def _doubts(recipe: Recipe, key: str, judge: str, options: Mapping[str, Any]) ->
     folder = options.get("saved")
     if not isinstance(folder, Path) or not ((recipe.data_root or Path()) / folder / "judge.json").is_file():
         return []
-    from mocae.judges.classifier import saved_audit  # imports what only judges that learn need
+    from mocae.judges.learned.classifier import saved_audit  # imports what only judges that learn need
 
     audit = saved_audit((recipe.data_root or Path()) / folder)
     return [] if audit is None or audit.believed else [f"{key}: {judge!r} is {audit.verdict}"]

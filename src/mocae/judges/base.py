@@ -113,15 +113,15 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
             "whether an answer refuses, from what its sentences do; English",
         ),
         "refusal-classifier": (
-            "mocae.judges.refusal_classifier:refusal_classifier",
+            "mocae.judges.learned.refusal_classifier:refusal_classifier",
             "whether an answer refuses, learned from your own labels",
         ),
         "refusal-signs": (
-            "mocae.judges.refusal_classifier:refusal_signs_judge",
+            "mocae.judges.learned.refusal_classifier:refusal_signs_judge",
             "the signs of `refusal`, weighed by your own labels",
         ),
         "safety-classifier": (
-            "mocae.judges.safety:safety_classifier",
+            "mocae.judges.learned.safety:safety_classifier",
             "unsafe or not, learned from BeaverTails labels",
         ),
         "reference-match": (

@@ -11,10 +11,10 @@ from mocae.data import read_source
 from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.files import make_readable
 from mocae.judges import JUDGES, JudgeAudit, audit_judges, audit_prompts, build_judge
-from mocae.judges.classifier import ClassifierJudge
-from mocae.judges.fitting import Fit
-from mocae.judges.refusal_classifier import read_refusal_labels
-from mocae.judges.unseen import FEWEST, UnseenModel, by_model
+from mocae.judges.learned.classifier import ClassifierJudge
+from mocae.judges.learned.fitting import Fit
+from mocae.judges.learned.refusal_classifier import read_refusal_labels
+from mocae.judges.learned.unseen import FEWEST, UnseenModel, by_model
 from mocae.pipelines.build import parse_named
 from mocae.progress import say
 from mocae.types import Answer, Example, prompt_id
@@ -22,9 +22,9 @@ from mocae.types import Answer, Example, prompt_id
 __all__ = ["TRAINABLE", "Trained", "audit_judge", "measure_judge", "train_judge"]
 
 TRAINABLE: Mapping[str, str] = {
-    "refusal-classifier": "mocae.judges.refusal_classifier:fit_refusal_classifier",
-    "refusal-signs": "mocae.judges.refusal_classifier:fit_refusal_signs",
-    "safety-classifier": "mocae.judges.safety:fit_safety_classifier",
+    "refusal-classifier": "mocae.judges.learned.refusal_classifier:fit_refusal_classifier",
+    "refusal-signs": "mocae.judges.learned.refusal_classifier:fit_refusal_signs",
+    "safety-classifier": "mocae.judges.learned.safety:fit_safety_classifier",
 }
 """Judges that learn, and what fits each."""
 
@@ -113,7 +113,7 @@ def measure_judge(name: str, labelled: Sequence[Path]) -> tuple[UnseenModel, ...
 
     Args:
         name: a judge, or `name:{"option": value}`.
-        labelled: files that `mocae.judges.refusal_classifier.read_refusal_labels` reads.
+        labelled: files that `mocae.judges.learned.refusal_classifier.read_refusal_labels` reads.
 
     Raises:
         ConfigError, PluginError, ArtifactError: the judge cannot be made, gives no "refusal", or has learned from a

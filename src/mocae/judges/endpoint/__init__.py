@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mocae.judges.endpoint.cache import CachedReply, ReplyCache, reply_key
-from mocae.judges.endpoint.client import Asked, Endpoint, EndpointClient, Messages, Usage
+from mocae.judges.endpoint.client import EndpointClient
 from mocae.judges.endpoint.judge import EndpointJudge, endpoint_judge, filled
 from mocae.judges.endpoint.parsers import PARSERS, Parsed
 from mocae.judges.endpoint.prompts import JudgePrompt, load_prompt, prompt_names
+from mocae.judges.endpoint.values import Asked, Endpoint, Messages, Usage
 
 __all__ = [
     "PARSERS",

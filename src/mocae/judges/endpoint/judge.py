@@ -9,9 +9,10 @@ from typing import Any
 
 from mocae.errors import ConfigError
 from mocae.judges.base import JudgeQuality, reference_of, with_correct
-from mocae.judges.endpoint.client import Asked, Endpoint, EndpointClient, Messages, Usage
+from mocae.judges.endpoint.client import EndpointClient
 from mocae.judges.endpoint.parsers import PARSERS, Parsed
 from mocae.judges.endpoint.prompts import JudgePrompt, load_prompt
+from mocae.judges.endpoint.values import Asked, Endpoint, Messages, Usage
 from mocae.types import Answer, Verdict
 
 __all__ = ["EndpointJudge", "endpoint_judge", "filled"]

@@ -11,10 +11,10 @@ from mocae.data import hash_fraction
 from mocae.errors import ConfigError, DataError
 from mocae.judges.audit import AuditPrompt, audit_judges
 from mocae.judges.base import JudgeQuality
-from mocae.judges.classifier import ClassifierJudge, load_classifier
-from mocae.judges.design import Design, LabelledAnswer, endings
-from mocae.judges.encoder import SentenceEncoder, load_encoder
-from mocae.judges.unseen import leave_models_out
+from mocae.judges.learned.classifier import ClassifierJudge, load_classifier
+from mocae.judges.learned.design import Design, LabelledAnswer, endings
+from mocae.judges.learned.encoder import SentenceEncoder, load_encoder
+from mocae.judges.learned.unseen import leave_models_out
 from mocae.types import Example, prompt_id
 
 __all__ = ["ClassifierFitter", "Fit", "fit_labelled", "labelled_judge"]

@@ -11,9 +11,9 @@ from random import Random
 
 from mocae.data.readers import place, read_rows
 from mocae.data.rows import Row
-from mocae.judges.design import Design, LabelledAnswer, Varied, View
-from mocae.judges.features import new_words
-from mocae.judges.fitting import Fit, fit_labelled, labelled_judge
+from mocae.judges.learned.design import Design, LabelledAnswer, Varied, View
+from mocae.judges.learned.features import new_words
+from mocae.judges.learned.fitting import Fit, fit_labelled, labelled_judge
 from mocae.judges.refusal import SIGN_NAMES, declines, kind_of_refusal, refusal_signs, stated_score
 from mocae.metrics import REFUSAL_LABELS
 

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from mocae.data.beavertails import read_beavertails
-from mocae.judges.design import Design, LabelledAnswer, View
-from mocae.judges.features import safety_signs
-from mocae.judges.fitting import Fit, fit_labelled, labelled_judge
+from mocae.judges.learned.design import Design, LabelledAnswer, View
+from mocae.judges.learned.features import safety_signs
+from mocae.judges.learned.fitting import Fit, fit_labelled, labelled_judge
 
 __all__ = ["SAFETY", "fit_safety_classifier", "read_safety_labels", "safety_classifier"]
 

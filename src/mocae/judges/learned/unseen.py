@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mocae.data import hash_fraction
 from mocae.judges.base import JudgeQuality
-from mocae.judges.design import Design, LabelledAnswer
+from mocae.judges.learned.design import Design, LabelledAnswer
 
 __all__ = ["FEWEST", "UnseenModel", "by_model", "leave_models_out"]
 

@@ -1,8 +1,8 @@
 """Judges that learned from labelled answers: TF-IDF views of prompt and answer, hand-made signs, logistic regression.
 
-`ClassifierJudge` is frozen and carries a quality figure from labels it has not learned from; `mocae.judges.fitting`
-makes one. With a sentence encoder a second classifier reads its vectors, and both have half a say in log-odds. All is
-saved as JSON and a skops file, which loads without running code.
+`ClassifierJudge` is frozen and carries a quality figure from labels it has not learned from; `fitting` makes it. With a
+sentence encoder a second classifier reads its vectors, and both have half a say in log-odds. All is saved as JSON and a
+skops file, which loads without running code.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from mocae.errors import ArtifactError, DataError
 from mocae.files import read_plain
 from mocae.judges.audit import JudgeAudit
 from mocae.judges.base import JudgeQuality, judge_batches
-from mocae.judges.design import Design, endings
-from mocae.judges.encoder import SentenceEncoder, load_encoder
-from mocae.judges.unseen import UnseenModel
+from mocae.judges.learned.design import Design, endings
+from mocae.judges.learned.encoder import SentenceEncoder, load_encoder
+from mocae.judges.learned.unseen import UnseenModel
 from mocae.types import Answer, Verdict
 
 __all__ = ["ClassifierJudge", "load_classifier", "saved_audit"]
