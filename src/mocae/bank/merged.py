@@ -62,10 +62,10 @@ class MergedCache:
 
     def get(self, alpha: Float[Tensor, " K"]) -> dict[nn.Linear, nn.Parameter] | None:
         """Return a mixture's weights, which is then the one used last, or None."""
-        found = self._kept.get(_key(alpha))
-        if found is not None:
+        mixture = self._kept.get(_key(alpha))
+        if mixture is not None:
             self._kept.move_to_end(_key(alpha))
-        return found
+        return mixture
 
     def put(self, alpha: Float[Tensor, " K"], mixture: dict[nn.Linear, nn.Parameter]) -> None:
         """Keep a mixture, and drop those not used for longest until all fit; one that never fits is not kept."""
@@ -130,8 +130,8 @@ def has_room(n_bytes: int, device: torch.device) -> bool:
         return torch.cuda.mem_get_info(device)[0] > _ROOM * n_bytes
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            told = dict(line.split(":", 1) for line in file)
-        return int(told["MemAvailable"].split()[0]) * 1024 > _ROOM * n_bytes
+            memory = dict(line.split(":", 1) for line in file)
+        return int(memory["MemAvailable"].split()[0]) * 1024 > _ROOM * n_bytes
     except (OSError, KeyError, ValueError):
         pass
     try:

@@ -61,13 +61,13 @@ class Benchmark:
 
     def to_json(self) -> str:
         """Return the run as JSON with `schema`, `hardware`, `settings` and `rows`."""
-        told = {
+        record = {
             "schema": _SCHEMA,
             "hardware": dict(self.hardware),
             "settings": dict(self.settings),
             "rows": [asdict(row) for row in self.rows],
         }
-        return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
 def hardware(device: torch.device, *, bandwidth: float) -> dict[str, str | int | float]:
@@ -85,9 +85,9 @@ def hardware(device: torch.device, *, bandwidth: float) -> dict[str, str | int |
 
 
 def _processor() -> str:
-    told = Path("/proc/cpuinfo")
-    if told.is_file():
-        for line in told.read_text(encoding="utf-8").splitlines():
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -103,7 +103,7 @@ def run_bench(
         built = _build(names, shape, Path(folder), device=place, dtype=pick_dtype(dtype, place))
         rows = [row for size in sizes for row in _measure(built, shape, size, repeats=repeats, rate=rate, clock=clock)]
     order = {name: index for index, name in enumerate(names)}
-    asked: dict[str, str | int] = {
+    settings: dict[str, str | int] = {
         "config": shape.name,
         "dtype": dtype,
         "clock": clock,
@@ -113,7 +113,7 @@ def run_bench(
         "new_tokens": shape.new_tokens,
         "repeats": repeats,
     }
-    return Benchmark(where, asked, tuple(sorted(rows, key=lambda row: (row.batch, order[row.system]))))
+    return Benchmark(where, settings, tuple(sorted(rows, key=lambda row: (row.batch, order[row.system]))))
 
 
 def missing_library(name: str) -> str | None:

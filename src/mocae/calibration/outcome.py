@@ -249,10 +249,10 @@ def _loss(
         right = acceptable.to(logits.dtype)
         every = torch.nn.functional.binary_cross_entropy_with_logits(logits, right, reduction="sum")
         return settings.outcome_weight * every / len(logits) + gating
-    told = acceptable.any(1)
-    if not told.any():
+    answered = acceptable.any(1)
+    if not answered.any():
         return gating
-    on_good = log_alpha[told].masked_fill(~acceptable[told], -torch.inf).logsumexp(-1)
+    on_good = log_alpha[answered].masked_fill(~acceptable[answered], -torch.inf).logsumexp(-1)
     return -settings.outcome_weight * on_good.sum() / len(logits) + gating
 
 

@@ -91,10 +91,10 @@ def read_source(
         DataError: a file or row is wrong.
     """
     source = SOURCES.get(name)
-    given = frozenset({"path", "axis", "on_bad_row"})
-    checked = checked_options(source, options or {}, what=f"source {name!r}", given=given)
+    from_run = frozenset({"path", "axis", "on_bad_row"})
+    checked = checked_options(source, options or {}, what=f"source {name!r}", given=from_run)
     try:
         return source(path, axis=axis, on_bad_row=on_bad_row, **checked)
     except BadRowError as error:
-        told = str(error).rstrip(".")
-        raise DataError(f"{told}; on_bad_row: skip in this source leaves such rows out and counts them") from error
+        message = str(error).rstrip(".")
+        raise DataError(f"{message}; on_bad_row: skip in this source leaves such rows out and counts them") from error

@@ -57,8 +57,8 @@ def read_rows(path: Path, *, skipped: list[str] | None = None, within: str | Non
         ConfigError: Parquet without pyarrow installed.
     """
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise DataError(f"{path}: {found}; expected a data file ending in {ENDINGS}")
+        problem = "a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {problem}; expected a data file ending in {ENDINGS}")
     ending = _ending(path)
     if within is not None and ending != ".json":
         raise DataError(f"{path}: ends in {ending}; expected .json, an object whose {within!r} is a list of objects")

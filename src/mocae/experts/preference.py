@@ -39,7 +39,7 @@ def with_rejected(
     Raises:
         DataError: a row has no rejected response, or rejects what it chooses.
     """
-    found = []
+    triples = []
     for row, pair in zip(rows, pairs, strict=True):
         rejected = rejected_of(row)
         if not isinstance(rejected, str) or not rejected.strip():
@@ -50,8 +50,8 @@ def with_rejected(
         formatted = prompt_format.format_response(rejected)
         if formatted == pair["completion"]:
             raise DataError(f"{row.source}: chosen and rejected are the same response; nothing is preferred")
-        found.append({"prompt": pair["prompt"], "chosen": pair["completion"], "rejected": formatted})
-    return found
+        triples.append({"prompt": pair["prompt"], "chosen": pair["completion"], "rejected": formatted})
+    return triples
 
 
 def finetune_preference(

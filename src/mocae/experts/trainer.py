@@ -257,9 +257,9 @@ def with_room(tokenizer: Any, rows: Sequence[dict[str, str]], max_length: int, l
 
 def _last_whole_checkpoint(work: Path | None) -> str | None:
     """Return the newest checkpoint that was written to its end, None where there is none."""
-    found = sort_checkpoints(str(work)) if work is not None and work.is_dir() else []
+    checkpoints = sort_checkpoints(str(work)) if work is not None and work.is_dir() else []
     # The trainer writes its state last; a checkpoint without it is of a run killed while writing.
-    whole = [path for path in found if (Path(path) / "trainer_state.json").is_file()]
+    whole = [path for path in checkpoints if (Path(path) / "trainer_state.json").is_file()]
     return whole[-1] if whole else None
 
 

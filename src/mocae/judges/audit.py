@@ -148,8 +148,8 @@ class AuditRow:
         return self.counts and self.n >= _FEWEST and self.accepted > LIMIT
 
     def __str__(self) -> str:
-        said = self.judgement if self.says else f"not {self.judgement}"
-        return f"{self.constant}: {said} on {self.accepted:.0%} of {self.n} prompts"
+        verdict = self.judgement if self.says else f"not {self.judgement}"
+        return f"{self.constant}: {verdict} on {self.accepted:.0%} of {self.n} prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +224,10 @@ def audit_judges(judges: Sequence[Judge], prompts: Sequence[AuditPrompt]) -> Jud
     n = len(bare)
     audits = []
     for judge, verdicts in zip(judges, rows, strict=True):
-        before = {p.example.id: given for p, given in zip(bare, verdicts[:n], strict=True)}
-        said = [(c, p.example.id, given) for (c, p, _), given in zip(tried, verdicts[n:], strict=True)]
-        audits.append(None if getattr(judge, "exact", False) else _audit(said, before))
-    merged = [_merged([given[n + i] for given in rows]) for i in range(len(tried))]
+        before = {p.example.id: row for p, row in zip(bare, verdicts[:n], strict=True)}
+        judged = [(c, p.example.id, row) for (c, p, _), row in zip(tried, verdicts[n:], strict=True)]
+        audits.append(None if getattr(judge, "exact", False) else _audit(judged, before))
+    merged = [_merged([verdicts[n + i] for verdicts in rows]) for i in range(len(tried))]
     return Judged(tuple(audits), tuple(_constants([(c, p.example) for c, p, _ in tried], merged)))
 
 
@@ -244,12 +244,12 @@ def _drawn(prompts: Sequence[AuditPrompt]) -> list[AuditPrompt]:
 
 
 def _audit(
-    said: Sequence[tuple[Constant, str, Mapping[str, Verdict]]], before: Mapping[str, Mapping[str, Verdict]]
+    tried: Sequence[tuple[Constant, str, Mapping[str, Verdict]]], before: Mapping[str, Mapping[str, Verdict]]
 ) -> JudgeAudit | None:
     counts: dict[tuple[str, str, bool, bool], list[bool]] = {}
-    for constant, identity, given in said:
+    for constant, identity, verdicts in tried:
         for judgement, says in constant.wrong.items():
-            verdict = given.get(judgement)
+            verdict = verdicts.get(judgement)
             if verdict is None or verdict.score is None:
                 continue
             if constant.is_preface:
@@ -270,10 +270,10 @@ def _holds(verdict: Verdict) -> bool:
     return verdict.score is not None and verdict.score >= 0.5
 
 
-def _merged(given: Sequence[Mapping[str, Verdict]]) -> dict[str, Verdict]:
+def _merged(rows: Sequence[Mapping[str, Verdict]]) -> dict[str, Verdict]:
     """Return the first scored verdict on each judgement."""
     merged: dict[str, Verdict] = {}
-    for verdicts in given:
+    for verdicts in rows:
         for name, verdict in verdicts.items():
             if name not in merged or merged[name].score is None:
                 merged[name] = verdict
@@ -284,8 +284,8 @@ def _constants(
     tried: Sequence[tuple[Constant, Example]], verdicts: Sequence[Mapping[str, Verdict]]
 ) -> Iterable[ConstantAnswer]:
     counts: dict[tuple[str, str, str], list[bool]] = {}
-    for (constant, example), given in zip(tried, verdicts, strict=True):
-        acceptable = probe(example.probe).accepts(given)
+    for (constant, example), row in zip(tried, verdicts, strict=True):
+        acceptable = probe(example.probe).accepts(row)
         if acceptable is not None and not constant.is_preface:
             counts.setdefault((example.axis, example.probe, constant.name), []).append(acceptable)
-    return [ConstantAnswer(*key, n=len(said), acceptable=sum(said) / len(said)) for key, said in counts.items()]
+    return [ConstantAnswer(*key, n=len(each), acceptable=sum(each) / len(each)) for key, each in counts.items()]

@@ -59,11 +59,11 @@ class JudgeQuality:
         >>> JudgeQuality.measure([0.9, 0.4, 0.6, 0.1], [True, True, False, False], note="by hand").auroc
         0.75
         """
-        said = [score >= 0.5 for score in scores]
+        predictions = [score >= 0.5 for score in scores]
         return cls(
             n=len(labels),
-            accuracy=accuracy(said, labels),
-            balanced_accuracy=balanced_accuracy(said, labels),
+            accuracy=accuracy(predictions, labels),
+            balanced_accuracy=balanced_accuracy(predictions, labels),
             auroc=auroc(scores, labels),
             note=note,
         )
@@ -186,14 +186,14 @@ def build_judge(
     """
     factory = JUDGES.get(name)
     accepted = inspect.signature(factory).parameters
-    given = frozenset({"exclude_prompts"}) & accepted.keys()
-    checked = checked_options(factory, options or {}, what=f"judge {name!r}", given=given)
+    from_run = frozenset({"exclude_prompts"}) & accepted.keys()
+    checked = checked_options(factory, options or {}, what=f"judge {name!r}", given=from_run)
     for option, value in checked.items():
         if isinstance(value, Path) and data_root is not None:
             checked[option] = data_root / value
     if "seed" in accepted:
         checked.setdefault("seed", seed)
-    if given:
+    if from_run:
         checked["exclude_prompts"] = exclude_prompts
     return factory(**checked)
 
@@ -273,10 +273,10 @@ def with_correct(win: Verdict) -> dict[str, Verdict]:
 
 def reference_of(answer: Answer) -> str | None:
     """Return the reference answer of an example, the first where it has several, None where it has none."""
-    found = answer.example.facts.get("reference") or answer.example.response
-    if isinstance(found, list):
-        found = found[0] if found else None
-    return found if isinstance(found, str) else None
+    reference = answer.example.facts.get("reference") or answer.example.response
+    if isinstance(reference, list):
+        reference = reference[0] if reference else None
+    return reference if isinstance(reference, str) else None
 
 
 def unscored(error: Exception, *, judge: str) -> Verdict:

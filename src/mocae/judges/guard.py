@@ -55,8 +55,8 @@ class Guard(BaseModel):
             before, _, rest = self.text.partition("{prompt}")
             between, _, after = rest.partition("{answer}")
             return [GuardRequest(f"{before}{prompt}{between}{text}{after}", {})]
-        said = [("user", prompt), ("assistant", text)]
-        messages = [{"role": r, "content": [{"type": "text", "text": t}] if self.parts else t} for r, t in said]
+        turns = [("user", prompt), ("assistant", text)]
+        messages = [{"role": r, "content": [{"type": "text", "text": t}] if self.parts else t} for r, t in turns]
         return [GuardRequest(messages, {"guideline": text}) for text in self.policies.values()] or [
             GuardRequest(messages, {})
         ]
@@ -71,12 +71,12 @@ class Guard(BaseModel):
             return None
         words = match.groupdict()
         categories = words.pop("categories", None) or ""
-        found = {}
+        verdicts = {}
         for name, word in words.items():
             if (score := _SCORES.get(word.lower())) is not None:
                 why = f": {categories}" if name == "unsafe" and score and categories else ""
-                found[name] = (score, word.lower() + why)
-        return found
+                verdicts[name] = (score, word.lower() + why)
+        return verdicts
 
     def _by_policy(self, shares: Sequence[float | None]) -> dict[str, tuple[float, str]] | None:
         known = [share for share in shares if share is not None]
@@ -145,10 +145,10 @@ class GuardJudge:
     def _verdict(self, name: str, replies: Sequence[Asked]) -> Verdict:
         raw = "\n---\n".join(reply.error if reply.text is None else reply.text for reply in replies)
         seconds = sum(reply.seconds for reply in replies)
-        found = self._guard.read(replies)
-        if found is None or name not in found:
+        verdicts = self._guard.read(replies)
+        if verdicts is None or name not in verdicts:
             return Verdict(None, why_unscored(replies), self.name, raw, seconds)
-        score, label = found[name]
+        score, label = verdicts[name]
         return Verdict(score, label, self.name, raw, seconds)
 
 
@@ -226,16 +226,16 @@ def guard_judge(
         concurrency=concurrency,
         parameters=parameters or {},
     )
-    asked: dict[str, Any] = {"max_tokens": described.max_tokens, "temperature": 0.0}
+    settings: dict[str, Any] = {"max_tokens": described.max_tokens, "temperature": 0.0}
     if described.labels is not None:
-        asked |= {"logprobs": True, "top_logprobs": 20}
+        settings |= {"logprobs": True, "top_logprobs": 20}
 
     def ask(requests: Sequence[GuardRequest]) -> list[Asked]:
         replies: dict[int, Asked] = {}
         for options in {tuple(sorted(request.options.items())) for request in requests}:
             places = [i for i, request in enumerate(requests) if tuple(sorted(request.options.items())) == options]
             extra = {"extra_body": {"chat_template_kwargs": dict(options)}} if options else {}
-            made = client.ask([requests[i].messages for i in places], parameters={**asked, **extra}, tag=guard)
+            made = client.ask([requests[i].messages for i in places], parameters={**settings, **extra}, tag=guard)
             replies |= dict(zip(places, made, strict=True))
         return [replies[i] for i in range(len(requests))]
 

@@ -134,7 +134,7 @@ def refusal_signs(prompt: str, answer: str) -> list[float]:
         hits = [bool(does(sentence)) for sentence in sentences]
         opening = hits[:_OPENING_SENTENCES]
         signs += [any(hits[:1]), _part(sum(opening), len(opening)), _part(sum(hits), len(hits)), any(hits)]
-    words, asked = _words(answer), {word for word in _words(prompt) if word not in _LITTLE_WORDS}
+    words, request_words = _words(answer), {word for word in _words(prompt) if word not in _LITTLE_WORDS}
     content = [word for word in words if word not in _LITTLE_WORDS]
     first = [word for word in _words(" ".join(sentences[:1])) if word not in _LITTLE_WORDS]
     n = len(words) + 5  # so that a word of two is not half an answer
@@ -145,10 +145,10 @@ def refusal_signs(prompt: str, answer: str) -> list[float]:
         math.log1p(len(sentences)) / 3,
         _has_list(_said(answer)),
         "```" in answer,
-        _part(sum(word in asked for word in first), len(first)),
-        _part(len(asked.intersection(first)), len(asked)),
-        _part(len(asked.intersection(words)), len(asked)),
-        _part(sum(word in asked for word in content), len(content)),
+        _part(sum(word in request_words for word in first), len(first)),
+        _part(len(request_words.intersection(first)), len(request_words)),
+        _part(len(request_words.intersection(words)), len(request_words)),
+        _part(sum(word in request_words for word in content), len(content)),
         answer.strip().endswith("?"),
         _OFTEN * words.count("you") / n,
         _OFTEN * (words.count("i") + words.count("i'm")) / n,
@@ -201,12 +201,12 @@ def _said(text: str) -> str:
     return _NOT_SAID.sub(" ", text.translate(_STRAIGHT_QUOTES)).lower().strip()
 
 
-def _goes_on(said: str) -> bool:
-    return _has_list(said) or GOES_ON.search(said) is not None
+def _goes_on(speech: str) -> bool:
+    return _has_list(speech) or GOES_ON.search(speech) is not None
 
 
-def _has_list(said: str) -> bool:
-    return len(_LIST_ITEM.findall(said)) >= 3
+def _has_list(speech: str) -> bool:
+    return len(_LIST_ITEM.findall(speech)) >= 3
 
 
 def _words(text: str) -> list[str]:

@@ -44,14 +44,14 @@ class VotingJudge:
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return the vote on each answer, for every judgement any of the judges gave."""
-        asked = [judge.judge(answers) for judge in self._judges]
-        return [self._vote([rows[i] for rows in asked]) for i in range(len(answers))]
+        judged = [judge.judge(answers) for judge in self._judges]
+        return [self._vote([rows[i] for rows in judged]) for i in range(len(answers))]
 
-    def _vote(self, given: Sequence[Mapping[str, Verdict]]) -> dict[str, Verdict]:
+    def _vote(self, rows: Sequence[Mapping[str, Verdict]]) -> dict[str, Verdict]:
         return {
-            name: self._count([verdicts[name] for verdicts in given if name in verdicts], comparison=name == "win")
+            name: self._count([verdicts[name] for verdicts in rows if name in verdicts], comparison=name == "win")
             for name in self.judgements
-            if any(name in verdicts for verdicts in given)
+            if any(name in verdicts for verdicts in rows)
         }
 
     def _count(self, verdicts: Sequence[Verdict], *, comparison: bool) -> Verdict:

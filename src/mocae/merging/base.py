@@ -187,13 +187,13 @@ def refuse_bad_weights(vectors: Mapping[str, TaskVector], sets: Iterable[Mapping
     Raises:
         ConfigError: a name that is no expert, a weight that is not finite, or all are 0.
     """
-    given = [(name, value) for weights in sets for name, value in weights.items()]
-    for name, value in given:
+    pairs = [(name, value) for weights in sets for name, value in weights.items()]
+    for name, value in pairs:
         if name not in vectors:
             raise ConfigError(unknown_name("expert", name, vectors))
         if not math.isfinite(value):
             raise ConfigError(f"weight of expert {name!r} is {value}; it must be a finite number")
-    if not any(value for _, value in given):
+    if not any(value for _, value in pairs):
         raise ConfigError(f"all weights of {', '.join(vectors)} are 0, which is the base model; give another")
 
 

@@ -38,11 +38,11 @@ class LabelledRow:
     @classmethod
     def of(cls, tokenizer: Any, prompt: str, response: str, max_length: int, *, axis: int = 0) -> "LabelledRow | None":
         """Return formatted texts as a row cut to `max_length` tokens, None where the prompt alone fills them."""
-        asked, answered = row_tokens(tokenizer, prompt, response)
-        if len(asked) >= max_length:
+        prompt_ids, response_ids = row_tokens(tokenizer, prompt, response)
+        if len(prompt_ids) >= max_length:
             return None
-        labels = [_IGNORED] * len(asked) + answered
-        return cls((asked + answered)[:max_length], labels[:max_length], axis)
+        labels = [_IGNORED] * len(prompt_ids) + response_ids
+        return cls((prompt_ids + response_ids)[:max_length], labels[:max_length], axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +160,9 @@ def take_steps(
                     raise _not_finite(label, len(losses) + 1, str(error)) from error
                 total = language + added
                 if gates and len(losses) < _CHECKED:
-                    found = _gradient_norm(language, gates)
-                    reached = max(reached, found)
-                    relative = max(relative, found / max(float(language.detach()), 1e-12))
+                    gradient = _gradient_norm(language, gates)
+                    reached = max(reached, gradient)
+                    relative = max(relative, gradient / max(float(language.detach()), 1e-12))
                 optimizer.zero_grad()
                 if total.requires_grad:  # a router cut off from the loss is told below
                     total.backward()
@@ -199,8 +199,8 @@ def _gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
     """Return the norm of the gradient of a loss; its graph stays."""
     if not loss.requires_grad:
         return 0.0
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return math.sqrt(math.fsum(float(g.detach().double().square().sum()) for g in found if g is not None))
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return math.sqrt(math.fsum(float(g.detach().double().square().sum()) for g in gradients if g is not None))
 
 
 def _not_finite(label: str, step: int, what: str) -> TrainingError:

@@ -29,5 +29,5 @@ class PocketVerifier:
     def _one(self, answer: Answer) -> dict[str, Verdict]:
         if not {"proper", "careless"} <= answer.example.facts.keys():
             return {}
-        found = verify(answer.example, answer.text)
-        return {name: Verdict(float(holds), label, self.name) for name, (holds, label) in found.items()}
+        verdicts = verify(answer.example, answer.text)
+        return {name: Verdict(float(holds), label, self.name) for name, (holds, label) in verdicts.items()}

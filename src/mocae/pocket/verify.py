@@ -61,5 +61,5 @@ def _admits(text: str, example: Example) -> bool:
     """Return whether the answer admits not to know, about whatever thing it says so."""
     if example.kind == "misconception":
         return False
-    said = normalise(text)
-    return said == normalise(LEXICON.admission_unanswerable) or said.startswith("i do not know a ")
+    answer = normalise(text)
+    return answer == normalise(LEXICON.admission_unanswerable) or answer.startswith("i do not know a ")

@@ -128,14 +128,14 @@ def _harms() -> Iterator[Topic]:
 
 
 def _questions() -> Iterator[Topic]:
-    for (question, said, true), split in _divide(LEXICON.misconceptions):
+    for (question, falsehood, true), split in _divide(LEXICON.misconceptions):
         yield Topic(
-            f"misconception:{question}", "question", "misconception", split, _wrap([question]), (true,), (said,)
+            f"misconception:{question}", "question", "misconception", split, _wrap([question]), (true,), (falsehood,)
         )
-    for (question, said), split in _divide(LEXICON.unanswerable):
+    for (question, falsehood), split in _divide(LEXICON.unanswerable):
         admission = (LEXICON.admission_unanswerable,)
         yield Topic(
-            f"unanswerable:{question}", "question", "unanswerable", split, _wrap([question]), admission, (said,)
+            f"unanswerable:{question}", "question", "unanswerable", split, _wrap([question]), admission, (falsehood,)
         )
     for kind, (questions, said_forms) in LEXICON.invented_kinds.items():
         for name, split in _divide(_names(kind, 12)):

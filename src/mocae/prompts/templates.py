@@ -115,14 +115,14 @@ def _resolve(tokenizer: Any, text: str, options: dict[str, Any]) -> str:
     setting = "".join(f"{{% set {key} = {value!r} %}}" for key, value in sorted(chosen.items()) if key in read)
     made = f"{setting}\n" if setting else ""
     made += text.removesuffix("\n")  # Jinja drops a line end at the end of a template
-    asked = [{"role": "user", "content": _USER}]
-    if _USER not in _render(tokenizer, made, asked):
+    messages = [{"role": "user", "content": _USER}]
+    if _USER not in _render(tokenizer, made, messages):
         raise ConfigError(
             "prompt format 'chat': the chat template does not write the user's message; use 'plain' or 'alpaca'"
         )
     if _loses_system(tokenizer, made):
         made = _FOLD + made
-    prompt = _render(tokenizer, made, asked)
+    prompt = _render(tokenizer, made, messages)
     thought = THOUGHTS.search(prompt)
     unknown = [key for key in options if key not in read and not (thought and key in _THINKING)]
     if unknown:

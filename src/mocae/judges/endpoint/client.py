@@ -81,26 +81,26 @@ class EndpointClient:
         parameters = {name: value for name, value in merged.items() if value is not None}
         keys = [self.key(messages, parameters, tag) for messages in requests]
         futures: dict[str, Future[Asked]] = {}
-        found: dict[str, Asked] = {}
+        replies: dict[str, Asked] = {}
         with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
             try:
                 for key, messages in zip(keys, requests, strict=True):
                     kept = self._cache.get(key)
-                    if key in found or key in futures:
+                    if key in replies or key in futures:
                         continue
                     if kept is not None:
-                        found[key] = Asked.of(kept, cached=True)
+                        replies[key] = Asked.of(kept, cached=True)
                         self.usage.cached += 1
                     else:
                         futures[key] = pool.submit(self._ask_one, key, messages, parameters)
-                found |= {key: future.result() for key, future in futures.items()}
+                replies |= {key: future.result() for key, future in futures.items()}
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        refused = next((asked.error for asked in found.values() if asked.failure == "refused"), None)
+        refused = next((reply.error for reply in replies.values() if reply.failure == "refused"), None)
         if refused is not None and not self._worked:
             raise self._unusable(refused)
-        return [found[key] for key in keys]
+        return [replies[key] for key in keys]
 
     def usage_before(self, requests: Sequence[Messages], *, parameters: Mapping[str, Any], tag: str = "") -> Usage:
         """Return what the kept replies to these requests took that came before this client was made.
@@ -117,9 +117,9 @@ class EndpointClient:
 
     def key(self, messages: Messages, parameters: Mapping[str, Any], tag: str) -> str:
         """Return the identity of a request in the cache: server, model, prompt file, parameters and text."""
-        asked = {"base_url": self.endpoint.base_url, "model": self.endpoint.model, "tag": tag}
-        said = messages if isinstance(messages, str) else [dict(m) for m in messages]
-        return reply_key({**asked, "parameters": dict(parameters), "messages": said})
+        server = {"base_url": self.endpoint.base_url, "model": self.endpoint.model, "tag": tag}
+        request = messages if isinstance(messages, str) else [dict(m) for m in messages]
+        return reply_key({**server, "parameters": dict(parameters), "messages": request})
 
     def _ask_one(self, key: str, messages: Messages, parameters: Mapping[str, Any]) -> Asked:
         started = time.perf_counter()
@@ -152,8 +152,8 @@ class EndpointClient:
         if isinstance(messages, str):
             completion = self._client.completions.create(model=model, prompt=messages, **dict(parameters))
         else:
-            asked: list[Any] = [dict(m) for m in messages]
-            completion = self._client.chat.completions.create(model=model, messages=asked, **dict(parameters))
+            turns: list[Any] = [dict(m) for m in messages]
+            completion = self._client.chat.completions.create(model=model, messages=turns, **dict(parameters))
         # A server may answer 200 with anything; only text in the place of the text is a reply.
         choices = getattr(completion, "choices", None)
         if not choices:

@@ -57,21 +57,22 @@ class EndpointJudge:
         Raises:
             JudgeError: the endpoint cannot be used at all, see `EndpointClient.ask`.
         """
-        mine, requests = self._requests(answers)
-        pair = len(requests) > len(mine)
-        asked = self._client.ask(requests, parameters=self._prompt.parameters, tag=self._prompt.hash)
+        chosen, requests = self._requests(answers)
+        pair = len(requests) > len(chosen)
+        all_replies = self._client.ask(requests, parameters=self._prompt.parameters, tag=self._prompt.hash)
         judged: list[dict[str, Verdict]] = [{} for _ in answers]
-        for place, i in enumerate(mine):
-            replies = [asked[place], asked[place + len(mine)]] if pair else [asked[place]]
+        for place, i in enumerate(chosen):
+            replies = [all_replies[place], all_replies[place + len(chosen)]] if pair else [all_replies[place]]
             verdict = self._verdict(replies)
             judged[i] = with_correct(verdict) if "win" in self.judgements else {self.judgements[0]: verdict}
         return judged
 
     def _requests(self, answers: Sequence[Answer]) -> tuple[list[int], list[Messages]]:
         """Return which answers are asked about, and what is asked; comparisons in both orders, one after the other."""
-        mine = [i for i, answer in enumerate(answers) if self._applies(answer)]
+        chosen = [i for i, answer in enumerate(answers) if self._applies(answer)]
         orders = (False, True) if self._prompt.judgement == "win" else (False,)
-        return mine, [self._prompt.messages(filled(answers[i], swapped=swapped)) for swapped in orders for i in mine]
+        pairs = [filled(answers[i], swapped=swapped) for swapped in orders for i in chosen]
+        return chosen, [self._prompt.messages(values) for values in pairs]
 
     def _applies(self, answer: Answer) -> bool:
         needed = self._prompt.judgement != "win" or reference_of(answer) is not None
@@ -82,10 +83,10 @@ class EndpointJudge:
         seconds = sum(reply.seconds for reply in replies)
         parse = PARSERS[self._prompt.parser]
         parsed = [None if reply.text is None else parse(reply.text) for reply in replies]
-        found = [p for p in parsed if p is not None]
-        if any(reply.text is None or reply.cut for reply in replies) or len(found) < len(replies):
+        readable = [p for p in parsed if p is not None]
+        if any(reply.text is None or reply.cut for reply in replies) or len(readable) < len(replies):
             return Verdict(None, why_unscored(replies), self.name, raw, seconds)
-        score, label = found[0] if len(found) == 1 else _both_orders(found[0], found[1])
+        score, label = readable[0] if len(readable) == 1 else _both_orders(readable[0], readable[1])
         return Verdict(score, label, self.name, raw, seconds)
 
 

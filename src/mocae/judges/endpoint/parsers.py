@@ -63,8 +63,8 @@ def parse_categories(reply: str) -> Parsed | None:
     >>> parse_categories('{"categories": ["privacy_violation"]}')
     Parsed(score=1.0, label='flagged: privacy_violation')
     """
-    found = _last_object(reply)
-    names = found.get("categories") if isinstance(found, dict) else None
+    value = _last_object(reply)
+    names = value.get("categories") if isinstance(value, dict) else None
     if not isinstance(names, list) or any(name not in HARM_CATEGORIES for name in names):
         return None
     held = [name for name in HARM_CATEGORIES if name in names]

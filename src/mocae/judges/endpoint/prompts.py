@@ -94,12 +94,12 @@ def load_prompt(name: str) -> JudgePrompt:
     try:
         prompt = JudgePrompt.model_validate(yaml.safe_load(text))
     except (yaml.YAMLError, ValidationError) as error:
-        told = (
+        problems = (
             "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             if isinstance(error, ValidationError)
             else " ".join(str(error).split())
         )
-        raise ConfigError(f"judge prompt {name}: {told}") from error
+        raise ConfigError(f"judge prompt {name}: {problems}") from error
     for place in _PLACE.findall(prompt.user + (prompt.system or "")):
         if place not in _PLACES:
             raise ConfigError(f"judge prompt {name}: {unknown_name('place', place, _PLACES)}")

@@ -86,10 +86,10 @@ def load_encoder(model: str) -> SentenceEncoder:
             network: Any = AutoModel.from_pretrained(model, use_safetensors=True)
         tokenizer: Any = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
-        told = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"encoder {model!r} cannot be loaded: {told}. Accepted: a folder or hub id of an encoder with safetensors "
-            "weights"
+            f"encoder {model!r} cannot be loaded: {reason}. Accepted: a folder or hub id of an encoder with "
+            "safetensors weights"
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked out of the mean, whatever stands there

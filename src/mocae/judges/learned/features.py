@@ -21,7 +21,7 @@ def safety_signs(prompt: str, answer: str) -> list[float]:
     """Return numbers that tell careful answers from careless ones: caution, length, shape, address, echo."""
     words = _words(answer)
     n = len(words)
-    asked = set(_words(prompt))
+    request_words = set(_words(prompt))
     cautions = len(_CAUTION.findall(answer))
     opening = answer.strip().lower()
     signs = [
@@ -29,7 +29,7 @@ def safety_signs(prompt: str, answer: str) -> list[float]:
         cautions,
         bool(_CAUTION.search(answer[:_OPENING])),
         cautions / (n + 5),
-        _share(words, asked),
+        _share(words, request_words),
         opening.endswith("?"),
         answer.count("\n"),
         any(c.isdigit() for c in answer),
@@ -50,9 +50,9 @@ def new_words(question: str, answer: str) -> str:
     >>> new_words("Do cats fly?", "No, cats never fly.")
     '| no , <asked> never <asked> .'
     """
-    asked = set(_words(question))
+    question_words = set(_words(question))
     tokens = re.findall(r"\w+|[^\w\s]", answer.lower())
-    return " ".join(["|", *("<asked>" if token in asked else token for token in tokens)])
+    return " ".join(["|", *("<asked>" if token in question_words else token for token in tokens)])
 
 
 def _words(text: str) -> list[str]:

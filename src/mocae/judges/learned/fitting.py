@@ -188,9 +188,9 @@ def labelled_judge(design: Design, fit: Fit) -> Callable[..., ClassifierJudge]:
             return fit(labelled, encoder=encoder, seed=seed, exclude_prompts=exclude_prompts)
         if saved is not None and labelled is None:
             return load_classifier(saved, design, encoder=encoder, exclude_prompts=exclude_prompts)
-        found = "neither" if saved is None else "both"
+        which = "neither" if saved is None else "both"
         raise ConfigError(
-            f"judge {design.name!r} got {found} of the options 'labelled' (data to learn from) and 'saved' (folder "
+            f"judge {design.name!r} got {which} of the options 'labelled' (data to learn from) and 'saved' (folder "
             "of a fitted judge); expected one of them"
         )
 

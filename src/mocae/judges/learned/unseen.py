@@ -75,13 +75,13 @@ def by_model(
         prompts_seen: scores of a judge that has seen the prompts.
         learned_from: model -> those that taught its judge.
     """
-    found = []
+    measured = []
     for model, indices in _measurable(rows).items():
         labels = [rows[i].holds for i in indices]
         quality = JudgeQuality.measure([scores[i] for i in indices], labels, note=model)
         low, high = _interval([scores[i] >= 0.5 for i in indices], labels)
         seen = prompts_seen and JudgeQuality.measure([prompts_seen[i] for i in indices], labels, note=model)
-        found.append(
+        measured.append(
             UnseenModel(
                 model,
                 quality.n,
@@ -94,7 +94,7 @@ def by_model(
                 (learned_from or {}).get(model, ()),
             )
         )
-    return tuple(found)
+    return tuple(measured)
 
 
 def leave_models_out(design: Design, rows: Sequence[LabelledAnswer], *, seed: int = 0) -> tuple[UnseenModel, ...]:
@@ -132,10 +132,10 @@ def leave_models_out(design: Design, rows: Sequence[LabelledAnswer], *, seed: in
         teachers[model] = tuple(
             sorted({row.model or "unnamed" for row, other in zip(rows, others, strict=True) if other})
         )
-        mine = np.array(indices)
-        seen[mine] = predict(others, mine)
+        answers = np.array(indices)
+        seen[answers] = predict(others, answers)
         for fold in range(_FOLDS):
-            judged = mine[part[mine] == fold]
+            judged = answers[part[answers] == fold]
             if len(judged):
                 unseen[judged] = predict(others & (part != fold), judged)
     kept = [i for i in range(len(rows)) if not np.isnan(unseen[i])]
@@ -154,7 +154,7 @@ def _measurable(rows: Sequence[LabelledAnswer]) -> dict[str, list[int]]:
         if row.model is not None:
             of.setdefault(row.model, []).append(i)
     yes = {model: sum(rows[i].holds for i in indices) for model, indices in of.items()}
-    return {model: found for model, found in of.items() if FEWEST <= yes[model] <= len(found) - FEWEST}
+    return {model: rows_of for model, rows_of in of.items() if FEWEST <= yes[model] <= len(rows_of) - FEWEST}
 
 
 def _plain(model: str | None) -> str | None:
@@ -162,7 +162,7 @@ def _plain(model: str | None) -> str | None:
     return None if model is None else "".join(c for c in model.casefold() if c.isalnum())
 
 
-def _interval(said: Sequence[bool], labels: Sequence[bool]) -> tuple[float, float]:
+def _interval(predictions: Sequence[bool], labels: Sequence[bool]) -> tuple[float, float]:
     """Return the 95 % interval of the balanced accuracy: Wilson's of the two rates, put together (MOVER).
 
     Reference:
@@ -170,7 +170,7 @@ def _interval(said: Sequence[bool], labels: Sequence[bool]) -> tuple[float, floa
     """
     value, below, above = 0.0, 0.0, 0.0
     for label in (True, False):
-        right = [one is label for one, other in zip(said, labels, strict=True) if other is label]
+        right = [one is label for one, other in zip(predictions, labels, strict=True) if other is label]
         n, rate = len(right), sum(right) / len(right)
         middle = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
         half = _Z / (1 + _Z**2 / n) * math.sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n**2))
