@@ -53,7 +53,7 @@ def measure(path: Path) -> ModuleSize:
 
 def import_cycle(package: str) -> list[str]:
     """Return the modules of one import cycle, empty where there is none; imports for types do not count."""
-    graph = grimp.build_graph(package, exclude_type_checking_imports=True)
+    graph = grimp.build_graph(package, exclude_type_checking_imports=True, cache_dir=None)
     try:
         TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
     except CycleError as error:
