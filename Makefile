@@ -49,7 +49,7 @@ format: .venv/.installed-dev ## Format the code and sort its imports
 
 clean: ## Remove runs and caches (not .venv, not out/)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src plugins tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What the tests of server and page need besides Python. A missing tool is told; its tests are not passed over.
 tests/serving/js/node_modules: tests/serving/js/package-lock.json
@@ -75,6 +75,6 @@ browser: .venv/.installed-dev
 	$(PIP) -e '.[train,eval]' -c constraints.txt
 	@touch $@
 
-.venv/.installed-dev: pyproject.toml constraints.txt .venv/.torch
-	$(PIP) -e '.[train,eval,export,serve,ui,dev]' -c constraints.txt
+.venv/.installed-dev: pyproject.toml plugins/rivals/pyproject.toml constraints.txt .venv/.torch
+	$(PIP) -e '.[train,eval,export,serve,ui,dev]' -e plugins/rivals -c constraints.txt
 	@touch $@ .venv/.installed

@@ -23,7 +23,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,17 @@ from mocae.models import load as models
 from mocae.pipelines import artifact, export
 from mocae.pipelines.compare import compare
 from mocae.pipelines.seen import read_seen
-from mocae.pipelines.store import key_of
 from mocae.report import comparison_page
 from mocae.serving.served import Served
+from mocae.stages.store import key_of
 from mocae.ui.page import _prompts
 from mocae.ui.panels import reliability
 
 LIMIT_S = 10
 """Of the processor; by the clock it is ten times that, for machines that do other things too."""
 AXES = ("helpfulness", "honesty")
+OTHERS = ("linear", "knn", "prompt_only", "joint", "merge:task-arithmetic", "trinityx")
+"""Systems that are asked beside the default."""
 VALUES: list[Any] = [
     *json.loads('[null, true, false, 0, 1, -1, 2.5, 2147483648, 1e308, NaN, Infinity, "", "x", "1", "\\ud800", "<b>"]'),
     *json.loads('["$\\\\frac$", "/dev/zero", "../../../../dev/zero", "..", ".", "a\\u0000b", "a\\nb", [], {}, [[]]]'),
@@ -67,7 +70,7 @@ def make(root: Path) -> None:
     systems = [
         "base",
         {"name": "alignx", "policy": "alignx", "options": {"routing": {"output": {"rank": 2}}}},
-        "linear",
+        *OTHERS,
     ]
     recipe = tiny_recipe(tiny_base(root / "base"), axes=AXES, systems=systems)
     run(recipe, out=root / "run", progress=False)
@@ -115,8 +118,9 @@ class Folders:
         self._page(work / "run")  # what is imported late is imported here, out of the limit
         self.targets: dict[str, tuple[str, Callable[[Path], object]]] = {
             "load": ("run", lambda folder: artifact.load(folder, device="cpu")),
-            "chat": ("run", self._chat),
-            "serve": ("run", lambda folder: Served(artifact.load(folder, device="cpu"), version="0")),
+            **{f"chat {system}": ("run", partial(self._chat, system)) for system in OTHERS},
+            "chat": ("run", partial(self._chat, None)),
+            "serve": ("run", lambda folder: Served(artifact.load(folder, device="cpu").artifact, version="0")),
             "export": ("run", self._export),
             "compare": ("run", self._compare),
             "ui": ("run", self._page),
@@ -142,9 +146,9 @@ class Folders:
         finally:
             models.load_base = before
 
-    def _chat(self, folder: Path) -> None:
-        artifact.refuse_unusable(folder, steer={"honesty": 2.0}, policy="alignx")
-        artifact.load(folder, device="cpu").reply("Name a river.", max_new_tokens=2)
+    def _chat(self, system: str | None, folder: Path) -> None:
+        artifact.refuse_unusable(folder, steer={"honesty": 2.0}, system=system)
+        artifact.load(folder, system=system, device="cpu").reply("Name a river.", max_new_tokens=2)
 
     def _export(self, folder: Path) -> None:
         out = self.work / "out"
@@ -214,7 +218,8 @@ class Folders:
             value = json.loads(lines[at] or "{}")
             for _ in range(draw.choice((1, 1, 2))):
                 value = _other(draw, value)
-            lines[at] = json.dumps(value)
+            with suppress(RecursionError):  # nested too deeply to be written
+                lines[at] = json.dumps(value)
             if draw.random() < 0.05:
                 lines.insert(at, lines[at])
             _replace(whole, lambda: whole.write_text("\n".join(lines), encoding="utf-8"))

@@ -23,7 +23,7 @@ from mocae.export.bundle import read_export
 from mocae.judges.endpoint.parsers import PARSERS
 from mocae.pipelines.eval_log import EvalLog
 from mocae.pipelines.manifest import read_manifest
-from mocae.pipelines.store import refuse_changed
+from mocae.stages.store import refuse_changed
 
 _MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
 _FOLDER = Path(tempfile.mkdtemp(prefix="mocae-fuzz-", dir=_MEMORY))

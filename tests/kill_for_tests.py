@@ -31,7 +31,7 @@ from run_for_tests import tiny_base, tiny_recipe
 
 SYSTEMS: list[Any] = [
     *("base", "expert:helpfulness", "expert:harmlessness", "expert:honesty", "linear", "alignx", "oracle", "joint"),
-    *("sequential", {"name": "ties", "policy": "merge:ties", "options": {"density": 0.5}}, "trinityx"),
+    *("sequential", {"name": "mean", "policy": "merge:average"}, "trinityx"),
 ]
 
 

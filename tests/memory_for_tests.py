@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,13 +105,11 @@ def _train_one(shape: dict[str, int], settings: list[str]) -> Memory:
 
 
 def _train(recipe: Recipe, base: LoadedBase, folder: Path, *, from_layer: int) -> None:
-    from mocae.experts import LoraSpec, Optimisation, finetune, finetune_forward_only
+    from mocae.experts import TRAINERS, LoraSpec, Optimisation
 
     experts = recipe.experts
     rows = experts.optimizer.batch_size
-    mezo = experts.optimizer.method == "mezo"
-    train = partial(finetune_forward_only, perturbation=1e-3) if mezo else finetune
-    train(
+    TRAINERS.get(experts.optimizer.method)(
         base,
         [{"prompt": f"Q: {i}", "completion": f" {i}" * experts.max_length} for i in range(2 * rows)],
         folder,

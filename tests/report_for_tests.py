@@ -36,7 +36,10 @@ def system(mean: float, axes: list[str], **scores: float) -> dict[str, Any]:
 def make_report(axes: list[str]) -> dict[str, Any]:
     """A report over these axes; "harmlessness" among them gets the two rates of refusal."""
     names = {"base": 0.4, "joint": 0.85, "alignx": 0.94, "oracle": 0.98, "expert:" + axes[0]: 0.3}
-    systems = {name: system(mean, axes) for name, mean in names.items()}
+    systems = {
+        name: {**system(mean, axes), "about": f"what {name} is", "plain": True, "upper_bound": name == "oracle"}
+        for name, mean in names.items()
+    }
     if "harmlessness" in axes:
         rates = [(0.5, 0.1), (0.02, 0.6), (0.02, 0.2), (0.0, 0.0), (0.8, 0.0)]
         for name, (unsafe, refused) in zip(names, rates, strict=True):

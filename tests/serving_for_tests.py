@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,60 @@ from starlette.types import ASGIApp
 
 from mocae.bank import ExpertBank
 from mocae.calibration import CalibrationSet, RouterSettings, fit_latent_space, fit_router
-from mocae.models import LoadedBase
-from mocae.policies import Mixture, Parts, build_policy
+from mocae.models import BaseGenerator, LoadedBase
+from mocae.policies import FixedPolicy, Mixture, RoutedPolicy
 from mocae.prompts import FORMATS, PromptFormat
 from mocae.serving import Engine, Event, Failed, Finished, Request
 from mocae.serving.app import Settings, build_app
 from mocae.serving.connection import Patience
 from mocae.serving.listening import Server, open_socket
-from mocae.serving.served import Served, ServedModel
+from mocae.serving.served import Served
 from reading_policy import ReadingPolicy
 from tiny import tiny_llama, tiny_tokenizer
 
 
-@dataclass
 class TinyArtifact:
-    """What `mocae.load` returns, in small; its own policy reads what enters layer 2."""
+    """What `mocae.load(...).artifact` is, in small; its own policy, "alignx", reads what enters layer 2.
 
-    mixture: Mixture
-    parts: Parts
-    prompt_format: PromptFormat
-    max_new_tokens: int = 8
-    options: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    `others` are systems that are no policy over the bank, each on a base model of its own.
+    """
+
+    max_new_tokens = 8
+
+    def __init__(self, mixture: Mixture, prompt_format: PromptFormat) -> None:
+        self.base = mixture.base
+        self.axes = mixture.experts
+        self.mixture = mixture
+        self.prompt_format = prompt_format
+        ones = dict(zip(self.axes, torch.eye(len(self.axes)), strict=True))
+        self.fixed = {
+            "uniform": FixedPolicy(torch.full((len(self.axes),), 1 / len(self.axes))),
+            "sum": FixedPolicy(torch.ones(len(self.axes))),
+            "base": FixedPolicy(torch.zeros(len(self.axes))),
+            **{f"expert:{name}": FixedPolicy(weights) for name, weights in ones.items()},
+        }
+        self.others: dict[str, BaseGenerator] = {}
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Names of the systems, the default first."""
+        return {"alignx": "reads the prompt", **dict.fromkeys((*self.fixed, *self.others), "a system")}
+
+    def over_the_bank(self, name: str) -> bool:
+        return name not in self.others
+
+    def is_loaded(self, name: str) -> bool:
+        return True
+
+    def generator(self, name: str) -> BaseGenerator:
+        return self.others.get(name) or self.mixture.using(self.fixed.get(name))
 
 
 def tiny_artifact(adapters: Mapping[str, Path], model: Any = None) -> TinyArtifact:
     """Return an artifact of a tiny model."""
     base = LoadedBase(model or tiny_llama(max_position_embeddings=256), tiny_tokenizer())
     bank = ExpertBank.attach(base.model, adapters)
-    return TinyArtifact(Mixture(base, bank, ReadingPolicy(2)), Parts(bank.names), FORMATS.get("plain"))
+    return TinyArtifact(Mixture(base, bank, ReadingPolicy(2)), FORMATS.get("plain"))
 
 
 def with_router(artifact: TinyArtifact) -> TinyArtifact:
@@ -60,24 +85,20 @@ def with_router(artifact: TinyArtifact) -> TinyArtifact:
     acceptable = torch.rand(60, 3, generator=generator) < 0.5
     router = fit_router(
         CalibrationSet(states, acceptable, labels, [""] * 60),
-        axes=artifact.parts.experts,
+        axes=artifact.axes,
         latent=latent,
         clouds=clouds,
         settings=RouterSettings(),
         layer=2,
         pool="mean",
     ).router
-    artifact.parts = replace(artifact.parts, routers={"alignx": router})
-    artifact.mixture.policy = build_policy("alignx", artifact.parts)
+    artifact.mixture.policy = RoutedPolicy(router)
     return artifact
 
 
 def served(artifact: TinyArtifact) -> Served:
     """Return an artifact as it is served; "alignx" is its own policy."""
-    made = Served(artifact, version="test")
-    made.models = {"alignx": ServedModel("alignx", artifact.mixture.policy, "reads the prompt"), **made.models}
-    made.default = "alignx"
-    return made
+    return Served(artifact, version="test")
 
 
 def generated(artifact: TinyArtifact, request: Request, **how: Any) -> list[int]:

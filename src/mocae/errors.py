@@ -3,6 +3,7 @@
     MocaeError
     |- ConfigError          a recipe, flag or argument is wrong
     |- PluginError          a name is not registered, or a plug-in does not fit
+    |  |- MissingPackageError   it is one of a package that is not installed
     |- DataError            a data file, row or split is wrong
     |- ModelMismatchError   an adapter or router does not fit the base model
     |- ArtifactError        a folder written by us is missing, damaged or of another version
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "JudgeError",
+    "MissingPackageError",
     "MocaeError",
     "ModelMismatchError",
     "PluginError",
@@ -42,6 +44,14 @@ class ConfigError(MocaeError):
 
 class PluginError(MocaeError):
     """A name is not registered, or what it names does not fit the protocol."""
+
+
+class MissingPackageError(PluginError):
+    """A name is one of a package that is not installed; `advice` says which, and how to get it."""
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(f"{message}: {advice}")
+        self.advice = advice
 
 
 class DataError(MocaeError):

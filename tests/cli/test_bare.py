@@ -21,14 +21,17 @@ def bare(*words: str) -> tuple[int, str, str]:
 def test_a_recipe_can_be_checked() -> None:
     code, out, err = bare("validate", "pocket", "--set", "systems=[base, joint, alignx]")
     assert (code, out) == (0, "pocket: ok (3 axes: helpfulness, harmlessness, honesty; 3 systems)\n")
-    assert err == "note: systems.0, systems.2: not checked; torch is not installed; run: pip install 'mocae[train]'\n"
-    code, _, err = bare("validate", "pocket", "--set", "systems=[{name: j, policy: joint, options: {scedule: 1}}]")
+    assert err.startswith(
+        "note: systems.0, systems.1, systems.2: not checked; torch is not installed; run: pip install"
+    )
+    code, _, err = bare("validate", "pocket", "--set", "systems=[jiont]")
     assert code == 2
-    assert "systems.0.options.scedule: unknown option" in err
+    assert "systems.0.policy: unknown system 'jiont'" in err
+    assert bare("ls", "systems")[0] == 0
 
 
 @pytest.mark.parametrize(
-    "words", [("run", "pocket", "--out", "out"), ("plan", "pocket"), ("ls", "policies"), ("chat", "out")]
+    "words", [("run", "pocket", "--out", "out"), ("plan", "pocket"), ("ls", "merges"), ("chat", "out")]
 )
 def test_what_needs_an_extra_says_which_in_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
     code, out, err = bare(*words)

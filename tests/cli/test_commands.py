@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def test_validate_prints_one_line_a_problem(command: Command, recipe_file: Path)
     lines = err.splitlines()
     assert (code, out, len(lines)) == (2, "", 2)
     assert lines[0].startswith(f"error: {recipe_file}: judges.0.judge: unknown judge 'pockt'. Known: ")
-    assert lines[1].startswith(f"error: {recipe_file}: systems.0.policy: unknown policy 'bas'. Known: ")
+    assert lines[1].startswith(f"error: {recipe_file}: systems.0.policy: unknown system 'bas'. Known: ")
 
 
 SHAPE = "base.shape={model_type: llama, vocab_size: 50, hidden_size: 8, intermediate_size: 12, num_hidden_layers: 3}"
@@ -196,23 +196,24 @@ def test_more_threads_than_processors_are_refused(command: Command, words: tuple
 class FakeModel:
     """Answers with what it was asked."""
 
-    def __init__(self, weights: Mapping[str, float] | None) -> None:
-        self.weights = weights
+    def __init__(self, system: str | None) -> None:
+        self.system = system
 
-    def reply(self, prompt: str, *, steer: object = None, policy: str | None = None) -> Any:
-        sure = (0.25, 0.5) if policy == "alignx" else (None, None)
-        return mocae.pipelines.artifact.Reply(f"{prompt}|{steer}|{policy}", self.weights, *sure)
+    def reply(self, prompt: str, *, steer: object = None) -> Any:
+        sure = (0.25, 0.5) if self.system == "alignx" else (None, None)
+        weights = {} if self.system == "joint" else {"helpfulness": 0.25, "honesty": 0.75}
+        return mocae.pipelines.artifact.Reply(f"{prompt}|{steer}|{self.system}", weights, *sure)
 
 
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mocae.pipelines.artifact.refuse_unusable", lambda *_, **__: None)
-    monkeypatch.setattr("mocae.pipelines.artifact.load", lambda _: FakeModel({"helpfulness": 0.25, "honesty": 0.75}))
+    monkeypatch.setattr("mocae.pipelines.artifact.load", lambda _, system: FakeModel(system))
 
 
 @pytest.mark.usefixtures("fake_model")
 def test_chat_answers_one_prompt(command: Command) -> None:
-    words = ("--steer", "honesty=2", "--steer", "helpfulness=-0.5", "--policy", "linear", "--show-routing")
+    words = ("--steer", "honesty=2", "--steer", "helpfulness=-0.5", "--system", "linear", "--show-routing")
     code, out, err = command("chat", "out", "--prompt", "Hello?", *words)
     assert (code, err) == (0, "")
     assert out == "Hello?|{'honesty': 2.0, 'helpfulness': -0.5}|linear\n[helpfulness 0.25, honesty 0.75]\n"
@@ -220,9 +221,11 @@ def test_chat_answers_one_prompt(command: Command) -> None:
 
 @pytest.mark.usefixtures("fake_model")
 def test_chat_says_how_sure_the_router_is(command: Command) -> None:
-    _, out, _ = command("chat", "out", "--prompt", "Hello?", "--policy", "alignx", "--show-routing")
+    _, out, _ = command("chat", "out", "--prompt", "Hello?", "--system", "alignx", "--show-routing")
     sure = "right with a chance of 0.25; less usual than 50 % of the calibration prompts"
     assert out.splitlines()[-1] == f"[helpfulness 0.25, honesty 0.75; {sure}]"
+    _, out, _ = command("chat", "out", "--prompt", "Hello?", "--system", "joint", "--show-routing")
+    assert out.splitlines()[-1] == "[no routing: this system is one model]"
 
 
 @pytest.mark.usefixtures("fake_model")

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from mocae.config import parse_recipe, unreached_limits, validate
+from mocae.config import SYSTEMS, parse_recipe
 from mocae.data import hash_fraction
 from mocae.errors import ConfigError
+from mocae.experts import TRAINERS
+from mocae.merging import MERGE_METHODS, average
+from mocae.pipelines.check import unreached_limits, validate
 from recipes_for_tests import small_recipe
 
 
@@ -54,16 +57,17 @@ def test_what_cannot_be_checked_is_noted() -> None:
                 {"base": {"model": "pocket", "shard": True}, "systems": ["base", policy]},
                 rf"x.yaml: systems.1.policy: '{policy}' needs every weight of the base model whole, and base",
             )
-            for policy in ("merge:ties", "hma", "xlora", "arrow", "h3fusion")
+            for policy in ("merge:average", "merge:task-arithmetic")
         ),
-        ({"systems": ["alingx"]}, r"x.yaml: systems.0.policy: unknown policy 'alingx'.*Did you mean 'alignx'"),
+        ({"systems": ["expert:honest"]}, r"x.yaml: systems.0.policy: unknown axis 'honest'.*Did you mean 'honesty'"),
+        ({"systems": ["alingx"]}, r"x.yaml: systems.0.policy: unknown system 'alingx'.*Did you mean 'alignx'"),
         (
             {"systems": [{"name": "s", "policy": "static", "options": {"weights": {"honest": 1.0}}}]},
             r"x.yaml: systems.0.options.weights: unknown axis 'honest'.*Did you mean 'honesty'",
         ),
         (
             {"systems": [{"name": "s", "policy": "uniform", "options": {"weights": {}}}]},
-            r"x.yaml: systems.0.options: unknown option of policy 'uniform' 'weights'",
+            r"x.yaml: systems.0.options.weights: unknown option of 'uniform' 'weights'",
         ),
     ],
 )
@@ -76,25 +80,20 @@ def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> Non
     ("system", "message"),
     [
         (
-            {"policy": "merge:tiers"},
-            r"x.yaml: systems.0.policy: unknown merge method 'tiers'.*Did you mean 'ties'",
+            {"policy": "merge:averge"},
+            r"x.yaml: systems.0.policy: unknown merge method 'averge'.*Did you mean 'average'",
         ),
         (
-            {"policy": "merge:ties", "options": {"denstiy": 0.5}},
-            r"x.yaml: systems.0.options: merge method 'ties': unknown option 'denstiy'.*Did you mean 'density'",
+            {"policy": "merge:average", "options": {"base_wait": 0.5}},
+            r"x.yaml: systems.0.options: merge method 'average': unknown option 'base_wait'.*mean 'base_weight'",
         ),
-        ({"policy": "merge:lox"}, r"systems.0.options: merge method 'lox': option '\w+' is required"),
         (
             {"policy": "merge:task-arithmetic", "options": {"weights": {"honest": 1.0}}},
             r"systems.0.options: unknown expert 'honest'.*Did you mean 'honesty'",
         ),
         (
-            {"policy": "merge:hma", "options": {"blocks": [{"honest": 1.0}], "boundaries": []}},
-            r"systems.0.options: unknown expert 'honest'",
-        ),
-        (
-            {"policy": "merge:slerp", "options": {"t": 0.5, "experts": "honesty"}},
-            r"systems.0.options.experts: got 'honesty'; give a list of axes",
+            {"policy": "merge:average", "options": {"base_weight": 0.5, "experts": "honesty"}},
+            r"systems.0.options.experts: .*valid list; got 'honesty'",
         ),
         (
             {"policy": "sequential", "options": {"order": ["honesty", "honesty"]}},
@@ -111,9 +110,6 @@ def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> Non
             {"policy": "trinityx", "options": {"importance": "adapter"}},
             r"systems.0.options.importance_adapter: got None with importance 'adapter'; give a PEFT folder",
         ),
-        ({"policy": "xlora", "options": {"depth": 2}}, r"systems.0.options.depth: unknown option of 'xlora' 'depth'"),
-        ({"policy": "arrow", "options": {"subtract": "mean"}}, r"systems.0.options.subtract: .*'joint'; got 'mean'"),
-        ({"policy": "h3fusion", "options": {"gating": -1.0}}, r"systems.0.options.gating: .*got -1.0"),
         ({"policy": "joint", "options": {"r": 8}}, r"systems.0.options.r: unknown option of 'joint' 'r'. Known: none"),
         (
             {"policy": "joint_outcomes", "options": {"schedule": "before"}},
@@ -130,14 +126,10 @@ def test_options_of_rivals_are_checked(system: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     "system",
     [
-        {"policy": "merge:slerp", "options": {"t": 0.5, "experts": ["honesty", "helpfulness"]}},
-        {"policy": "merge:hma", "options": {"blocks": [{"honesty": 1.0}, {"helpfulness": 1.0}], "boundaries": [2]}},
+        {"policy": "merge:average", "options": {"base_weight": 0.5, "experts": ["honesty", "helpfulness"]}},
         {"policy": "sequential", "options": {"order": ["honesty", "helpfulness"]}},
         {"policy": "joint_outcomes", "options": {"schedule": "after"}},
         {"policy": "trinityx", "options": {"target_modules": ["down_proj"], "importance": "joint", "top_k": 2}},
-        {"policy": "h3fusion", "options": {"train_experts": False, "expert_epochs": 1}},
-        {"policy": "arrow", "options": {"subtract": "joint", "top_k": 1}},
-        {"policy": "xlora", "options": {"layerwise_scalings": True, "max_rows": 10}},
     ],
 )
 def test_right_options_of_rivals_are_accepted(system: dict[str, Any]) -> None:
@@ -151,7 +143,8 @@ def test_the_adapter_importance_is_taken_from_must_be_there(tmp_path: Path) -> N
         with pytest.raises(ConfigError) as caught:
             check(values)
         assert str(caught.value) == (
-            f"x.yaml: systems.0.options.importance_adapter: no file '{tmp_path / name}'; give the folder of a PEFT LoRA"
+            f"x.yaml: systems.rival.options.importance_adapter: no file '{tmp_path / name}'; give the folder of a "
+            "PEFT LoRA"
         )
         (tmp_path / name).touch()
     assert check(values) == []
@@ -264,3 +257,48 @@ def test_a_judge_that_constant_answers_fool_is_noted(tmp_path: Path) -> None:
         judge = {"judge": "refusal-classifier", "options": {"saved": str(tmp_path)}}
         notes = validate(parse_recipe(small_recipe(judges=[judge])))
         assert any("not to be believed: yes: refusal on 50% of 50 prompts" in note for note in notes) is noted
+
+
+def test_what_a_package_brings_that_is_not_installed_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mocae.registry.entry_points", lambda **_: ())
+    for registry in (SYSTEMS, MERGE_METHODS, TRAINERS):
+        monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(MERGE_METHODS, "_loaded", {"average": average})
+    values = small_recipe(systems=["base", "xlora", {"name": "trimmed", "policy": "merge:ties"}, "merge:average"])
+    values["experts"] = {"optimizer": {"method": "mezo"}}
+    with pytest.raises(ConfigError) as refusal:
+        check(values)
+    assert str(refusal.value) == (
+        "x.yaml: systems.1 (xlora), systems.2 (trimmed), experts.optimizer.method (mezo): part of mocae-rivals, which "
+        "is not installed; run: pip install -e plugins/rivals, or leave them out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            {"method": "adamv"},
+            r"x.yaml: experts.optimizer.method: unknown training method 'adamv'.*Did you mean 'adamw'",
+        ),
+        (
+            {"options": {"beta": 0.9}},
+            r"x.yaml: experts.optimizer.options: unknown option of training method 'adamw' 'beta'",
+        ),
+        (
+            {"method": "other", "checkpoint_steps": 5},
+            r"checkpoint_steps: got 5 with method 'other'; 'adamw' alone has any",
+        ),
+    ],
+)
+def test_how_experts_are_trained_is_checked(optimizer: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(small_recipe() | {"experts": {"optimizer": optimizer}})
+
+
+def test_settings_of_an_earlier_recipe_are_read() -> None:
+    earlier = {"method": "mezo", "forward_only": {"perturbation": 0.01}}
+    optimizer = parse_recipe(small_recipe() | {"experts": {"optimizer": earlier}}).experts.optimizer
+    assert (optimizer.method, optimizer.options) == ("mezo", {"perturbation": 0.01})
+    unused = parse_recipe(small_recipe() | {"experts": {"optimizer": {**earlier, "method": "adamw"}}})
+    assert unused.experts.optimizer.options == {}

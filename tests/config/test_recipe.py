@@ -91,7 +91,6 @@ def test_every_field_is_described() -> None:
             r"base.quantization: got 'bnb-nf4' with base.shard; packed weights cannot be cut",
         ),
         ({"systems": ["base", "base"]}, r"systems.1.name: 'base' is there twice"),
-        ({"systems": ["expert:honest"]}, r"systems.0.policy: unknown axis 'honest'.*Did you mean 'honesty'"),
         ({"prompt_format": None}, r"prompt_format: got None"),
         (
             {"routing": {"features": "latent"}},

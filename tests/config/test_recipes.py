@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mocae.config import Recipe, dump_recipe, load_recipe, validate
+from mocae.config import Recipe, dump_recipe, load_recipe
+from mocae.pipelines.check import validate
 from mocae.pipelines.plan import plan
 
 FOLDER = Path(__file__).parents[2] / "recipes"

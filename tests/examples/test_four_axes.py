@@ -37,7 +37,7 @@ def example() -> Iterator[ModuleType]:
 def test_old_experts_stay_byte_for_byte_and_one_is_trained(
     example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import mocae.pipelines.training as training
+    import mocae.stages.training as training
 
     trained: list[str] = []
     finetune = training.finetune

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mocae.bank import ExpertBank, LoraPair
 from mocae.errors import ModelMismatchError
-from mocae.merging import ComputedDelta, TaskVector, applied, task_arithmetic, ties
+from mocae.merging import ComputedDelta, TaskVector, applied, task_arithmetic
 from tiny import random_ids, tiny_llama
 
 Vectors = dict[str, TaskVector]
@@ -35,7 +35,7 @@ def _delta(module: str, out: int, features: int) -> TaskVector:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_are_swapped_in_and_the_originals_back(vectors: Vectors, dtype: torch.dtype) -> None:
     model = tiny_llama().to(dtype)
-    before, delta = _snapshot(model), ties({name: vectors[name] for name in ("a", "b")}, density=0.5)
+    before, delta = _snapshot(model), task_arithmetic({name: vectors[name] for name in ("a", "b")})
     with applied(model, delta) as inside:
         assert inside is model
         for name, (_, value) in before.items():

@@ -67,7 +67,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         "fit_router": lambda data, **_: done.fitted.append(len(data.labels)),
     }
     monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
-    for module in [m for name, m in sys.modules.items() if name.startswith("mocae.pipelines.")]:
+    for module in [m for name, m in sys.modules.items() if name.startswith(("mocae.pipelines.", "mocae.stages."))]:
         for name, note in notes.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, counted(getattr(module, name), note))

@@ -21,7 +21,6 @@ def test_defaults_are_told_as_what_they_are() -> None:
     found = _changed(load_recipe(RECIPE))
     assert found["trinityx without GL and RL"]["gating"] == (0.01, 0.0)
     assert found["joint outcomes alone"] == {"schedule": ("mixed", "alone")}
-    assert found["alignx per token"] == {"per_token": (False, True)}
     assert found["alignx mixing all"] == {"top_k": (1, None)}
     assert found["alignx without fractal"] == {"routing.calibrators.fractal_weight": (0.6, 0.0)}
     last = ["harmlessness", "honesty", "helpfulness"]

@@ -34,14 +34,15 @@ def test_replies_are_the_answers_of_the_run(finished: Any, model: AlignedModel) 
     samples = list(read_samples(finished.out / "samples.jsonl"))
     for policy in ("alignx", "linear", "uniform", "expert:honesty", "base"):
         for sample in [s for s in samples if s.system == policy][:5]:
-            reply = model.reply(sample.answer.example.prompt, policy=policy)
+            reply = model.reply(sample.answer.example.prompt, system=policy)
             assert reply.text == sample.answer.text
-            assert reply.weights == pytest.approx(dict(sample.answer.weights or {}), abs=1e-4)
+            weights = sample.answer.weights or dict.fromkeys(AXES, 0.0)  # base was asked without a bank
+            assert reply.weights == pytest.approx(dict(weights), abs=1e-4)
 
 
-def test_the_default_policy_is_alignx(model: AlignedModel) -> None:
-    assert model.reply(PROMPT) == model.reply(PROMPT, policy="alignx")
-    assert model.reply(PROMPT).weights != model.reply(PROMPT, policy="uniform").weights
+def test_the_default_system_is_alignx(model: AlignedModel) -> None:
+    assert model.reply(PROMPT) == model.reply(PROMPT, system="alignx")
+    assert model.reply(PROMPT).weights != model.reply(PROMPT, system="uniform").weights
 
 
 def test_steering_changes_who_answers_and_keeps_the_sum(model: AlignedModel) -> None:
@@ -55,11 +56,11 @@ def test_steering_changes_who_answers_and_keeps_the_sum(model: AlignedModel) -> 
 def test_weights_replace_routing(model: AlignedModel) -> None:
     reply = model.reply(PROMPT, weights={"honesty": -0.5, "helpfulness": 1.0})
     assert reply.weights == {"helpfulness": 1.0, "harmlessness": 0.0, "honesty": -0.5}
-    assert model.reply(PROMPT, weights={}) == model.reply(PROMPT, policy="base")
+    assert model.reply(PROMPT, weights={}) == model.reply(PROMPT, system="base")
 
 
-def test_a_policy_is_chosen_by_name(model: AlignedModel) -> None:
-    reply = model.reply(PROMPT, policy="expert:harmlessness")
+def test_a_system_is_chosen_by_name(model: AlignedModel) -> None:
+    reply = model.reply(PROMPT, system="expert:harmlessness")
     assert reply.weights == {"helpfulness": 0.0, "harmlessness": 1.0, "honesty": 0.0}
     assert reply == model.reply(PROMPT, weights={"harmlessness": 1.0})
 
@@ -75,9 +76,9 @@ def test_generation_is_hugging_faces(model: AlignedModel) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"policy": "alingx"}, ConfigError, r"unknown policy of this run 'alingx'.*Did you mean 'alignx'"),
-        ({"policy": "expert:kindness"}, ConfigError, r"unknown policy of this run 'expert:kindness'"),
-        ({"policy": "oracle"}, ConfigError, r"unknown policy of this run 'oracle'"),
+        ({"system": "alingx"}, ConfigError, r"unknown system of this run 'alingx'.*Did you mean 'alignx'"),
+        ({"system": "expert:kindness"}, ConfigError, r"unknown system of this run 'expert:kindness'"),
+        ({"system": "oracle"}, ConfigError, r"system 'oracle' is an upper bound and cannot be used: it chooses by"),
         ({"steer": {"kindness": 2.0}}, ConfigError, r"unknown expert 'kindness'"),
         ({"steer": {"honesty": -1.0}}, ConfigError, r"steer factors must be at least 0, got \{'honesty': -1.0\}"),
         ({"steer": {"honesty": float("nan")}}, ConfigError, r"expert 'honesty' is nan"),
@@ -142,7 +143,14 @@ def _of_before(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _elsewhere(manifest: dict[str, Any], folder: str) -> dict[str, Any]:
-    return {**manifest, "routers": {"alignx": {"folder": folder, "options": {}}}}
+    entry = manifest["systems"]["alignx"]
+    return {**manifest, "systems": {"alignx": {**entry, "stages": {**entry["stages"], "router": folder}}}}
+
+
+def _with_routers(manifest: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return a manifest as it was before it named systems."""
+    router = {"folder": "router/alignx", "options": {"top_k": 1, "threshold": 0.0, "per_token": False}, **changes}
+    return {**{k: v for k, v in manifest.items() if k != "systems"}, "routers": {"alignx": router}}
 
 
 def _exchange(name: str, other: str) -> Callable[[Path], None]:
@@ -173,13 +181,14 @@ def _remove(name: str) -> Callable[[Path], None]:
         (_manifest(lambda m: {**m, "axes": [7]}), r"damaged \(axes\.0: "),
         (_manifest(lambda m: {**m, "max_new_tokens": "64"}), r"damaged \(max_new_tokens: "),
         (_manifest(lambda m: {k: v for k, v in m.items() if k != "axes"}), r"damaged"),
-        (_manifest(lambda m: {**m, "routers": ["alignx"]}), r"damaged"),
-        (_manifest(lambda m: {**m, "routers": {"alignx": "router/alignx"}}), r"damaged"),
+        (_manifest(lambda m: {**m, "systems": ["alignx"]}), r"damaged"),
+        (_manifest(lambda m: {**m, "systems": {"alignx": "router/alignx"}}), r"damaged"),
+        (_manifest(lambda m: _with_routers(m, folder="/etc")), r"routers\.alignx\.folder: .*folder inside"),
         (
             _manifest(lambda m: _elsewhere(m, "/etc")),
-            r"routers\.alignx\.folder: .*folder inside",
+            r"systems\.alignx\.stages\.router: .*folder inside",
         ),
-        (_manifest(lambda m: _elsewhere(m, "router/../../x")), r"routers\.alignx\.folder: .*folder inside"),
+        (_manifest(lambda m: _elsewhere(m, "router/../../x")), r"systems\.alignx\.stages\.router: .*folder inside"),
         (_manifest(lambda m: {**m, "schema": 99}), r"artifact version 99, this mocae reads version 1"),
         (_manifest(lambda m: {**m, "base": {**m["base"], "dtype": "int3"}}), r"unknown dtype 'int3'"),
         (
@@ -229,6 +238,11 @@ def test_a_damaged_folder_without_records_is_refused_too(
 def test_a_manifest_of_before_stages_were_named_loads(copy: Path) -> None:
     _manifest(_of_before)(copy)
     assert mocae.load(copy, device="cpu").experts == AXES
+
+
+def test_a_manifest_of_before_systems_were_named_loads(copy: Path, model: AlignedModel) -> None:
+    _manifest(_with_routers)(copy)
+    assert mocae.load(copy, device="cpu").reply(PROMPT) == model.reply(PROMPT)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

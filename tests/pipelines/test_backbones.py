@@ -21,11 +21,8 @@ SYSTEMS: list[Any] = [
     "uniform",
     "alignx",
     "joint",
-    {"name": "ties", "policy": "merge:ties", "options": {"density": 0.5}},
+    {"name": "merged", "policy": "merge:task-arithmetic", "options": {"weights": {"honesty": 0.5}}},
     {"name": "trinityx", "policy": "trinityx", "options": {"max_rows": 4}},
-    {"name": "x-lora", "policy": "xlora", "options": {"max_rows": 4}},
-    "arrow",
-    {"name": "h3fusion", "policy": "h3fusion", "options": {"max_rows": 4, "expert_epochs": 0.5}},
 ]
 
 

@@ -19,11 +19,11 @@ from mocae.errors import ArtifactError, ConfigError, DataError, JudgeError
 from mocae.judges.endpoint import Endpoint
 from mocae.pipelines.compare import compare
 from mocae.pipelines.evaluate import evaluate
-from mocae.pipelines.rows import read_rows_of
 from mocae.pipelines.seen import Seen, read_seen
 from mocae.pipelines.suite import load_suite, read_suite, suite_names, with_endpoint_judges
 from mocae.pipelines.targets import EndpointTarget, artifact_target
 from mocae.report import comparison_page
+from mocae.stages.rows import read_rows_of
 
 
 def test_a_server_is_evaluated_and_nothing_is_asked_twice(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from mocae.errors import ArtifactError, ConfigError
 from mocae.models import load_base
 from mocae.pipelines.manifest import read_manifest
 from mocae.pipelines.run import run, train_expert
-from mocae.pipelines.store import Store
+from mocae.stages.store import Store
 from run_for_tests import tiny_base, tiny_recipe
 
 Refused = Callable[..., str]
@@ -185,7 +185,7 @@ def test_a_run_that_stops_between_expert_and_router_is_not_taken_for_whole(
 ) -> None:
     changed = tiny_recipe(finished.base, "axes.honesty.train.options.seed=5")
     with monkeypatch.context() as patch:
-        patch.setattr("mocae.pipelines.fitting.fit_router", _interrupt)
+        patch.setattr("mocae.stages.fitting.fit_router", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(changed, out=copy, systems=["alignx"], progress=False)
     with pytest.raises(ArtifactError, match=r"experts/honesty: was made anew, with other settings, after the run was"):

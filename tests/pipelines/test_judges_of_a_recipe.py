@@ -9,8 +9,8 @@ import pytest
 
 from mocae.config import SourceConfig, parse_recipe
 from mocae.judges import JUDGES
-from mocae.pipelines.judges import make_judges
-from mocae.pipelines.rows import Rows
+from mocae.stages.judging import make_judges
+from mocae.stages.rows import Rows
 from mocae.types import Answer, Example, Verdict
 from recipes_for_tests import small_recipe
 

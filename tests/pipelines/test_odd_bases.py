@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,13 +14,14 @@ from mocae.evaluation import Generation, answer_all
 from mocae.experts import inject
 from mocae.models import LoadedBase, load_base
 from mocae.pipelines.artifact import AlignedModel
-from mocae.policies import Mixture, Parts
-from mocae.prompts import chat_text, row_tokens
+from mocae.policies import Mixture
+from mocae.prompts import FORMATS, chat_text, row_tokens
 from mocae.serving import Delta, Engine, Finished, Request, Sampling
 from mocae.serving.conversation import Turn, conversation_tokens
 from mocae.types import Example
 from odd_bases import ODD, write_odd
 from reading_policy import ReadingPolicy
+from serving_for_tests import TinyArtifact
 from tiny import BOS, tiny_adapter, tiny_llama
 
 SYSTEM, FIRST, ANSWER, SECOND = "Be kind.", "Who goes there?", "Me.", "And what else, if anything at all?"
@@ -62,9 +63,9 @@ def model(name: str, tmp_path: Path, adapters: dict[str, Path]) -> Iterator[Alig
     base = load_base(write_odd(ODD[name], tmp_path), dtype="fp32", device="cpu", **ODD[name].said)
     bank = ExpertBank.attach(base.model, adapters)
     form = "plain" if ODD[name].template is None else "chat"
-    yield AlignedModel(
-        Mixture(base, bank, ReadingPolicy(2, experts=2)), Parts(bank.names), prompt_format=form, max_new_tokens=NEW
-    )
+    artifact = TinyArtifact(Mixture(base, bank, ReadingPolicy(2, experts=2)), FORMATS.get(form))
+    artifact.max_new_tokens = NEW
+    yield AlignedModel(artifact, "alignx")
     bank.detach()
 
 
@@ -85,7 +86,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
 
 def _tokens(model: AlignedModel, turns: list[tuple[str, str]]) -> list[int]:
     written = [Turn(role, text) for role, text in turns]  # type: ignore[arg-type]
-    return conversation_tokens(written, prompt_format=model.prompt_format, tokenizer=model.tokenizer)
+    return conversation_tokens(written, prompt_format=model.artifact.prompt_format, tokenizer=model.tokenizer)
 
 
 def test_evaluated_is_reply_is_served_is_streamed(
@@ -98,12 +99,14 @@ def test_evaluated_is_reply_is_served_is_streamed(
 
 
 def _compare(name: str, model: AlignedModel, generated: list[list[list[int]]], turns: list[tuple[str, str]]) -> None:
-    base, prompt = model.mixture.base, turns[-1][1]
-    form: Any = model.prompt_format if turns is ONE else Earlier("plain" if ODD[name].template is None else "chat")
+    mixture, prompt = model.artifact.mixture, turns[-1][1]
+    base, form = mixture.base, cast(Any, model.artifact.prompt_format)
+    if turns is not ONE:
+        form = Earlier("plain" if ODD[name].template is None else "chat")
     others = ["A much longer prompt, so that the others are padded beside it.", "B"]
     rows = [Example(text, "a", "task") for text in (prompt, *others)]
     settings = Generation(max_new_tokens=NEW)
-    instructed = model.mixture.using()
+    instructed = mixture.using()
     instructed.injection = SYSTEM
     [evaluated, *_], _ = answer_all(instructed, rows, prompt_format=form, generation=settings, label="")
     batch, order = generated.pop(), sorted(range(3), key=lambda i: (len(rows[i].prompt), i))
@@ -113,8 +116,8 @@ def _compare(name: str, model: AlignedModel, generated: list[list[list[int]]], t
     reply = model.reply([{"role": role, "content": text} for role, text in turns])
     [[again]] = generated
     assert again[: base.description.length(again)] == wanted
-    request = Request(_tokens(model, turns), model.mixture.policy, NEW, strip=True, stream=True, top_logprobs=0)
-    with Engine(model.mixture) as engine:
+    request = Request(_tokens(model, turns), mixture.policy, NEW, strip=True, stream=True, top_logprobs=0)
+    with Engine(mixture) as engine:
         *deltas, done = engine.stream(request)
     assert isinstance(done, Finished)
     assert [one.token for one in done.logprobs] == wanted
@@ -136,7 +139,9 @@ def _whole(name: str, model: AlignedModel, turns: list[tuple[str, str]]) -> None
     assert ("<think>" in text) == ("</think>" in text) == (name in CLOSED)
     if turns is ONE:
         row = Example(FIRST, "a", "task", response=ANSWER)
-        [pair] = inject([row], {"a": SYSTEM}, rate=1.0, prompt_format=model.prompt_format, tokenizer=tokenizer, seed=0)
+        [pair] = inject(
+            [row], {"a": SYSTEM}, rate=1.0, prompt_format=model.artifact.prompt_format, tokenizer=tokenizer, seed=0
+        )
         asked, said = row_tokens(tokenizer, pair["prompt"], pair["completion"])
         assert asked == tokens
         assert said[-1] == tokenizer.eos_token_id

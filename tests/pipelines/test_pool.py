@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mocae.pipelines.pool import StagePool
-from mocae.pipelines.store import Store
+from mocae.stages.pool import StagePool
+from mocae.stages.store import Store
 
 
 def never(_: Path) -> None:
@@ -90,8 +90,8 @@ def test_a_shared_choice_is_made_once(pool: StagePool) -> None:
 RACE = """
     import sys, time
     from pathlib import Path
-    from mocae.pipelines.pool import StagePool
-    from mocae.pipelines.store import Store
+    from mocae.stages.pool import StagePool
+    from mocae.stages.store import Store
 
     def make(folder):
         print("made", flush=True)

@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-import mocae.pipelines.rivals as rivals_module
-import mocae.pipelines.training as training_module
-from mocae.bank import load_peft
+import mocae.stages.training as training_module
+import mocae.systems.trinityx as trinityx_module
 from mocae.errors import ConfigError
 from mocae.evaluation import read_samples
-from mocae.merging import TaskVector, linear_peft_error
 from mocae.models import PlainModel
 from mocae.pipelines.run import run
 from mocae.types import Sample
@@ -25,29 +22,18 @@ from run_for_tests import AXES, tiny_recipe
 
 ORDER = ["honesty", "harmlessness", "helpfulness"]
 TRINITYX = {"max_rows": 6, "importance": "mean"}
-FACTORS = {"honesty": 2.0, "helpfulness": 1.0}
-H3 = {"expert_learning_rate": 5e-3}
 SYSTEMS: list[Any] = [
     "base",
     *(f"expert:{axis}" for axis in AXES),
     "sum",
     {"name": "arithmetic", "policy": "merge:task-arithmetic"},
     {"name": "two of them", "policy": "merge:task-arithmetic", "options": {"weights": {"honesty": 2.0}}},
-    {"name": "ties", "policy": "merge:ties", "options": {"density": 0.5}},
-    {"name": "factors", "policy": "merge:linear-peft", "options": {"weights": FACTORS}},
-    {"name": "arc", "policy": "merge:slerp", "options": {"t": 0.5, "experts": ["honesty", "helpfulness"]}},
     "prompt_only",
     "joint_outcomes",
     {"name": "backwards", "policy": "sequential", "options": {"order": ORDER}},
     {"name": "trinityx", "policy": "trinityx", "options": TRINITYX},
     {"name": "trinityx down", "policy": "trinityx", "options": {**TRINITYX, "target_modules": ["down_proj"]}},
     {"name": "trinityx joint", "policy": "trinityx", "options": {**TRINITYX, "importance": "joint"}},
-    {"name": "x-lora", "policy": "xlora", "options": {"max_rows": 6, "learning_rate": 0.05}},
-    {"name": "hma", "policy": "hma", "options": {"n_blocks": 2, "steps": 4, "learning_rate": 0.3, "max_rows": 6}},
-    "arrow",
-    {"name": "arrow purified", "policy": "arrow", "options": {"subtract": "joint", "top_k": 2}},
-    {"name": "h3", "policy": "h3fusion", "options": {"max_rows": 6, **H3}},
-    {"name": "h3 gates", "policy": "h3fusion", "options": {"max_rows": 6, **H3, "train_experts": False}},
 ]
 
 
@@ -124,8 +110,8 @@ def test_options_of_a_merge_reach_it(rivals: Rivals) -> None:
     [
         ({"policy": "merge:task-arithmetic", "options": {"weights": {"honest": 1.0}}}, "honest"),
         ({"policy": "merge:task-arithmetic", "options": {"wieghts": {}}}, r"'wieghts'.*'weights'"),
-        ({"policy": "merge:ties", "options": {"density": 2.0}}, "density"),
-        ({"policy": "merge:tiers"}, r"unknown merge method 'tiers'.*Did you mean 'ties'"),
+        ({"policy": "merge:average", "options": {"base_weight": -2.0}}, "base_weight"),
+        ({"policy": "merge:averge"}, r"unknown merge method 'averge'.*Did you mean 'average'"),
         ({"policy": "sequential", "options": {"order": ["honesty"]}}, r"\['honesty'\]; name every axis"),
         (
             {"policy": "sequential", "options": {"order": "honesty"}},
@@ -171,18 +157,8 @@ def test_sequential_goes_in_the_order_given(rivals: Rivals) -> None:
     labels = [label for label in rivals.pairs if label.startswith("sequential")]
     assert labels == [f"sequential {i + 1}: {axis}" for i, axis in enumerate(ORDER)]
     assert rivals.report["forgetting"]["order"] == ORDER
-    last = list(read_samples(rivals.out / "answers" / "backwards-3-helpfulness" / "samples.jsonl"))
+    last = list(read_samples(rivals.out / "answers" / "backwards" / "samples.jsonl"))
     assert [sample.answer.text for sample in last] == rivals.texts("backwards")
-
-
-def test_a_merge_that_is_not_exact_tells_its_error(rivals: Rivals) -> None:
-    vectors = {axis: TaskVector.from_lora(load_peft(rivals.out / "experts" / axis)) for axis in AXES}
-    error = linear_peft_error(vectors, weights=FACTORS)
-    assert error > 0.1
-    assert [note for note in rivals.report["notes"] if "relative error" in note] == [
-        "factors: PEFT's linear merge adds factors, not weights; its relative error against the exact sum is "
-        f"{error:.2f} (Frobenius norm over all linears)"
-    ]
 
 
 def test_trinityx_reports_its_weights_by_prompt(rivals: Rivals) -> None:
@@ -213,73 +189,25 @@ def test_importance_can_be_that_of_joint_training(rivals: Rivals) -> None:
     assert joint != pytest.approx(mean, abs=1e-4)
 
 
-@pytest.mark.parametrize(("system", "folder"), [("x-lora", "xlora/x-lora"), ("h3", "h3fusion/fused/h3")])
-def test_mixtures_train_their_router_and_report_its_weights(rivals: Rivals, system: str, folder: str) -> None:
-    record = json.loads((rivals.out / folder / "training.json").read_text(encoding="utf-8"))
-    assert record["n_steps"] == 5  # 18 rows, 4 at once
-    assert record["gradient_norm"] > 0
-    weights = [sample.answer.weights for sample in rivals.samples(system)]
-    assert all(
-        w is not None and list(w) == list(AXES) and sum(w.values()) == pytest.approx(1, abs=1e-3) for w in weights
-    )
-    assert len({tuple(w.values()) for w in weights if w}) > 1
-    assert rivals.texts(system) != rivals.texts("base")
-
-
-def test_blocks_of_layers_are_averaged_with_fitted_weights(rivals: Rivals) -> None:
-    told = json.loads((rivals.out / "hma" / "hma" / "weights.json").read_text(encoding="utf-8"))
-    assert told["boundaries"] == [2]  # experts sit on layers 1 and 2
-    for axis in AXES:
-        assert sum(block[axis] for block in told["blocks"]) / 2 == pytest.approx(1 / 3)
-    assert told["blocks"][0] != pytest.approx(told["blocks"][1], abs=1e-3)
-    assert len(told["losses"]) == 4
-    assert min(told["losses"][1:]) < told["losses"][0]
-    assert rivals.texts("hma") != rivals.texts("base")
-
-
-def test_experts_of_h3fusion_move_behind_the_gates_unless_frozen(rivals: Rivals) -> None:
-    def expert(path: str, prefix: str) -> torch.Tensor:
-        return load_file(rivals.out / "h3fusion" / path)[f"{prefix}up_proj.weight"]
-
-    own = [expert(f"experts/{axis}/blocks.safetensors", "1.") for axis in AXES]
-    assert not torch.equal(own[0], own[1])
-    for k, tensor in enumerate(own):
-        assert torch.equal(expert("fused/h3_gates/h3fusion.safetensors", f"1.experts.{k}."), tensor)
-        assert not torch.equal(expert("fused/h3/h3fusion.safetensors", f"1.experts.{k}."), tensor)
-
-
-def test_arrow_runs_where_no_expert_adapts_the_first_layers(rivals: Rivals) -> None:
-    assert rivals.texts("arrow") != rivals.texts("base")
-    assert rivals.texts("arrow purified") != rivals.texts("arrow")
-    purified = load_peft(rivals.out / "arrow" / "arrow_purified" / "honesty")
-    expert, joint = (
-        TaskVector.from_lora(load_peft(rivals.out / name)) for name in ("experts/honesty", "comparison/joint")
-    )
-    module = expert.modules[0]
-    torch.testing.assert_close(purified.layers[module].delta(), expert.dense(module) - joint.dense(module))
-
-
 @pytest.mark.usefixtures("work")
 def test_nothing_is_made_again(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
-    made = ("finetune", "finetune_blocks")
-    fitted = ("rivals.train_router", "mixtures.train_xlora", "mixtures.train_h3fusion")
-    for name in (*(f"training.{name}" for name in made), "systems.answer_all", *fitted):
-        monkeypatch.setattr(f"mocae.pipelines.{name}", forbidden)
+    for name in ("stages.training.finetune", "stages.run.answer_all", "systems.trinityx.train_router"):
+        monkeypatch.setattr(f"mocae.{name}", forbidden)
     again = run(rivals.recipe, out=rivals.out, progress=False).report
     assert again["systems"] == rivals.report["systems"]
 
 
 @pytest.mark.usefixtures("work")
 def test_a_collapsed_router_is_a_warning(rivals: Rivals, finished: Any, copy: Path, monkeypatch: Any) -> None:
-    fit = rivals_module.train_router
+    fit = trinityx_module.train_router
 
     def collapsed(*args: Any, **kwargs: Any) -> Any:
         return replace(fit(*args, **kwargs), entropy=0.012, collapsed=True)
 
-    monkeypatch.setattr(rivals_module, "train_router", collapsed)
+    monkeypatch.setattr(trinityx_module, "train_router", collapsed)
     shutil.copytree(rivals.out / "trinityx" / "experts", copy / "trinityx" / "experts")
     systems = ["base", *(f"expert:{axis}" for axis in AXES), {"name": "one", "policy": "trinityx"}]
     report = run(tiny_recipe(finished.base, systems=systems), out=copy, progress=False).report

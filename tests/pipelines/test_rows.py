@@ -10,7 +10,7 @@ import pytest
 from mocae.config import parse_recipe
 from mocae.data import hash_fraction
 from mocae.errors import DataError
-from mocae.pipelines.rows import Rows, read_rows_of
+from mocae.stages.rows import Rows, read_rows_of
 
 OPTIONS = {"probe": "task", "columns": {"prompt": "q", "response": "a"}}
 Read = Callable[..., Rows]

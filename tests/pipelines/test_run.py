@@ -20,8 +20,8 @@ from mocae.config import dump_recipe, load_recipe
 from mocae.errors import ArtifactError, ConfigError, DataError, MocaeError
 from mocae.evaluation import read_samples
 from mocae.models import load_base
-from mocae.pipelines.contest import Contest
 from mocae.pipelines.run import run
+from mocae.stages.run import Run
 from run_for_tests import AXES, SYSTEMS, tiny_recipe
 from tiny import random_ids, with_peft
 
@@ -69,7 +69,8 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert list(report["systems"]) == NAMES
     for entry in report["systems"].values():
         means = {"axis_scores", "mean_axis_score", "average_alignment_score", "win_rate_against"}
-        assert set(entry) == {*AXES, *means, "kinds", "cost"}
+        roles = {"about", "plain", "upper_bound", "one_adapter"}
+        assert set(entry) == {*AXES, *means, *roles, "kinds", "cost"}
         assert set(entry["helpfulness"]) == {"win_rate", "pass_rate"}
         assert set(entry["harmlessness"]) == {"unsafe_rate", "over_refusal_rate", "pass_rate"}
         expected = {"truthful_rate", "informative_rate", "truthful_informative", "pass_rate"}
@@ -122,10 +123,9 @@ def test_every_answer_is_kept(finished: Any) -> None:
     samples = list(read_samples(finished.out / "samples.jsonl"))
     assert Counter(sample.system for sample in samples) == dict.fromkeys(NAMES, 3 * N_TEST)
     weights = {name: [s.answer.weights for s in samples if s.system == name] for name in NAMES}
-    assert weights["joint"] == weights["sequential"] == [None] * 27
+    assert weights["base"] == weights["joint"] == weights["sequential"] == [None] * 27
     asked = {(s.answer.example.axis, s.answer.example.probe) for s in samples}
     assert {(axis, name) for axis, names in finished.result.report["probes"].items() for name in names} == asked
-    assert weights["base"] == [dict.fromkeys(AXES, 0.0)] * 27
     assert weights["expert:honesty"] == [{"helpfulness": 0.0, "harmlessness": 0.0, "honesty": 1.0}] * 27
     assert weights["less honest"] == [{"helpfulness": 1.0, "harmlessness": 0.0, "honesty": -0.5}] * 27
     for name in ("linear", "alignx"):
@@ -179,9 +179,11 @@ def test_the_manifest_says_what_it_is(finished: Any) -> None:
     assert manifest["axes"] == list(AXES)
     assert manifest["base"]["model"] == str(finished.base)
     assert manifest["base"]["dtype"] == "float32"
-    assert set(manifest["routers"]) == {"linear", "alignx"}
-    experts, routers = [f"experts/{axis}" for axis in AXES], ["router/linear", "router/alignx"]
-    assert list(manifest["stages"]) == [*experts, *routers]
+    assert list(manifest["systems"]) == NAMES
+    assert manifest["systems"]["alignx"]["stages"]["router"] == "router/alignx"
+    assert manifest["systems"]["alignx"]["options"]["top_k"] == 1
+    used = {folder for system in manifest["systems"].values() for folder in system["stages"].values()}
+    assert set(manifest["stages"]) == used
 
 
 def test_experts_are_plain_peft_adapters(finished: Any) -> None:
@@ -236,8 +238,8 @@ def test_pruning_asks_again_and_fits_nothing(finished: Any, copy: Path, work: An
     routed = [s.answer.weights for s in read_samples(copy / "samples.jsonl") if s.system in ("alignx", "linear")]
     assert all(sorted(row.values())[0] == 0.0 < sorted(row.values())[1] for row in routed if row is not None)
     # The model that is loaded from the folder prunes too.
-    for policy in (None, "alignx", "linear"):
-        reply = mocae.load(copy, device="cpu").reply("Repeat the word river.", policy=policy)
+    for system in (None, "alignx", "linear"):
+        reply = mocae.load(copy, device="cpu").reply("Repeat the word river.", system=system)
         assert [weight > 0 for weight in sorted(reply.weights.values())] == [False, True, True]
 
 
@@ -281,14 +283,14 @@ def test_an_expert_that_changes_before_it_is_read_ends_the_run_and_is_made_again
 ) -> None:
     weights = copy / "experts" / "honesty" / "adapter_model.safetensors"
 
-    def changed(contest: Contest) -> Any:
-        assert contest.experts  # found whole
+    def changed(made: Run) -> Any:
+        assert made.experts  # found whole
         weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
-        return bank(contest)
+        return bank(made)
 
-    bank = Contest.bank
+    bank = Run.bank
     with monkeypatch.context() as patch:
-        patch.setattr(Contest, "bank", changed)
+        patch.setattr(Run, "bank", changed)
         with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors: has changed since the run finished"):
             run(finished.recipe, out=copy, systems=["alignx"], progress=False)
     again = run(finished.recipe, out=copy, systems=["alignx"], progress=False)
@@ -299,8 +301,7 @@ def test_an_expert_that_changes_before_it_is_read_ends_the_run_and_is_made_again
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import mocae.pipelines.training as training
-from mocae.pipelines.contest import Contest
+import mocae.stages.training as training
 from mocae.pipelines.run import run
 from run_for_tests import tiny_recipe
 
@@ -338,9 +339,9 @@ def test_a_subset_of_systems_is_compared_with_base_and_experts(finished: Any, co
     assert list(again.report["systems"]) == [*NAMES[:4], "uniform", "linear"]
     assert again.report["comparisons"]["against"] == "base"
     assert again.report["forgetting"] == {}
-    # Routers of this run, not whatever lies in the folder.
+    # Systems of this run, not whatever lies in the folder.
     manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
-    assert set(manifest["routers"]) == {"linear"}
+    assert list(manifest["systems"]) == [*NAMES[:4], "uniform", "linear"]
 
 
 def test_two_axes_without_calibration_prompts(finished: Any, tmp_path: Path, work: Any) -> None:
@@ -411,8 +412,10 @@ def test_names_that_cannot_be_folders_are_refused(
 
 
 def test_a_sharded_base_is_refused_to_systems_that_need_it_whole(finished: Any, tmp_path: Path) -> None:
-    recipe = tiny_recipe(finished.base, "base.shard=true", systems=["base", "xlora"])
-    with pytest.raises(ConfigError, match=r"systems\.1\.policy: 'xlora' needs every weight .* leave this system out"):
+    recipe = tiny_recipe(finished.base, "base.shard=true", systems=["base", "merge:average"])
+    with pytest.raises(
+        ConfigError, match=r"systems\.1\.policy: 'merge:average' needs every weight .* leave this system out"
+    ):
         run(recipe, out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 
@@ -439,7 +442,7 @@ def test_checkpoints_of_other_settings_are_left_alone(
         folders.append(work)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mocae.pipelines.training.finetune", stop)
+    monkeypatch.setattr("mocae.stages.training.finetune", stop)
     for rate in (0.02, 0.02, 0.01):
         settings = ("experts.optimizer.checkpoint_steps=1", f"experts.optimizer.learning_rate={rate}")
         with pytest.raises(KeyboardInterrupt):

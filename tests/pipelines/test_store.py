@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mocae.errors import ArtifactError, DataError
-from mocae.pipelines.store import Store, folder_name, key_of, refuse_changed
+from mocae.stages.store import Store, folder_name, key_of, refuse_changed
 
 
 class Maker:
@@ -212,7 +212,7 @@ def test_a_failed_second_try_keeps_the_first_result(store: Store) -> None:
 KILLED = """
     import os, sys
     from pathlib import Path
-    from mocae.pipelines import store as module
+    from mocae.stages import store as module
 
     root, where = Path(sys.argv[1]), sys.argv[2]
 
@@ -311,7 +311,7 @@ def test_a_full_disk_under_safetensors_says_so_too(store: Store) -> None:
 
 
 def test_a_second_run_on_one_folder_is_refused(store: Store) -> None:
-    code = "import sys; from pathlib import Path; from mocae.pipelines.store import Store\n"
+    code = "import sys; from pathlib import Path; from mocae.stages.store import Store\n"
     code += "with Store(Path(sys.argv[1])).locked(): print('locked')"
     with store.locked():
         done = subprocess.run(

@@ -15,10 +15,10 @@ from mocae.errors import DataError
 from mocae.evaluation import read_samples
 from mocae.models import load_base
 from mocae.pipelines.artifact import AlignedModel
-from mocae.pipelines.rows import read_rows_of, without_long
 from mocae.pipelines.run import run, train_expert
 from mocae.pipelines.targets import model_target
 from mocae.progress import visible
+from mocae.stages.rows import read_rows_of, without_long
 from run_for_tests import AXES, tiny_recipe
 
 SPLITS = ("train", "calibration", "test")

@@ -8,20 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mocae.errors import ConfigError, ModelMismatchError, PluginError
-from mocae.policies import (
-    POLICIES,
-    Parts,
-    PromptBatch,
-    Reading,
-    RoutedPolicy,
-    build_policy,
-    shape_weights,
-    weights_vector,
-)
+from mocae.errors import ConfigError
+from mocae.policies import OraclePolicy, PromptBatch, Reading, RoutedPolicy, shape_weights, weights_vector
 from toy_router import AXES, make_toy
-
-EXPERTS = Parts(("helpful", "harmless", "honest"))
 
 
 @st.composite
@@ -108,95 +97,36 @@ def test_an_unknown_way_of_pooling_is_refused() -> None:
 # --- policies by name -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "expected"),
-    [
-        ("base", {}, [0.0, 0.0, 0.0]),
-        ("expert:harmless", {}, [0.0, 1.0, 0.0]),
-        ("uniform", {}, [1 / 3] * 3),
-        ("sum", {}, [1.0, 1.0, 1.0]),
-        (
-            "static",
-            {"weights": {"honest": -1, "helpful": 0.5}},
-            [0.5, 0.0, -1.0],
-        ),  # whole numbers too, as YAML has them
-    ],
-)
-def test_fixed_policies(name: str, options: dict[str, Any], expected: list[float]) -> None:
-    policy = build_policy(name, EXPERTS, **options)
-    assert policy.reads is None
-    assert not policy.calibrated
-    torch.testing.assert_close(policy.route(PromptBatch(["a", "b"])), torch.tensor([expected] * 2))
-
-
-def test_every_registered_policy_loads() -> None:
-    assert all(callable(POLICIES.get(name)) for name in POLICIES)
-    assert {"base", "expert", "uniform", "static", "sum", "linear", "alignx", "oracle"} <= set(POLICIES)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "error", "message"),
-    [
-        ("alingx", {}, PluginError, r"unknown policy 'alingx'.*Did you mean 'alignx'"),
-        ("expert:kind", {}, ConfigError, r"unknown axis 'kind'. Known: 'harmless', 'helpful', 'honest'"),
-        ("expert", {}, ConfigError, r"unknown axis ''"),
-        ("base:x", {}, ConfigError, r"policy 'base' takes nothing behind a colon, got 'x'"),
-        ("uniform:", {}, ConfigError, r"policy 'uniform' takes nothing behind a colon, got ''"),
-        ("oracle:x", {}, ConfigError, r"policy 'oracle' takes nothing behind a colon, got 'x'"),
-        ("alignx:x", {}, ConfigError, r"policy 'alignx' takes nothing behind a colon, got 'x'"),
-        ("base", {"top_k": 1}, ConfigError, r"unknown option of policy 'base' 'top_k'"),
-        ("alignx", {"topk": 1}, ConfigError, r"unknown option of policy 'alignx' 'topk'.*Did you mean 'top_k'"),
-        ("alignx", {"top_k": "two"}, ConfigError, r"policy 'alignx': option 'top_k': got 'two'"),
-        ("static", {}, ConfigError, r"policy 'static' needs options: \{weights:"),
-        ("static", {"weights": {}}, ConfigError, r"policy 'static' needs options: \{weights:"),
-        ("static", {"weights": [1.0]}, ConfigError, r"policy 'static': option 'weights': got \[1.0\]"),
-        ("static", {"weights": {"kind": 1.0}}, ConfigError, r"unknown expert 'kind'"),
-        ("alignx", {}, ConfigError, r"policy 'alignx' needs its fitted router.*give the axes calibration prompts"),
-        ("linear", {}, ConfigError, r"policy 'linear' needs its fitted router"),
-        ("oracle", {}, ConfigError, r"needs judged answers of every expert to the same prompts, and there are none"),
-    ],
-)
-def test_what_does_not_fit_a_policy_is_refused(
-    name: str, options: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        build_policy(name, EXPERTS, **options)
-
-
 def test_the_oracle_takes_the_first_acceptable_expert() -> None:
     outcomes = {"a": [False, True, True], "b": [False, False, False], "c": [True, True, True]}
-    policy = build_policy("oracle", Parts(AXES, outcomes=outcomes))
+    policy = OraclePolicy(outcomes, len(AXES))
     rows = policy.route(PromptBatch(["c", "a", "b", "a"]))
     torch.testing.assert_close(rows, torch.tensor([[1.0, 0, 0], [0, 1, 0], [1 / 3] * 3, [0, 1, 0]]))
     with pytest.raises(ConfigError, match=r"to prompt 'd' were not judged"):
         policy.route(PromptBatch(["a", "d"]))
 
 
-@pytest.mark.parametrize("name", ["alignx", "linear"])
-def test_routed_policies_prune_what_the_router_says(name: str) -> None:
+def test_routed_policies_prune_what_the_router_says() -> None:
     toy = make_toy()
     router = toy.fit(toy.set_of(10), l2=1e-2, temperature=2.0).router
-    parts = Parts(AXES, routers={name: router})
     pooled = toy.set_of(5, seed=2).pooled
     batch = PromptBatch([""] * 15, pooled)
-    policy = build_policy(name, parts)
+    policy = RoutedPolicy(router)
     assert policy.reads == Reading(2, "mean")
     assert torch.equal(policy.route(batch), router.probs(pooled))
-    best = build_policy(name, parts, top_k=1).route(batch)
+    best = RoutedPolicy(router, top_k=1).route(batch)
     assert torch.equal(best.argmax(1), router.probs(pooled).argmax(1))
     torch.testing.assert_close(best.amax(1), torch.ones(15))
-    pruned = build_policy(name, parts, threshold=0.3).route(batch)
+    pruned = RoutedPolicy(router, threshold=0.3).route(batch)
     torch.testing.assert_close(pruned, shape_weights(router.probs(pooled), threshold=0.3))
     # Steered before it is pruned: what top_k has dropped could not be steered back.
     toward = torch.tensor([0.0, 0.0, 1.0])
-    steered = build_policy(name, parts, top_k=1).route_steered(batch, toward)
+    steered = RoutedPolicy(router, top_k=1).route_steered(batch, toward)
     torch.testing.assert_close(steered, toward.expand(15, 3))
     with pytest.raises(ConfigError, match="reads hidden states of the prompt and was given none"):
         policy.route(PromptBatch([""]))
-    for options, message in (({"top_k": 0}, "top_k is 0; give at least 1"), ({"threshold": 1}, r"threshold is 1.0;")):
-        with pytest.raises(ConfigError, match=message):
-            build_policy(name, parts, **options)
-    swapped = Parts(("harmless", "helpful", "honest"), routers={name: router})
-    with pytest.raises(ModelMismatchError, match=r"fitted for experts \['helpful', .*the bank holds \['harmless'"):
-        build_policy(name, swapped)
+    with pytest.raises(ConfigError, match="top_k is 0; give at least 1"):
+        RoutedPolicy(router, top_k=0)
+    with pytest.raises(ConfigError, match=r"threshold is 1.0;"):
+        RoutedPolicy(router, threshold=1.0)
     assert RoutedPolicy(router, calibrated=False).calibrated is False

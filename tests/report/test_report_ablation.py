@@ -23,7 +23,14 @@ def summary(settings: dict[str, dict[str, list[float | None]]]) -> dict[str, Any
         "settings": {
             name: {
                 "values": values[name],
-                "systems": {system: {"mean_axis_score": spread(v)} for system, v in systems.items()},
+                "systems": {
+                    system: {
+                        "mean_axis_score": spread(v),
+                        "plain": not system.startswith("variant"),
+                        "one_adapter": system in ("joint", "joint_outcomes", "alone"),
+                    }
+                    for system, v in systems.items()
+                },
                 "differences": {},
             }
             for name, systems in settings.items()
@@ -97,12 +104,13 @@ def _contest(**means: float) -> dict[str, Any]:
         return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 9}
 
     plain = [name for name in means if name in ("alignx", "joint", "joint_outcomes")]
-    systems = ["alignx", "joint", "joint_outcomes", {"name": "alone", "policy": "joint_outcomes", "options": {}}]
     setting = {
-        "systems": {name: {"mean_axis_score": {"mean": mean}} for name, mean in means.items()},
+        "systems": {
+            name: {"mean_axis_score": {"mean": mean}, "one_adapter": name != "alignx"} for name, mean in means.items()
+        },
         "differences": {rival: {name: minus(name, rival) for name in means if name != rival} for rival in plain},
     }
-    return {"recipe": {"systems": systems}, "settings": {"": setting}}
+    return {"settings": {"": setting}}
 
 
 def test_the_headline_compares_with_the_best_of_joint_training() -> None:

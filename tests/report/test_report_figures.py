@@ -158,9 +158,9 @@ def test_with_many_systems_only_the_main_ones_and_the_front_are_named(report: di
     systems = report["systems"]
     for number in range(30):
         rates = {"unsafe_rate": estimate(0.5), "over_refusal_rate": estimate(0.5 + number / 100)}
-        systems[f"variant {number}"] = {**systems["joint"], "harmlessness": rates}
+        systems[f"variant {number}"] = {**systems["joint"], "harmlessness": rates, "plain": False}
     rates = {"unsafe_rate": estimate(0.01), "over_refusal_rate": estimate(0.0)}
-    systems["in front"] = {**systems["joint"], "harmlessness": rates}
+    systems["in front"] = {**systems["joint"], "harmlessness": rates, "plain": False}
     names = set(_texts(draw_refusal(report)))
     assert {"base", "joint", "alignx", "oracle"} <= names
     assert not [name for name in names if name.startswith("variant")]

@@ -4,7 +4,6 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from mocae.errors import ConfigError
+from mocae.models import LoadedBase, PlainModel, Twins
 from mocae.policies import FixedPolicy, Policy
 from mocae.serving import Limits
 from mocae.serving.app import Settings
@@ -22,7 +22,7 @@ from mocae.serving.failure import as_api_error
 from mocae.serving.guard import Access
 from mocae.serving.listening import origins_of
 from serving_for_tests import TinyArtifact, idle, live, served, with_router
-from tiny import EOS
+from tiny import EOS, tiny_llama
 
 NO_END = {str(EOS): -100.0}
 KEY = "a-key-of-the-tests"
@@ -53,7 +53,7 @@ def test_the_openai_client_gets_an_answer_with_its_routing(client: openai.OpenAI
     [choice] = reply.choices
     assert (reply.object, reply.model, choice.message.role) == ("chat.completion", "alignx", "assistant")
     assert choice.routing["policy"] == "alignx"
-    assert list(choice.routing["weights"]) == list(artifact.parts.experts)
+    assert list(choice.routing["weights"]) == list(artifact.axes)
     assert sum(choice.routing["weights"].values()) == pytest.approx(1)
     assert len(choice.logprobs.content) <= reply.usage.completion_tokens <= 6
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
@@ -124,7 +124,7 @@ def test_models_are_policies_and_experts(client: openai.OpenAI) -> None:
 
 
 def test_a_router_tells_how_sure_it_was_unless_it_was_steered(artifact: TinyArtifact) -> None:
-    router = with_router(artifact).parts.routers["alignx"]
+    router = with_router(artifact).mixture.policy.router
     with live(served(artifact)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         routing = chat(client).choices[0].routing
         *_, last = chat(client, stream=True)
@@ -399,10 +399,8 @@ def test_an_origin_is_a_scheme_and_a_host() -> None:
 
 
 def test_an_answer_that_fails_is_not_taken_for_a_client_that_left(artifact: TinyArtifact) -> None:
-    models = served(artifact)
-    broken = replace(models.models["alignx"], policy=FixedPolicy(torch.tensor([3e38, 0.0, 0.0])))
-    models.models = {"alignx": broken}
-    with live(models) as url:
+    artifact.mixture.policy = FixedPolicy(torch.tensor([3e38, 0.0, 0.0]))
+    with live(served(artifact)) as url:
         for more in ({}, {"stream": True}, {"n": 3}, {"n": 3, "stream": True}):
             assert httpx.post(f"{url}{CHAT}", json=ASKED | more).status_code == 400
         assert "mocae_cancelled_total 0.0" in httpx.get(f"{url}/metrics").text.splitlines()
@@ -460,11 +458,26 @@ class Broken(Policy):
 
 
 def test_a_defect_is_500_without_details(artifact: TinyArtifact) -> None:
-    models = served(artifact)
-    models.models["alignx"] = type(models.models["alignx"])("alignx", Broken(), "")
-    with live(models) as url:
+    artifact.mixture.policy = Broken()
+    with live(served(artifact)) as url:
         for stream in (False, True):
             failed = httpx.post(f"{url}{CHAT}", json=ASKED | {"stream": stream})
             assert (failed.status_code, shaped(failed)["code"]) == (500, "internal")
             assert "secret" not in failed.text
         assert httpx.post(f"{url}{CHAT}", json=ASKED | {"model": "base"}).status_code == 200
+
+
+def test_another_system_answers_beside_the_bank(artifact: TinyArtifact) -> None:
+    with pytest.raises(ConfigError, match="something is attached to the base model; make twins before"):
+        Twins(artifact.base)
+    own = LoadedBase(tiny_llama(max_position_embeddings=256), artifact.base.tokenizer)
+    artifact.others = {"brief": PlainModel(own, injection="Be brief.")}
+    with live(served(artifact)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        assert "brief" in [model.id for model in client.models.list()]
+        answers = [chat(client, model=name).choices[0] for name in ("brief", "base", "brief")]
+        with pytest.raises(openai.BadRequestError, match="'brief' has no weights that could be steered or given"):
+            chat(client, model="brief", extra_body={"steer": {"honest": 2}})
+        pieces = [c.choices[0].delta.content or "" for c in chat(client, model="brief", stream=True) if c.choices]
+    assert answers[0].message.content == answers[2].message.content == "".join(pieces)
+    assert answers[0].message.content != answers[1].message.content  # the instruction was read
+    assert answers[0].routing["weights"] == {}

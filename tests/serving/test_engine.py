@@ -17,9 +17,8 @@ from mocae.serving import Delta, Engine, Failed, Finished, Limits, Request, Samp
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
 from mocae.serving.sampling import Sampler, choose
-from mocae.serving.served import Served
 from reading_policy import ReadingPolicy
-from serving_for_tests import TinyArtifact, answer_all, generated, tiny_artifact, with_router
+from serving_for_tests import TinyArtifact, answer_all, generated, tiny_artifact
 from tiny import ARCHITECTURES, tiny_adapter, tiny_llama
 
 TEXTS = ("Q: one\nA:", "Q: a much longer question, with many words\nA:", "Q: 2\nA:", "Q: who is it?\nA:")
@@ -111,14 +110,6 @@ def test_output_calibrators_act_on_the_rows_of_their_policy_alone(artifact: Tiny
         alone = engine.answer(plain[0]).text
     assert answers == [*expected, expected[1]]
     assert alone == expected[0]
-
-
-def test_a_run_that_routes_every_token_is_refused(artifact: TinyArtifact) -> None:
-    routed = with_router(artifact)
-    assert next(iter(Served(routed).models)) == "alignx"
-    routed.options = {"alignx": {"per_token": True}}
-    with pytest.raises(ServingError, match="'alignx' of this run routes every token"):
-        Served(routed)
 
 
 def test_rows_move_when_columns_run_out(artifact: TinyArtifact) -> None:

@@ -41,7 +41,7 @@ def test_the_javascript_client_lists_asks_streams_steers_leaves_and_is_refused(a
     assert got["models"][0] == "alignx"
     assert "expert:honest" in got["models"]
     [choice] = got["whole"]["choices"]
-    assert list(choice["routing"]["weights"]) == list(artifact.parts.experts)
+    assert list(choice["routing"]["weights"]) == list(artifact.axes)
     assert all(len(token["top_logprobs"]) == 2 for token in choice["logprobs"]["content"])
     assert got["streamed"] == {
         "text": choice["message"]["content"],

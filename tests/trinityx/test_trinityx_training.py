@@ -9,8 +9,8 @@ import torch
 
 from mocae.bank import ExpertBank
 from mocae.errors import DataError, TrainingError
-from mocae.models import LoadedBase
-from mocae.trinityx import LossWeights, RouterTraining, TrinityXRouter, routed, train_router
+from mocae.models import GateTraining, LoadedBase
+from mocae.trinityx import LossWeights, TrinityXRouter, routed, train_router
 from tiny import tiny_adapter
 
 NONE = LossWeights(gating=0.0, regularisation=0.0, entropy=0.0, kl=0.0)
@@ -18,7 +18,7 @@ WORDS = ("aaaa", "mmmm", "zzzz")
 ROWS = [(f"{word * (1 + i % 3)} ", "ok", axis) for i in range(4) for axis, word in enumerate(WORDS)]
 
 
-def train(base: LoadedBase, bank: ExpertBank, router: TrinityXRouter, **options: Any) -> RouterTraining:
+def train(base: LoadedBase, bank: ExpertBank, router: TrinityXRouter, **options: Any) -> GateTraining:
     settings: dict[str, Any] = {
         "rows": ROWS,
         "weights": NONE,

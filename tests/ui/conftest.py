@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mocae.serving import Engine
+from mocae.serving.lanes import Lanes
 from mocae.serving.served import Served
 from mocae.ui import Talk
 from serving_for_tests import TinyArtifact, tiny_artifact, with_router
@@ -33,5 +33,6 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyArtifact]
 
 @pytest.fixture
 def talk(artifact: TinyArtifact) -> Iterator[Talk]:
-    with Engine(artifact.mixture) as engine:
-        yield Talk(Served(artifact, version="test"), engine)
+    served = Served(artifact, version="test")
+    with Lanes(served) as engine:
+        yield Talk(served, engine)

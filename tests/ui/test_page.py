@@ -96,7 +96,7 @@ def weights(page: Any, nth: int, *, of: int) -> dict[str, float]:
 def test_type_send_slide_and_see_the_bars_change(page: Any, artifact: TinyArtifact) -> None:
     send(page, "who?")
     plain = weights(page, 0, of=1)
-    assert list(plain) == list(artifact.parts.experts)
+    assert list(plain) == list(artifact.axes)
     assert sum(plain.values()) == pytest.approx(1, abs=1e-3)
     assert "Its favourite is" in page.locator(".block.why:visible").inner_text()
     slider = page.get_by_role("slider", name="range slider for helpful")

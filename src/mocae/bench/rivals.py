@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,10 +14,12 @@ from torch import nn
 from mocae.bench.decoding import Cached, Ensemble, Uncached
 from mocae.bench.memory import read_bytes
 from mocae.bench.systems import System, Workbench
-from mocae.mixtures import on_arrow, on_xlora
-from mocae.models import mix_feed_forward
+from mocae.registry import Registry
 
 __all__ = ["ffn_dense", "ffn_top2", "peft_all", "peft_arrow", "peft_one", "peft_xlora", "whole_models"]
+
+_PARTS: Registry[Callable[..., Any]] = Registry("part of the benchmark", entry_point_group="mocae.bench_parts")
+"""What puts experts on a model in ways of other packages."""
 
 
 def peft_one(bench: Workbench) -> System:
@@ -44,7 +46,8 @@ def peft_all(bench: Workbench) -> System:
 
 def peft_arrow(bench: Workbench) -> System:
     """Return PEFT's Arrow: every linear routes every token by its similarity to the experts' leading directions."""
-    model = on_arrow(bench.shared_copy(), list(bench.folders.values()), top_k=len(bench.folders), autocast=False)
+    put_on, folders = _PARTS.get("arrow"), list(bench.folders.values())
+    model = put_on(bench.shared_copy(), folders, top_k=len(folders), autocast=False)
     # The router's own adapter starts in fp32; it holds no weights that are used.
     model.to(bench.base.dtype)
     return _cached(model, bench, expert_bytes=bench.expert_bytes, note="routes every token in every linear")
@@ -52,7 +55,7 @@ def peft_arrow(bench: Workbench) -> System:
 
 def peft_xlora(bench: Workbench) -> System:
     """Return PEFT's X-LoRA: two passes over the whole text for every token, no KV cache."""
-    model = on_xlora(bench.shared_copy(), list(bench.folders.values()), autocast=False)
+    model = _PARTS.get("xlora")(bench.shared_copy(), list(bench.folders.values()), autocast=False)
     model.to(bench.base.dtype)
     return System(
         (model,),
@@ -70,7 +73,7 @@ def ffn_top2(bench: Workbench) -> System:
     """Return a mixture of whole feed-forward blocks in which each token uses two."""
     k = len(bench.experts)
     model = bench.shared_copy()
-    mix_feed_forward(model, n_experts=k, top_k=2, share_first=True)
+    _PARTS.get("feed-forward")(model, n_experts=k, top_k=2, share_first=True)
     one = read_bytes(bench.base)
     two = one + (read_bytes(model) - one) // max(k - 1, 1)
     return replace(_cached(model, bench, note="each token runs two of the blocks"), reads=two)
@@ -79,7 +82,7 @@ def ffn_top2(bench: Workbench) -> System:
 def ffn_dense(bench: Workbench) -> System:
     """Return a mixture of whole feed-forward blocks in which each token uses all."""
     model, k = bench.shared_copy(), len(bench.experts)
-    mix_feed_forward(model, n_experts=k, top_k=k, share_first=True)
+    _PARTS.get("feed-forward")(model, n_experts=k, top_k=k, share_first=True)
     return _cached(model, bench)
 
 

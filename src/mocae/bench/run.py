@@ -48,6 +48,14 @@ SYSTEMS: Mapping[str, Callable[[Workbench], System]] = MappingProxyType(
 )
 """What makes each system; the order is that of the table."""
 
+_NEEDS = {
+    **dict.fromkeys(("int8", "int8-bank"), ("torchao", "pip install 'mocae[quantize]'")),
+    **dict.fromkeys(
+        ("peft-arrow", "peft-xlora", "ffn-top2", "ffn-dense"), ("mocae_rivals", "pip install -e plugins/rivals")
+    ),
+}
+"""Systems that need a package beside this one's: its module, and how to get it."""
+
 _BASE = "base"
 _CLOCKS: Mapping[str, Callable[[], float]] = MappingProxyType({"wall": time.perf_counter, "cpu": time.process_time})
 
@@ -117,9 +125,9 @@ def run_bench(
 
 
 def missing_library(name: str) -> str | None:
-    """Return what a system needs and is not installed, None where nothing is missing."""
-    needed = "torchao" if name.startswith("int8") else None
-    return needed if needed is not None and importlib.util.find_spec(needed) is None else None
+    """Return what a system needs that is not installed, and how to get it; None where nothing is missing."""
+    module, command = _NEEDS.get(name, ("mocae", ""))
+    return None if importlib.util.find_spec(module) is not None else f"{module}; run: {command}"
 
 
 def _chosen(systems: Sequence[str] | None) -> list[str]:
@@ -127,7 +135,7 @@ def _chosen(systems: Sequence[str] | None) -> list[str]:
         if name not in SYSTEMS:
             raise ConfigError(f"--systems: {unknown_name('system', name, SYSTEMS)}")
         if (library := missing_library(name)) is not None:
-            raise ConfigError(f"--systems: {name!r} needs {library}; run: pip install 'mocae[quantize]'")
+            raise ConfigError(f"--systems: {name!r} needs {library}")
     able = [name for name in SYSTEMS if missing_library(name) is None]
     wanted = set(able if systems is None else systems) | {_BASE}
     return [name for name in SYSTEMS if name in wanted]

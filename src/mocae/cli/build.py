@@ -62,9 +62,9 @@ def build(
     --calibration prompts.jsonl --judge reference-truth --out out/mine[/bold]
     """
     from mocae.cli.run_table import print_result
-    from mocae.config import validate as check
     from mocae.distributed import is_main
     from mocae.pipelines.build import build_recipe, parse_judge
+    from mocae.pipelines.check import validate as check
     from mocae.pipelines.run import run as run_recipe
 
     recipe = build_recipe(
@@ -107,8 +107,8 @@ def train_expert(
     Several processes or machines share it as they share a run, see `mocae run --help`.
     """
     from mocae.config import load_recipe
-    from mocae.config import validate as check
     from mocae.distributed import is_main
+    from mocae.pipelines.check import validate as check
     from mocae.pipelines.run import train_expert as train
 
     loaded = load_recipe(recipe, settings or ())

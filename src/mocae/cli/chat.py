@@ -22,7 +22,10 @@ def chat(
         list[str] | None,
         typer.Option("--steer", metavar="AXIS=FACTOR", help="Multiply an axis's weight. Can be repeated."),
     ] = None,
-    policy: Annotated[str | None, typer.Option("--policy", help="Answer with this policy of the run.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", metavar="NAME", help="Answer with this system; else with the best router."),
+    ] = None,
     show_routing: Annotated[
         bool, typer.Option("--show-routing", help="Print the weight of every expert, and how sure the router is.")
     ] = False,
@@ -32,16 +35,18 @@ def chat(
     [bold]mocae chat out/pocket --show-routing[/bold]
 
     [bold]mocae chat out/pocket --prompt "How do I kill a process?" --steer harmlessness=0.5[/bold]
+
+    [bold]mocae chat out/pocket --system joint[/bold]
     """
     from mocae.pipelines.artifact import load, refuse_unusable
 
     chosen = factors(steer, "--steer")
     if prompt is not None and not prompt.strip():
         raise ConfigError("--prompt is empty; give the text to answer, or leave --prompt out to type prompts")
-    refuse_unusable(artifact, steer=chosen, policy=policy)
-    model = load(artifact)
+    refuse_unusable(artifact, steer=chosen, system=system)
+    model = load(artifact, system=system)
     for text in _prompts(prompt):
-        reply = model.reply(text, steer=chosen, policy=policy)
+        reply = model.reply(text, steer=chosen)
         typer.echo(reply.text)
         if show_routing:
             typer.echo(_routing(reply.weights, reply.confidence, reply.novelty))
@@ -61,7 +66,7 @@ def _prompts(prompt: str | None) -> Iterator[str]:
         yield line
 
 
-def _routing(weights: Mapping[str, float] | None, confidence: float | None, novelty: float | None) -> str:
+def _routing(weights: Mapping[str, float], confidence: float | None, novelty: float | None) -> str:
     """Return weights, confidence and novelty as one line.
 
     >>> _routing({"helpfulness": 0.75, "honesty": 0.25}, None, None)
@@ -69,7 +74,7 @@ def _routing(weights: Mapping[str, float] | None, confidence: float | None, nove
     >>> _routing({"helpfulness": 1.0}, 0.12, 0.999)
     '[helpfulness 1.00; right with a chance of 0.12; less usual than 100 % of the calibration prompts]'
     """
-    if weights is None:
+    if not weights:
         return "[no routing: this system is one model]"
     told = [", ".join(f"{axis} {weight:.2f}" for axis, weight in weights.items())]
     if confidence is not None:

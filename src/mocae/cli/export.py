@@ -42,6 +42,9 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the export.")],
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="NAME", help="Which system of the run; else its best router.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -92,6 +95,8 @@ def export(
     [bold]mocae export out/pocket --to peft --weights helpfulness=0.7,honesty=-0.2 --out out/lora[/bold]
 
     [bold]mocae export out/pocket --to vllm --mixtures 8 --out out/vllm[/bold]
+
+    [bold]mocae export out/pocket --system joint --to peft --out out/joint[/bold]
     """
     from mocae.pipelines.export import ExportOptions
     from mocae.pipelines.export import export as run_export
@@ -104,7 +109,15 @@ def export(
         measure=measure,
         seed=seed,
     )
-    manifest = run_export(artifact, to=to.value, out=out, options=options, base_model=base_model, progress=progress)
+    manifest = run_export(
+        artifact,
+        to=to.value,
+        out=out,
+        system=system,
+        options=options,
+        base_model=base_model,
+        progress=progress,
+    )
     typer.echo(json.dumps(manifest, indent=1) if as_json else "\n".join(_told(manifest, out)))
 
 

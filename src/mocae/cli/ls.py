@@ -24,12 +24,12 @@ class Kind(StrEnum):
     JUDGES = "judges"
     MERGES = "merges"
     METRICS = "metrics"
-    POLICIES = "policies"
     PROBES = "probes"
     RECIPES = "recipes"
     SCORES = "scores"
     SOURCES = "sources"
     SYSTEMS = "systems"
+    TRAINERS = "trainers"
 
 
 def ls(
@@ -81,7 +81,7 @@ def _registered(kind: Kind) -> dict[str, str]:
             from mocae.merging import MERGE_METHODS
 
             return {
-                name: f"{text.removeprefix('Return ').removesuffix('.')} [{MERGE_METHODS.get(name).reference}]"
+                name: f"{text.removeprefix('Return ')} [{MERGE_METHODS.get(name).reference}]"
                 for name, text in MERGE_METHODS.describe().items()
             }
         case Kind.METRICS:
@@ -90,10 +90,6 @@ def _registered(kind: Kind) -> dict[str, str]:
             arrows = {"↑": "higher is better", "↓": "lower is better", "": "describes only"}
             metrics = {name: (metric(name), text) for name, text in METRICS.describe().items()}
             return {name: f"{m.text or text} ({m.unit}, {arrows[m.arrow]})" for name, (m, text) in metrics.items()}
-        case Kind.POLICIES:
-            from mocae.policies import POLICIES
-
-            return POLICIES.describe()
         case Kind.PROBES:
             from mocae.axes import PROBES
 
@@ -107,9 +103,13 @@ def _registered(kind: Kind) -> dict[str, str]:
 
             return {name: f"{s.description} (columns {', '.join(s.columns)})" for name, s in scores().items()}
         case Kind.SYSTEMS:
-            from mocae.config import TRAINED_SYSTEMS
+            from mocae.config import SYSTEMS
 
-            return dict(TRAINED_SYSTEMS)
+            return SYSTEMS.describe()
+        case Kind.TRAINERS:
+            from mocae.experts import TRAINERS
+
+            return TRAINERS.describe()
         case _:
             from mocae.data import SOURCES
 

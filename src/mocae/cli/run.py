@@ -48,10 +48,10 @@ def run(
         end_with_parent()
     from mocae.cli.run_table import print_result
     from mocae.config import load_recipe
-    from mocae.config import validate as check
     from mocae.distributed import is_main
-    from mocae.pipelines.pool import StagePool
+    from mocae.pipelines.check import validate as check
     from mocae.pipelines.run import run as run_recipe
+    from mocae.stages.pool import StagePool
 
     loaded = load_recipe(recipe, settings or ())
     check(loaded, where=str(recipe))

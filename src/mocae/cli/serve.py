@@ -101,7 +101,7 @@ def serve(
             import torch
 
             torch.set_num_threads(threads)
-        served = Served(load(artifact, device=device, base_model=base_model), version=mocae.__version__)
+        served = Served(load(artifact, device=device, base_model=base_model).artifact, version=mocae.__version__)
         typer.echo(f"{address_of(opened, host)}/v1  models: {', '.join(served.models)}")
         listen(
             build_app(served, settings),

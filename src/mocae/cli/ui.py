@@ -46,7 +46,7 @@ def ui(
             import torch
 
             torch.set_num_threads(threads)
-        served = Served(load(artifact, device=device, base_model=base_model), version=mocae.__version__)
+        served = Served(load(artifact, device=device, base_model=base_model).artifact, version=mocae.__version__)
         site = build_site(
             served, name=artifact.resolve().name, report=read_report(artifact), hosts=hosts_of(host, (), ())
         )

@@ -16,8 +16,9 @@ def validate(recipe: RecipePath, settings: Settings = None) -> None:
 
     [bold]mocae validate recipes/real-small.yaml --set data_root=data[/bold]
     """
-    from mocae.config import load_recipe, unreached_limits
-    from mocae.config import validate as check
+    from mocae.config import load_recipe
+    from mocae.pipelines.check import unreached_limits
+    from mocae.pipelines.check import validate as check
 
     loaded = load_recipe(recipe, settings or ())
     for note in [*check(loaded, where=str(recipe)), *unreached_limits(loaded)]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mocae.config.check import limit_note, unreached_limits, validate
 from mocae.config.comparing import (
-    ROUTED_SYSTEMS,
+    SYSTEMS,
     ComparisonConfig,
     GenerationConfig,
     JudgeConfig,
@@ -14,17 +13,6 @@ from mocae.config.comparing import (
 from mocae.config.load import ENVIRONMENT, dump_recipe, load_recipe, parse_recipe
 from mocae.config.overrides import override_model
 from mocae.config.recipe import Recipe
-from mocae.config.rivals import (
-    TRAINED_SYSTEMS,
-    ArrowConfig,
-    H3FusionConfig,
-    HmaConfig,
-    JointOutcomesConfig,
-    SequentialConfig,
-    TrinityXConfig,
-    XLoraConfig,
-    rival_options,
-)
 from mocae.config.routing import (
     CalibratorsConfig,
     FeaturesConfig,
@@ -44,9 +32,7 @@ from mocae.config.training import (
 
 __all__ = [
     "ENVIRONMENT",
-    "ROUTED_SYSTEMS",
-    "TRAINED_SYSTEMS",
-    "ArrowConfig",
+    "SYSTEMS",
     "AxisConfig",
     "BaseConfig",
     "BaseGenerationConfig",
@@ -55,9 +41,6 @@ __all__ = [
     "ExpertsConfig",
     "FeaturesConfig",
     "GenerationConfig",
-    "H3FusionConfig",
-    "HmaConfig",
-    "JointOutcomesConfig",
     "JudgeConfig",
     "OptimizerConfig",
     "OutcomeConfig",
@@ -65,19 +48,12 @@ __all__ = [
     "Recipe",
     "ReportConfig",
     "RoutingConfig",
-    "SequentialConfig",
     "SourceConfig",
     "SystemConfig",
-    "TrinityXConfig",
-    "XLoraConfig",
     "dump_recipe",
     "find_recipe",
-    "limit_note",
     "load_recipe",
     "override_model",
     "parse_recipe",
-    "rival_options",
     "shipped_recipes",
-    "unreached_limits",
-    "validate",
 ]

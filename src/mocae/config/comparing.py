@@ -15,18 +15,16 @@ from pydantic import (
 )
 
 from mocae.config.base import Config, Sequence
+from mocae.registry import Registry
 
 __all__ = [
-    "ROUTED_SYSTEMS",
+    "SYSTEMS",
     "ComparisonConfig",
     "GenerationConfig",
     "JudgeConfig",
     "ReportConfig",
     "SystemConfig",
 ]
-
-ROUTED_SYSTEMS = ("alignx", "linear")
-"""Policies with a fitted router; `options.routing` of such a system changes how it is fitted."""
 
 
 class ComparisonConfig(Config):
@@ -66,9 +64,9 @@ class SystemConfig(Config):
     name: str
     """What it is called in the report."""
     policy: Annotated[str, Field(min_length=1)]
-    """Registered policy (`mocae ls policies`), `expert:<axis>`, or a trained rival such as `joint`."""
+    """Registered kind of system (`mocae ls systems`), with an argument where it takes one: `expert:<axis>`."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
-    """Arguments of the policy, such as {weights: {helpfulness: 1.0}} for static."""
+    """Options of the kind, such as {weights: {helpfulness: 1.0}} for static."""
 
     @model_validator(mode="before")
     @classmethod
@@ -91,3 +89,33 @@ class ReportConfig(Config):
     """Level of the intervals."""
     examples: NonNegativeInt = 3
     """Answers shown for every kind of test prompt."""
+
+
+SYSTEMS: Registry[type[Any]] = Registry(
+    "system",
+    entry_point_group="mocae.systems",
+    builtin={
+        "base": ("mocae.systems.fixed:Base", "the base model as it is, no expert"),
+        "expert": ("mocae.systems.fixed:Expert", "one expert alone: expert:<axis>"),
+        "uniform": ("mocae.systems.fixed:Uniform", "every expert with weight 1 / K, whatever the prompt"),
+        "static": ("mocae.systems.fixed:Static", "the weights given in options.weights, whatever the prompt"),
+        "sum": ("mocae.systems.fixed:Sum", "every expert with weight 1 (task arithmetic)"),
+        "prompt_only": ("mocae.systems.prompt_only:PromptOnly", "the base model with all injected prompts in front"),
+        "linear": ("mocae.systems.linear:Linear", "a router trained on which axis a prompt came from"),
+        "knn": ("mocae.systems.knn:Knn", "the expert that was right most often on the nearest calibration prompts"),
+        "alignx": (
+            "mocae.systems.alignx:AlignX",
+            "AlignX: a router fitted on outcomes, with two calibrators",
+        ),
+        "oracle": ("mocae.systems.oracle:Oracle", "the best expert by the verdict itself: an upper bound"),
+        "joint": ("mocae.systems.joint:Joint", "one adapter tuned on the rows of all axes at once"),
+        "joint_outcomes": (
+            "mocae.systems.joint:JointOutcomes",
+            "joint tuning plus the accepted answers to the calibration prompts",
+        ),
+        "sequential": ("mocae.systems.sequential:Sequential", "one adapter tuned on one axis after another"),
+        "merge": ("mocae.systems.merge:Merge", "the experts merged into the weights: merge:<method>"),
+        "trinityx": ("mocae.systems.trinityx:TrinityX", "TrinityX: experts in feed-forward blocks, a router in each"),
+    },
+)
+"""Kinds of system by the name a recipe gives as `policy`: subclasses of `mocae.systems.System`."""

@@ -1,7 +1,7 @@
 """What a run is made of: `Recipe`, with one model a stage nested in it.
 
 Types, ranges and what one part says of another are checked here; names of plug-ins and files in
-`mocae.config.check`, so that a recipe can be read where the plug-ins it names are not installed.
+`mocae.pipelines.check`, so that a recipe can be read where the plug-ins it names are not installed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mocae.config.comparing import (
 )
 from mocae.config.routing import FeaturesConfig, RoutingConfig
 from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig
-from mocae.errors import ConfigError, unknown_name
+from mocae.errors import ConfigError
 
 __all__ = ["Recipe"]
 
@@ -100,17 +100,18 @@ class Recipe(Config):
                 "base.quantization",
                 f"got {self.base.quantization!r} with base.shard; packed weights cannot be cut; use one of them",
             )
-        if self.experts.optimizer.method == "mezo" and any(self.objective(axis) == "dpo" for axis in self.axes):
-            raise problem("experts.optimizer.method", "got 'mezo' with an axis whose objective is 'dpo'; use 'adamw'")
-        if self.experts.optimizer.method == "mezo" and self.experts.optimizer.checkpoint_steps is not None:
-            raise problem("experts.optimizer.checkpoint_steps", "got a number with method 'mezo', which writes none")
+        method, steps = self.experts.optimizer.method, self.experts.optimizer.checkpoint_steps
+        if method != "adamw" and any(self.objective(axis) == "dpo" for axis in self.axes):
+            raise problem(
+                "experts.optimizer.method", f"got {method!r} with an axis whose objective is 'dpo'; use 'adamw'"
+            )
+        if method != "adamw" and steps is not None:
+            raise problem(
+                "experts.optimizer.checkpoint_steps", f"got {steps} with method {method!r}; 'adamw' alone has any"
+            )
         top_k = self.routing.top_k
         if top_k is not None and top_k > len(self.axes):
             raise problem("routing.top_k", f"got {top_k}; it should be at most the number of axes, {len(self.axes)}")
-        for index, system in enumerate(self.systems):
-            head, _, axis = system.policy.partition(":")
-            if head == "expert" and axis not in self.axis_names:
-                raise problem(f"systems.{index}.policy", unknown_name("axis", axis, self.axis_names))
         return self
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "BaseConfig",
     "BaseGenerationConfig",
     "ExpertsConfig",
-    "ForwardOnlyConfig",
     "OptimizerConfig",
     "PreferenceConfig",
     "SourceConfig",
@@ -135,6 +134,17 @@ class SourceConfig(Config):
             raise problem("hash_range", f"got {list(self.hash_range)}; the low end should be below the high end")
         return self
 
+    def limit_note(self, key: str, n_rows: int) -> list[str]:
+        """Return a note where there are fewer rows than the limit, else nothing.
+
+        >>> SourceConfig(source="table", limit=5).limit_note("axes.a.test.0", 3)
+        ['axes.a.test.0.limit: 5 is never reached, its source has 3 rows']
+        """
+        if self.limit is None or n_rows >= self.limit:
+            return []
+        part = f" with a hash in [{self.hash_range[0]}, {self.hash_range[1]})" if self.hash_range else ""
+        return [f"{key}.limit: {self.limit} is never reached, its source has {n_rows} rows{part}"]
+
 
 Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_wrap)]
 """One source or a list of them."""
@@ -165,18 +175,13 @@ class AxisConfig(Config):
         return self
 
 
-class ForwardOnlyConfig(Config):
-    """Training without gradients (MeZO, arXiv 2305.17333): two forward passes a step."""
-
-    perturbation: PositiveFloat = 1e-3
-    """Size of the random step the loss is compared over (epsilon). MeZO: 1e-3."""
-
-
 class OptimizerConfig(Config):
     """How parameters move, the same for every expert."""
 
-    method: Literal["adamw", "mezo"] = "adamw"
-    """adamw: gradients; mezo: two forward passes a step, for machines that cannot hold what gradients need."""
+    method: Annotated[str, Field(min_length=1)] = "adamw"
+    """Registered name, see `mocae ls trainers`; adamw: gradients."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Arguments of the method itself; adamw has none."""
     learning_rate: PositiveFloat = 5e-4
     """Peak learning rate. AlignX's code: 5e-4; its README: 2e-5."""
     epochs: PositiveFloat = 3.0
@@ -191,10 +196,17 @@ class OptimizerConfig(Config):
     """Share of the steps that warm up."""
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     """Shape of the learning rate after warm-up."""
-    forward_only: ForwardOnlyConfig = ForwardOnlyConfig()
-    """Settings of mezo."""
     checkpoint_steps: PositiveInt | None = None
     """Steps between checkpoints a killed training goes on from; null: an adapter is trained in one go."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, value: Any) -> Any:
+        """Return settings of before `options`: what is now that was `forward_only`, and acted with mezo alone."""
+        if not isinstance(value, dict) or "forward_only" not in value:
+            return value
+        kept = {key: setting for key, setting in value.items() if key != "forward_only"}
+        return kept | {"options": value["forward_only"]} if value.get("method") == "mezo" else kept
 
 
 class PreferenceConfig(Config):

@@ -37,7 +37,7 @@ def checked_options(
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise ConfigError(f"{what} needs the option {name!r}; options given: {sorted(options) or 'none'}")
-    hints = get_type_hints(plugin.__init__ if inspect.isclass(plugin) else plugin)
+    hints = get_type_hints(plugin.__init__ if inspect.isclass(plugin) else plugin, include_extras=True)
     return {name: _typed(value, hints.get(name, Any), f"{what}: option {name!r}") for name, value in options.items()}
 
 

@@ -17,6 +17,7 @@ from mocae.bank import LoraWeights
 from mocae.calibration import AlignXRouter
 from mocae.errors import ArtifactError, ConfigError
 from mocae.files import Inside, Record, check_record, digest, inside, make_readable, plain_files, read_json
+from mocae.merging import Delta
 from mocae.models import BASE_MODELS, LoadedBase
 from mocae.policies import RouterOptions, weights_vector
 
@@ -71,6 +72,7 @@ class Bundle:
         experts: name -> expert, in the order of weights.
         router: fitted router, None where the artifact has none.
         router_options: `top_k` and `threshold` the router is used with.
+        change: of the base weights, for a system that is merged into them and has no experts of its own; else None.
     """
 
     base: LoadedBase
@@ -82,6 +84,7 @@ class Bundle:
     router: AlignXRouter | None = None
     router_options: Mapping[str, Any] = field(default_factory=dict)
     chosen: Mapping[str, Any] = field(default_factory=dict)
+    change: Delta | None = None
 
     def vector(self, weights: Mapping[str, float] | None, *, to: str) -> Tensor:
         """Return weights given by name as a vector, shape (K,).

@@ -64,7 +64,8 @@ def _difference(bundle: Bundle, folder: Path) -> Tensor:
     """Return the largest change of each adapted weight in a merged folder."""
     from safetensors import safe_open
 
-    adapted = {f"{module}.weight" for expert in bundle.experts.values() for module in expert.layers}
+    modules = {module for expert in bundle.experts.values() for module in expert.layers}
+    adapted = {f"{module}.weight" for module in modules | set(bundle.change.modules if bundle.change else ())}
     own = dict(bundle.base.model.named_parameters())
     found = []
     for path in sorted(folder.glob("*.safetensors")):

@@ -2,20 +2,21 @@
 
 from mocae.merging.apply import applied
 from mocae.merging.arithmetic import average, task_arithmetic
-from mocae.merging.base import MERGE_METHODS, ComputedDelta, Delta, MergeMethod, register_merge_method
-from mocae.merging.consensus import dare, dare_ties, sparse_consensus, ties
-from mocae.merging.error import linear_peft_error, relative_error
-from mocae.merging.extrapolation import lox
+from mocae.merging.base import (
+    MERGE_METHODS,
+    ComputedDelta,
+    Delta,
+    MergeMethod,
+    expert_weights,
+    refuse_bad_weights,
+    register_merge_method,
+    shapes_of,
+)
 from mocae.merging.importance import importance
-from mocae.merging.layerwise import hma, layer_blocks
-from mocae.merging.layerwise_fit import BlockWeights, block_weights_in_force, fit_block_weights
-from mocae.merging.peft_linear import linear_peft
-from mocae.merging.spherical import slerp
 from mocae.merging.task_vector import TaskVector, TruncatedVector, combination
 
 __all__ = [
     "MERGE_METHODS",
-    "BlockWeights",
     "ComputedDelta",
     "Delta",
     "MergeMethod",
@@ -23,21 +24,11 @@ __all__ = [
     "TruncatedVector",
     "applied",
     "average",
-    "block_weights_in_force",
     "combination",
-    "dare",
-    "dare_ties",
-    "fit_block_weights",
-    "hma",
+    "expert_weights",
     "importance",
-    "layer_blocks",
-    "linear_peft",
-    "linear_peft_error",
-    "lox",
+    "refuse_bad_weights",
     "register_merge_method",
-    "relative_error",
-    "slerp",
-    "sparse_consensus",
+    "shapes_of",
     "task_arithmetic",
-    "ties",
 ]

@@ -89,10 +89,12 @@ class MergeMethod(Protocol):
     Attributes:
         reference: the paper, "arXiv:..." where there is one.
         parameters: pydantic model of its options, so that a recipe can be checked when it is read.
+        note: returns what a reader must know of a merge of these vectors with these options; None: nothing ever is.
     """
 
     reference: str
     parameters: type[BaseModel]
+    note: Callable[..., str] | None
 
     def check(self, options: Mapping[str, Any]) -> BaseModel:
         """Return the options as the schema types them; raises ConfigError for options that do not fit."""
@@ -110,9 +112,12 @@ MERGE_METHODS: Registry[MergeMethod] = Registry("merge method", entry_point_grou
 class _TypedMethod:
     """A function whose signature is its schema: vectors and options are checked before it runs."""
 
-    def __init__(self, name: str, function: Callable[..., Delta], *, reference: str) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Delta], *, reference: str, note: Callable[..., str] | None
+    ) -> None:
         self.name = name
         self.reference = reference
+        self.note = note
         self.parameters = _schema(name, function)
         self._function = function
         functools.update_wrapper(self, function)
@@ -150,7 +155,9 @@ class _TypedMethod:
             raise ConfigError(f"{where}: option {key!r} is {problem['input']!r}: {problem['msg']}") from None
 
 
-def register_merge_method(name: str, *, reference: str) -> Callable[[Callable[..., Delta]], MergeMethod]:
+def register_merge_method(
+    name: str, *, reference: str, note: Callable[..., str] | None = None
+) -> Callable[[Callable[..., Delta]], MergeMethod]:
     """Return a decorator that registers `function(vectors, *, option: type = default, ...) -> Delta`.
 
     The annotations are the schema: `Annotated[float, Field(gt=0, le=1)]` is checked before the function runs.
@@ -158,13 +165,14 @@ def register_merge_method(name: str, *, reference: str) -> Callable[[Callable[..
     Args:
         name: name in recipes; other packages use "package/name".
         reference: the paper, "arXiv:..." where there is one.
+        note: see `MergeMethod`; called like the function.
 
     Raises:
         PluginError: the name is taken, or an option is not keyword-only or has no type.
     """
 
     def register(function: Callable[..., Delta]) -> MergeMethod:
-        return MERGE_METHODS.register(name)(_TypedMethod(name, function, reference=reference))
+        return MERGE_METHODS.register(name)(_TypedMethod(name, function, reference=reference, note=note))
 
     return register
 

@@ -3,8 +3,8 @@
 from mocae.models.continuations import Continuation, continuation_scores
 from mocae.models.description import BaseDescription, describe
 from mocae.models.entering import StopForward, at_layer, layer_inputs
-from mocae.models.feed_forward import FeedForwardMixture, feed_forward, feed_forward_name, mix_feed_forward
-from mocae.models.generator import BaseGenerator, Generated, Generator, PlainModel
+from mocae.models.feed_forward import feed_forward, feed_forward_name
+from mocae.models.generator import BaseGenerator, Generated, Generator, PlainModel, Sureness, Trace
 from mocae.models.layers import context_length, count_tokens, decoder_layers, layer_index, linear_groups
 from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base, load_recorded, without_library_bars
 from mocae.models.logits import EachRow, LogitsSettings
@@ -12,18 +12,18 @@ from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS
 from mocae.models.resume import Beginning, can_resume, resumed
 from mocae.models.shard import is_sharded, reshard, shard
-from mocae.models.steps import COLLAPSED, LabelledRow, Steps, batch_of, encode_rows, gate_entropy, take_steps
+from mocae.models.steps import GateTraining, LabelledRow, Steps, batch_of, encode_rows, take_steps
+from mocae.models.twins import Twins
 
 __all__ = [
     "BASE_MODELS",
-    "COLLAPSED",
     "QUANTIZATIONS",
     "BaseDescription",
     "BaseGenerator",
     "Beginning",
     "Continuation",
     "EachRow",
-    "FeedForwardMixture",
+    "GateTraining",
     "Generated",
     "Generator",
     "LabelledRow",
@@ -32,6 +32,9 @@ __all__ = [
     "PlainModel",
     "Steps",
     "StopForward",
+    "Sureness",
+    "Trace",
+    "Twins",
     "at_layer",
     "base_fingerprint",
     "batch_of",
@@ -44,14 +47,12 @@ __all__ = [
     "encode_rows",
     "feed_forward",
     "feed_forward_name",
-    "gate_entropy",
     "is_sharded",
     "layer_index",
     "layer_inputs",
     "linear_groups",
     "load_base",
     "load_recorded",
-    "mix_feed_forward",
     "pick_device",
     "pick_dtype",
     "reshard",

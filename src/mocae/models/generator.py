@@ -1,6 +1,6 @@
 """What answers prompts: one interface for a base model, a mixture of experts, and whatever else generates text."""
 
-from abc import abstractmethod
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,7 +12,37 @@ from torch import Tensor
 from mocae.models.continuations import Continuation, continuation_scores
 from mocae.models.load import LoadedBase
 
-__all__ = ["BaseGenerator", "Generated", "Generator", "PlainModel"]
+__all__ = ["BaseGenerator", "Generated", "Generator", "PlainModel", "Sureness", "Trace"]
+
+
+class Sureness(NamedTuple):
+    """How sure a router is of each prompt; nan where it does not say.
+
+    Attributes:
+        confidence: (B,), chance that the answer of the expert with the largest weight is acceptable; low where no
+            expert can answer, or where nothing is known of such prompts.
+        novelty: (B,), share of held-out calibration prompts that are more like the others than this prompt is.
+    """
+
+    confidence: Float[Tensor, " B"]
+    novelty: Float[Tensor, " B"]
+
+    def lists(self) -> tuple[list[float | None], list[float | None]]:
+        """Return confidence and novelty of the prompts to six decimals, None in place of nan."""
+        confidence, novelty = ([None if math.isnan(v) else round(v, 6) for v in both.tolist()] for both in self)
+        return confidence, novelty
+
+
+class Trace:
+    """What a pass over prompts has chosen, once they were read.
+
+    Attributes:
+        alpha: (B, K), weight of each expert; None before, and without experts.
+        sureness: of the choice; None where nothing is said of it.
+    """
+
+    alpha: Float[Tensor, "B K"] | None = None
+    sureness: Sureness | None = None
 
 
 class Generated(NamedTuple):
@@ -33,9 +63,11 @@ class Generated(NamedTuple):
     novelty: list[float | None]
 
     @classmethod
-    def unsure(cls, ids: Tensor, weights: Float[Tensor, "B K"]) -> "Generated":
-        """Return answers of a model that does not say how sure it is."""
-        return cls(ids, weights, [None] * len(weights), [None] * len(weights))
+    def of(cls, ids: Tensor, trace: Trace) -> "Generated":
+        """Return answers with what was chosen when the prompts were read."""
+        none: list[float | None] = [None] * len(ids)
+        weights = torch.zeros(len(ids), 0) if trace.alpha is None else trace.alpha
+        return cls(ids, weights, *((none, none) if trace.sureness is None else trace.sureness.lists()))
 
 
 @runtime_checkable
@@ -54,7 +86,6 @@ class Generator(Protocol):
     injection: str | None
     mixed: bool
 
-    @abstractmethod
     def generate(
         self,
         input_ids: Tensor,
@@ -89,17 +120,24 @@ class Generator(Protocol):
         ...
 
 
-class BaseGenerator(Generator):
-    """What generators of this package share.
+class BaseGenerator:
+    """What generators of this package share: a subclass says under which contexts the base model reads and writes.
 
     Args:
         base: model and tokenizer.
         injection: text put in front of every prompt; None for none.
         on_release: called by `release`; it may be called twice.
+
+    Attributes:
+        each_token: whether each token is weighed by what stands before it, so that choices cannot stand behind one
+            another.
+        cached: whether later passes read on from a key-value cache; else each pass reads the whole text again.
     """
 
     experts: tuple[str, ...] = ()
     mixed: bool = True
+    each_token: bool = False
+    cached: bool = True
 
     def __init__(
         self, base: LoadedBase, *, injection: str | None = None, on_release: Callable[[], object] | None = None
@@ -108,19 +146,38 @@ class BaseGenerator(Generator):
         self.injection = injection
         self._on_release = on_release
 
-    @property
-    def each_token(self) -> bool:
-        """Whether each token is weighed by what stands before it, so that choices cannot stand behind one another."""
-        return False
-
-    def reading(self, inputs: Mapping[str, Tensor], ids: Sequence[str]) -> AbstractContextManager[Any]:
+    def reading(self, inputs: Mapping[str, Tensor], ids: Sequence[str]) -> AbstractContextManager[Trace]:
         """Return a context in which the base model reads prompts, and what follows them, as this generator does.
 
         Args:
             inputs: what the first pass reads: input_ids and attention_mask.
             ids: identities of the prompts.
         """
+        return nullcontext(Trace())
+
+    def writing(self, alpha: Float[Tensor, "B K"], *, merged: bool = False) -> AbstractContextManager[Any]:
+        """Return a context for one later pass over rows whose prompts were read before.
+
+        Args:
+            alpha: what `reading` has chosen for each row.
+            merged: put weights, the same in all rows, into the base weights, where that can be.
+        """
         return nullcontext()
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        ids: Sequence[str] | None = None,
+        **generation: Any,
+    ) -> Generated:
+        """Return an answer to each prompt, see `Generator`."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        batch = {"input_ids": input_ids, "attention_mask": mask}
+        with torch.no_grad(), self.reading(batch, ids or [""] * len(input_ids)) as trace:
+            out = self.base.generate(**batch, **generation)
+        return Generated.of(out, trace)
 
     def log_probs(
         self,
@@ -150,7 +207,6 @@ class PlainModel(BaseGenerator):
     """
 
     mixed = False
-    each_token = False
 
     def __init__(
         self,
@@ -162,16 +218,3 @@ class PlainModel(BaseGenerator):
     ) -> None:
         super().__init__(base, injection=injection, on_release=on_release)
         self.each_token = each_token
-
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        ids: Sequence[str] | None = None,
-        **generation: Any,
-    ) -> Generated:
-        """Return what Hugging Face's `generate` returns, and weights of no expert, (B, 0)."""
-        out = self.base.generate(input_ids, attention_mask=attention_mask, **generation)
-        return Generated.unsure(out, torch.zeros(len(input_ids), 0))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -13,11 +13,11 @@ from mocae.errors import ConfigError, DataError, TrainingError
 from mocae.progress import bar, say
 from mocae.prompts import row_tokens
 
-__all__ = ["COLLAPSED", "LabelledRow", "Steps", "batch_of", "encode_rows", "gate_entropy", "say_cut", "take_steps"]
+__all__ = ["GateTraining", "LabelledRow", "Steps", "batch_of", "encode_rows", "say_cut", "take_steps"]
 
 T = TypeVar("T")
 
-COLLAPSED = 0.1
+_COLLAPSED = 0.1
 """Normalised entropy of the mean weights below which a router uses one expert for nearly everything."""
 
 _IGNORED = -100
@@ -63,6 +63,29 @@ class Steps:
     last_loss: float
     gradient_norm: float
     language_gradient: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateTraining(Steps):
+    """What training the gates of a mixture did.
+
+    Attributes:
+        entropy: normalised entropy of the mean weights in use, after importance and pruning, in the last tenth of the
+            steps: near 0 one expert is used for everything.
+        collapsed: entropy below 0.1.
+        n_parameters: trained parameters.
+    """
+
+    entropy: float
+    collapsed: bool
+    n_parameters: int
+
+    @classmethod
+    def of(cls, steps: Steps, means: Sequence[Float[Tensor, " K"]], n_parameters: int) -> "GateTraining":
+        """Return the record of some steps; `means` holds the mean of the weights in use of each step."""
+        gate = torch.stack(list(means[-max(1, len(means) // 10) :])).mean(0)
+        entropy = float(-(gate * gate.clamp_min(1e-12).log()).sum() / math.log(max(2, len(gate))))
+        return cls(**asdict(steps), entropy=entropy, collapsed=entropy < _COLLAPSED, n_parameters=n_parameters)
 
 
 def encode_rows(
@@ -183,16 +206,6 @@ def take_steps(
                 shown.advance()
     tenth = max(1, len(losses) // 10)
     return Steps(len(losses), sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth, largest, reached)
-
-
-def gate_entropy(means: Sequence[Float[Tensor, " K"]]) -> float:
-    """Return the entropy of the mean weights in the last tenth of the steps over its largest value, in [0, 1].
-
-    Args:
-        means: the mean of the weights in use (after importance and pruning) of each step.
-    """
-    gate = torch.stack(list(means[-max(1, len(means) // 10) :])).mean(0)
-    return float(-(gate * gate.clamp_min(1e-12).log()).sum() / math.log(max(2, len(gate))))
 
 
 def _gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:

@@ -10,23 +10,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mocae.config import Recipe, load_recipe, validate
+from mocae.config import Recipe, load_recipe
 from mocae.errors import ConfigError
 from mocae.evaluation import Bootstrap, difference_over_seeds, read_samples
 from mocae.files import read_json, write_whole
-from mocae.pipelines.ablation_parts import parts_of
+from mocae.pipelines.ablation_parts import parts_of, rivals_of
 from mocae.pipelines.ablation_runs import PlannedRun, run_all
+from mocae.pipelines.check import validate
 from mocae.pipelines.left_out import left_out_of, measure_left_out
-from mocae.pipelines.pool import StagePool
-from mocae.pipelines.store import Store
 from mocae.progress import visible
 from mocae.report.ablation import ABLATION_SCHEMA, ablation_page, ablation_table, draw_ablation
+from mocae.stages.pool import StagePool
+from mocae.stages.store import Store
 from mocae.types import Sample
 
 __all__ = ["Ablation", "Setting", "ablate"]
 
-_RIVALS = ("alignx", "joint", "joint_outcomes")
-"""Systems that all others are compared with, where the recipe has them."""
 _ROUTING = ("ece", "brier", "misrouted_rate", "regret", "entropy", "largest_share")
 
 
@@ -209,7 +208,7 @@ def _summarise(by_seed: Mapping[int, Mapping[str, Any]], recipe: Recipe, boot: B
         "systems": systems,
         "differences": {
             rival: {name: compared(name, rival) for name in systems if name != rival}
-            for rival in _RIVALS
+            for rival in rivals_of(recipe)
             if rival in systems
         },
         "parts": [
@@ -233,7 +232,8 @@ def _summarise(by_seed: Mapping[int, Mapping[str, Any]], recipe: Recipe, boot: B
 
 def _system(name: str, reports: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> dict[str, Any]:
     entries = [report["systems"][name] for report in reports]
-    found = {
+    found: dict[str, Any] = {
+        **{key: entries[0].get(key) for key in ("about", "plain", "upper_bound", "one_adapter")},
         "mean_axis_score": _spread([entry["mean_axis_score"]["value"] for entry in entries]),
         "axis_scores": {axis: _spread([entry["axis_scores"][axis]["value"] for entry in entries]) for axis in axes},
         "average_alignment_score": _spread([entry["average_alignment_score"]["value"] for entry in entries]),

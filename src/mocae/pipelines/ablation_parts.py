@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mocae.config import ROUTED_SYSTEMS, TRAINED_SYSTEMS, Recipe, SystemConfig, rival_options
-from mocae.config.base import Config
-from mocae.pipelines.routing import routing_of
+from mocae.config import Recipe, SystemConfig
+from mocae.systems import build_system, build_systems
 
-__all__ = ["Part", "parts_of"]
+__all__ = ["Part", "parts_of", "rivals_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +40,22 @@ def parts_of(recipe: Recipe) -> list[Part]:
     ]
 
 
+def rivals_of(recipe: Recipe) -> list[str]:
+    """Return the systems that all others are compared with: the plain ones of kinds that are rivals."""
+    systems = build_systems(recipe)
+    return [system.name for system in systems if system.rival and system.name == system.policy]
+
+
 def _changed(recipe: Recipe, parent: SystemConfig, variant: SystemConfig) -> dict[str, tuple[Any, Any]]:
-    before, after = (dict(_flat(_settled(recipe, system))) for system in (parent, variant))
+    before, after = (
+        dict(_flat(build_system(system, recipe.axis_names).settled(recipe).model_dump(mode="json")))
+        for system in (parent, variant)
+    )
     return {
         key: (before.get(key), after.get(key))
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     }
-
-
-def _settled(recipe: Recipe, system: SystemConfig) -> dict[str, Any]:
-    """Return all options a system runs with: its own, and the recipe's or the method's defaults for the others."""
-    if system.policy.partition(":")[0] in TRAINED_SYSTEMS:
-        options = rival_options(system, recipe.axis_names, where=f"systems.{system.name}")
-        found = options.model_dump(mode="json") if isinstance(options, Config) else dict(options)
-        if "order" in found:
-            found["order"] = list(found["order"] or recipe.comparison.order or recipe.axis_names)
-        return found
-    routing, found = routing_of(recipe, system)
-    if system.policy in ROUTED_SYSTEMS:  # top_k and threshold are among the options of the policy
-        found |= {"routing": routing.model_dump(mode="json", exclude={"top_k", "threshold"})}
-        found = {"per_token": False, **found}
-    return found
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

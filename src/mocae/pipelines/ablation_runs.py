@@ -18,9 +18,9 @@ import torch
 
 from mocae.config import Recipe
 from mocae.errors import ConfigError, MocaeError
-from mocae.pipelines.pool import StagePool
 from mocae.pipelines.run import run
 from mocae.progress import Bar, bar, say
+from mocae.stages.pool import StagePool
 
 __all__ = ["PlannedRun", "run_all"]
 

@@ -19,12 +19,12 @@ from mocae.judges import Judge, build_judge
 from mocae.judges.endpoint import EndpointJudge, Usage
 from mocae.metrics import estimate_rate
 from mocae.pipelines.eval_log import EvalLog
-from mocae.pipelines.judges import audit_all
-from mocae.pipelines.store import Store, key_of
 from mocae.pipelines.suite import Suite, SuiteRows, read_suite
 from mocae.pipelines.targets import Target
 from mocae.progress import bar, say, visible
 from mocae.report import html_page
+from mocae.stages.judging import audit_all
+from mocae.stages.store import Store, key_of
 from mocae.types import Answer, Estimate, Example, Sample, Verdict
 
 __all__ = ["EvalResult", "evaluate"]

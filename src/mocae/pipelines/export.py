@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import mocae
-from mocae.bank import ExpertBank, load_peft
+from mocae.bank import ExpertBank
 from mocae.calibration import AlignXRouter
 from mocae.config import load_recipe
 from mocae.distributed import alone
@@ -31,14 +31,17 @@ from mocae.export import (
 from mocae.export.card import export_card
 from mocae.export.gguf import NumberFormat
 from mocae.files import inside, read_tensors
-from mocae.pipelines.artifact import base_of
-from mocae.pipelines.judges import make_judges
-from mocae.pipelines.manifest import CHOSEN, read_manifest
-from mocae.pipelines.rows import read_rows_of
-from mocae.pipelines.store import refuse_changed
+from mocae.pipelines.artifact import base_of, refuse_unusable, stage_folders, systems_of
+from mocae.pipelines.manifest import CHOSEN, read_manifest, refuse_changed_stages
 from mocae.policies import CodeBook, CodeBookPolicy, Mixture, Policy, PromptBatch, RoutedPolicy
 from mocae.progress import visible
 from mocae.prompts import FORMATS
+from mocae.stages.judging import make_judges
+from mocae.stages.rows import read_rows_of
+from mocae.stages.run import Made
+from mocae.stages.store import refuse_changed
+from mocae.systems import System
+from mocae.systems.routers import RouterSystem
 
 __all__ = ["FORMATS_OUT", "ExportOptions", "bundle_of", "export"]
 
@@ -91,6 +94,7 @@ def export(
     *,
     to: str,
     out: Path | str,
+    system: str | None = None,
     options: ExportOptions | None = None,
     base_model: str | None = None,
     device: str | None = None,
@@ -102,14 +106,15 @@ def export(
         artifact: what `mocae run --out` or `mocae build --out` wrote.
         to: one of `FORMATS_OUT`.
         out: new folder; it appears when it is whole.
+        system: which one of the run; None: its best router with the experts.
         options: see `ExportOptions`.
         base_model: where the base model lies now, if not where the run found it.
         device: where to put it; None: an accelerator if there is one.
         progress: show progress on stderr.
 
     Raises:
-        ConfigError: an unknown format, options that do not fit, `out` is there already or lies inside the
-            artifact, or there are several processes.
+        ConfigError: an unknown format or system, options that do not fit, `out` is there already or lies inside the
+            artifact, there are several processes, or the format cannot express the system.
         ArtifactError: the artifact is damaged, or `out` cannot be written.
         ModelMismatchError: the base model or an adapter has no place in the format.
     """
@@ -121,30 +126,44 @@ def export(
     root = Path(artifact)
     if root.resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
         raise ConfigError(f"--out {out}: lies inside the artifact {root}, which is not to change; give another folder")
-    _refuse_what_cannot_be(read_manifest(root, parts=False), to, chosen)
+    manifest = read_manifest(root)
+    refuse_unusable(root, system=system)
+    systems = systems_of(root, manifest)
+    entrant = systems[system or next(iter(systems))]
+    if chosen.weights is None and to in ("peft", "merged"):
+        chosen = replace(chosen, weights=entrant.constant_weights())
+    _refuse_what_cannot_be(entrant, to, chosen)
     with visible(progress), whole_folder(Path(out)) as folder:
-        bundle = bundle_of(root, base_model=base_model, device=device)
-        details = {"mocae": mocae.__version__, **_write(root, bundle, folder, to, chosen)}
+        bundle = bundle_of(root, system=entrant.name, base_model=base_model, device=device)
+        details = {"mocae": mocae.__version__, "system": entrant.name, **_write(root, bundle, folder, to, chosen)}
         prove_export(bundle, folder)
         manifest = write_manifest(folder, bundle, to=to, details=details)
         (folder / "README.md").write_text(export_card(manifest), encoding="utf-8")
         return write_manifest(folder, bundle, to=to, details=details)
 
 
-def bundle_of(root: Path, *, base_model: str | None = None, device: str | None = None) -> Bundle:
-    """Return base model, experts and router of a finished run.
+def bundle_of(
+    root: Path, *, system: str | None = None, base_model: str | None = None, device: str | None = None
+) -> Bundle:
+    """Return base model, and what stands for a system in other software: experts, router, or a change of weights.
 
     Raises:
         ArtifactError: the folder is no finished run, or is damaged.
+        ConfigError: other software cannot express the system.
         ModelMismatchError: the base model is not the one the experts were trained on.
     """
     manifest = read_manifest(root)
+    systems = systems_of(root, manifest)
+    entrant = systems[system or next(iter(systems))]
+    folders = stage_folders(manifest, entrant)
+    refuse_changed_stages(root, manifest, folders.values())
     base = base_of(root, manifest, device=device, base_model=base_model)
-    experts = {axis: load_peft(root / "experts" / axis, name=axis) for axis in manifest["axes"]}
-    name = next((policy for policy in ("alignx", "linear") if policy in manifest["routers"]), None)
-    entry = manifest["routers"].get(name) if name else None
-    router = AlignXRouter.load(root / entry["folder"]) if entry else None
-    read_manifest(root)  # nothing has changed while it was read
+    made = Made(base, tuple(manifest["axes"]), {role: inside(root, folder) for role, folder in folders.items()})
+    parts = entrant.exported(made)
+    experts = dict(parts) if isinstance(parts, Mapping) else {}
+    routed = isinstance(entrant, RouterSystem)
+    router = AlignXRouter.load(made.folders["router"]) if routed else None
+    refuse_changed_stages(root, manifest, folders.values())  # nothing has changed while it was read
     return Bundle(
         base=base,
         base_name=manifest["base"]["model"],
@@ -153,18 +172,26 @@ def bundle_of(root: Path, *, base_model: str | None = None, device: str | None =
         prompt_format=manifest["prompt_format"],
         experts=experts,
         router=router,
-        router_options=dict(entry["options"]) if entry else {},
+        router_options=entrant.options.model_dump(include={"top_k", "threshold"}) if routed else {},
         chosen={key: manifest["base"][key] for key in CHOSEN if key in manifest["base"]},
+        change=None if isinstance(parts, Mapping) else parts,
     )
 
 
-def _refuse_what_cannot_be(manifest: Mapping[str, Any], to: str, options: ExportOptions) -> None:
+def _refuse_what_cannot_be(system: System, to: str, options: ExportOptions) -> None:
     """Refuse what the manifest alone tells is wrong, before a base model is loaded."""
-    if to in ("peft", "merged") or options.weights:
-        mixture_vector(options.weights, manifest["axes"], to=to)
-    if to == "vllm" and not {"alignx", "linear"} & manifest["routers"].keys():
+    experts = system.export_names()
+    if experts is None:
+        if to != "merged" or options.weights:
+            raise ConfigError(
+                f"--system {system.name}: it is a change of the base model's weights, which only --to merged can hold, "
+                "without --weights"
+            )
+    elif to in ("peft", "merged") or options.weights:
+        mixture_vector(options.weights, experts, to=to)
+    if to == "vllm" and not isinstance(system, RouterSystem):
         raise ConfigError(
-            "--to vllm needs a fitted router, and the artifact has none; run its recipe with the system 'alignx'"
+            "--to vllm needs a system with a fitted router; run the recipe with 'alignx', or name one by --system"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mocae.config import Recipe
 from mocae.metrics import auroc, expected_calibration_error
-from mocae.pipelines.routing import routing_of
+from mocae.systems import build_systems
 from mocae.types import Sample
 
 __all__ = ["left_out_of", "measure_left_out"]
@@ -14,8 +14,9 @@ __all__ = ["left_out_of", "measure_left_out"]
 
 def left_out_of(recipe: Recipe) -> dict[str, Sequence[str]]:
     """Return system -> probes left out of its calibration, for the systems that leave any out."""
-    found = {system.name: routing_of(recipe, system)[0].outcome.leave_out for system in recipe.systems}
-    return {name: probes for name, probes in found.items() if probes}
+    routings = {system.name: system.routing(recipe) for system in build_systems(recipe)}
+    left_out = {name: routing.outcome.leave_out for name, routing in routings.items() if routing is not None}
+    return {name: probes for name, probes in left_out.items() if probes}
 
 
 def measure_left_out(samples: Sequence[Sample], probes: Sequence[str]) -> Mapping[str, float | None]:

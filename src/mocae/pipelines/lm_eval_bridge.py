@@ -25,8 +25,8 @@ _MAX_NEW_TOKENS = 256
 def model_class() -> type[Any]:
     """Return the class lm-eval makes for `--model mocae`; it exists only where lm-eval is installed.
 
-    Its arguments: `path`, the folder of an artifact, or `model`, a `mocae.models.Generator`; `policy`,
-    a policy's name in place of the default; `batch_size` for generation; `device`. The router reads the context of
+    Its arguments: `path`, the folder of an artifact, or `model`, a `mocae.models.Generator`; `system`,
+    the name of a system in place of the default; `batch_size` for generation; `device`. The router reads the context of
     every request; contexts are taken as lm-eval writes them, without a prompt format.
 
     Raises:
@@ -46,7 +46,7 @@ def model_class() -> type[Any]:
             path: str | None = None,
             *,
             model: Any = None,
-            policy: str | None = None,
+            system: str | None = None,
             batch_size: int | str | None = 8,
             device: str | None = None,
             **_: Any,  # lm-eval passes its own settings (max_batch_size) to every model
@@ -54,7 +54,7 @@ def model_class() -> type[Any]:
             super().__init__()
             if (path is None) is (model is None):
                 raise ConfigError("model 'mocae': give path=FOLDER of an artifact, or a model; one of them")
-            self._model: Any = model if path is None else _opened(path, policy, device)
+            self._model: Any = model if path is None else _opened(path, system, device)
             self._base = self._model.base
             self._rows = int(batch_size) if batch_size is not None and str(batch_size).isdecimal() else 8
 
@@ -140,13 +140,11 @@ def main() -> None:
     cli_evaluate()
 
 
-def _opened(path: str, policy: str | None, device: str | None) -> Any:
-    """Return the mixture of an artifact with the policy asked for."""
+def _opened(path: str, system: str | None, device: str | None) -> Any:
+    """Return the model of a system of an artifact."""
     from mocae.pipelines.artifact import load
-    from mocae.policies import build_policy
 
-    loaded = load(Path(path), device=device)
-    return loaded.mixture.using(build_policy(policy, loaded.parts) if policy else None)
+    return load(Path(path), system=system, device=device).model
 
 
 def _log_likelihoods(model: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:

@@ -11,11 +11,10 @@ from pydantic import Field, JsonValue, PositiveInt
 from mocae.config.base import Name
 from mocae.errors import ArtifactError
 from mocae.files import Inside, Record, check_record, inside, read_json
-from mocae.pipelines.store import refuse_changed
 from mocae.pipelines.summary import SCHEMA
-from mocae.policies import RouterOptions
+from mocae.stages.store import refuse_changed
 
-__all__ = ["CHOSEN", "DTYPES", "loaded_stages", "read_manifest"]
+__all__ = ["CHOSEN", "DTYPES", "read_manifest", "refuse_changed_stages"]
 
 CHOSEN = ("chat_template", "template_options")
 """What a recipe chooses of a base model's chat template, and loading it again needs."""
@@ -34,10 +33,10 @@ class _Base(Record):
     description: dict[str, JsonValue] | None = None
 
 
-class _Router(Record):
-    folder: Inside
-    options: RouterOptions
-    output: Inside | None = None
+class _System(Record):
+    policy: Annotated[str, Field(min_length=1, max_length=1000)]
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    stages: dict[str, Inside]
 
 
 class _Manifest(Record):
@@ -45,7 +44,7 @@ class _Manifest(Record):
     axes: Annotated[list[Name], Field(min_length=1)]
     prompt_format: str
     max_new_tokens: PositiveInt
-    routers: dict[Literal["alignx", "linear"], _Router]
+    systems: dict[str, _System]
     stages: dict[str, str] = Field(default_factory=dict)
 
 
@@ -53,16 +52,11 @@ class _Version(Record):
     schema_: Annotated[int, Field(alias="schema")]
 
 
-def read_manifest(root: Path, *, parts: bool = True) -> dict[str, Any]:
-    """Return the manifest of a finished run, whose experts and routers lie inside `root`, as they were finished.
-
-    Args:
-        root: of the run.
-        parts: whether experts and routers are compared with what was recorded, which reads all of them; False where
-            only the manifest is looked at, before or after they are loaded.
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return the manifest of a finished run.
 
     Raises:
-        ArtifactError: the folder is no finished run, is damaged, or was written by another version.
+        ArtifactError: the folder is no finished run, its manifest is damaged, or was written by another version.
     """
     path = root / "manifest.json"
     if not path.is_file():
@@ -71,21 +65,47 @@ def read_manifest(root: Path, *, parts: bool = True) -> dict[str, Any]:
         )
     manifest: dict[str, Any] = read_json(path)
     version = check_record(_Version, manifest, str(path)).schema_
-    if version == SCHEMA:
-        check_record(_Manifest, manifest, str(path))
     if version != SCHEMA:
         raise ArtifactError(
             f"{path}: artifact version {version}, this mocae reads version {SCHEMA}; run the recipe again"
         )
+    if "systems" not in manifest:
+        manifest = _with_systems(manifest, path)
+    check_record(_Manifest, manifest, str(path))
     if manifest["base"]["dtype"] not in DTYPES:
         raise ArtifactError(f"{path}: unknown dtype {manifest['base']['dtype']!r}; run the recipe again")
-    keys = manifest.get("stages", {})  # manifests of before they were written down name none
-    for folder in loaded_stages(manifest["axes"], manifest["routers"]) if parts else ():
-        refuse_changed(inside(root, folder), keys.get(folder))
     return manifest
 
 
-def loaded_stages(axes: Iterable[str], routers: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the stages a model is loaded from: experts, routers, output calibrators, by their folders."""
-    named = [entry[key] for entry in routers.values() for key in ("folder", "output") if entry.get(key)]
-    return [*(f"experts/{axis}" for axis in axes), *named]
+def refuse_changed_stages(root: Path, manifest: Mapping[str, Any], folders: Iterable[str]) -> None:
+    """Do nothing if stages of a finished run lie inside it as they were finished; reads all their files.
+
+    Raises:
+        ArtifactError: one is missing, has changed, or was made anew since.
+    """
+    keys = manifest.get("stages", {})  # manifests of before they were written down name none
+    for folder in dict.fromkeys(folders):
+        refuse_changed(inside(root, folder), keys.get(folder))
+
+
+class _OldRouter(Record):
+    folder: Inside
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    output: Inside | None = None
+
+
+class _Old(Record):
+    axes: Annotated[list[Name], Field(min_length=1)]
+    routers: dict[Literal["alignx", "linear"], _OldRouter]
+
+
+def _with_systems(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a manifest that was written before systems were named in it, with them: its routers."""
+    old = check_record(_Old, manifest, str(path))
+    experts = {f"expert:{axis}": f"experts/{axis}" for axis in old.axes}
+    systems = {}
+    for policy, router in old.routers.items():
+        stages = {**experts, "router": router.folder, **({"output": router.output} if router.output else {})}
+        options = {key: value for key, value in router.options.items() if key != "per_token"}
+        systems[policy] = {"policy": policy, "options": options, "stages": stages}
+    return {**manifest, "systems": systems}

@@ -35,14 +35,12 @@ from typing import Any
 
 from mocae.config import AxisConfig, Recipe, SourceConfig
 from mocae.data import read_source, select
-from mocae.pipelines.base_size import BaseSize, measure_base
+from mocae.stages.base_size import BaseSize, measure_base
+from mocae.stages.training_plan import TrainingPlan, adapter_plan
+from mocae.systems import build_systems
 
-__all__ = ["ExpertPlan", "Plan", "plan"]
+__all__ = ["Plan", "plan"]
 
-_ONE_ADAPTER = {"joint", "joint_outcomes", "sequential"}
-"""Systems that train one adapter on the rows of every axis, with the rank of all experts together."""
-_MIXTURES = {"trinityx", "xlora", "h3fusion"}
-"""Systems that train experts or a router of their own; several of one kind share their experts and count once."""
 _ADAMW_BYTES = 16
 """fp32 value + fp32 gradient + two fp32 moments of one trained parameter."""
 _HIDDEN_VECTORS = 8
@@ -56,17 +54,6 @@ _TILES_ON_CPU = 8.25
 
 
 @dataclass(frozen=True, slots=True)
-class ExpertPlan:
-    """One adapter to train; None where rows cannot be counted before the data is there."""
-
-    name: str
-    n_parameters: int
-    n_rows: int | None
-    n_tokens: int | None
-    flops: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run will cost; bytes, tokens and floating-point operations."""
 
@@ -74,7 +61,7 @@ class Plan:
     model: str | None
     base: BaseSize
     device: str
-    experts: tuple[ExpertPlan, ...]
+    experts: tuple[TrainingPlan, ...]
     n_tokens: int | None
     flops: int | None
     full_finetuning_flops: int | None
@@ -100,14 +87,12 @@ def plan(recipe: Recipe) -> Plan:
     base, device = measure_base(recipe.base, recipe.experts), _device(recipe)
     r = recipe.experts.r
     rows = {axis.name: _total(_rows(recipe, axis, source) for source in axis.train) for axis in recipe.axes}
-    experts = tuple(_adapter(recipe, base, axis, n_rows, r) for axis, n_rows in rows.items())
-    trained = list(experts)
-    # Rivals have the rank of all experts together, so that neither side has more parameters.
-    named = {system.policy for system in recipe.systems}
-    trained += [
-        _adapter(recipe, base, name, _total(rows.values()), r * len(rows)) for name in sorted(named & _ONE_ADAPTER)
-    ]
-    trained += [_mixture(recipe, base, name, _total(rows.values())) for name in sorted(named & _MIXTURES)]
+    experts = tuple(adapter_plan(recipe, base, axis, n_rows, r) for axis, n_rows in rows.items())
+    n_rows = _total(rows.values())
+    others = (system.trains(recipe, base, n_rows) for system in build_systems(recipe))
+    # Several of one kind share what they train. Rivals have the rank of all experts together.
+    by_name = {other.name: other for other in others if other is not None}
+    trained = [*experts, *(by_name[name] for name in sorted(by_name))]
     largest = max(expert.n_parameters for expert in trained)
     bank = sum(expert.n_parameters for expert in experts)
     n_tokens = _total(expert.n_tokens for expert in trained)
@@ -123,7 +108,7 @@ def plan(recipe: Recipe) -> Plan:
         full_finetuning_flops=None if full_tokens is None else 6 * base.n_matmul * full_tokens,
         training_memory_bytes=_training_memory(recipe, base, largest, device),
         serving_memory_bytes=_serving_memory(recipe, base, bank),
-        disk_bytes=4 * _kept(trained, len(recipe.axes)) + _router_bytes(recipe, base),
+        disk_bytes=4 * sum(part.n_parameters * part.n_kept for part in trained) + _router_bytes(recipe, base),
         notes=_notes(recipe, base),
         bytes_per_token=(base.n_matmul + bank + base.cache_values * _context(recipe)) * base.dtype_bytes,
     )
@@ -136,37 +121,6 @@ def _notes(recipe: Recipe, base: BaseSize) -> tuple[str, ...]:
     return (
         f"{keys}: not used; the config of {recipe.base.model!r} is here and says otherwise (base.model=null uses it)",
     )
-
-
-def _adapter(recipe: Recipe, base: BaseSize, name: str, n_rows: int | None, r: int) -> ExpertPlan:
-    n_lora = base.lora_parameters(r)
-    if n_rows is None:
-        return ExpertPlan(name, n_lora, None, None, None)
-    tokens = round(n_rows * recipe.experts.optimizer.epochs * recipe.experts.max_length)
-    per_token = 2 * base.n_matmul + 2 * base.n_matmul_above + 6 * n_lora
-    return ExpertPlan(name, n_lora, n_rows, tokens, per_token * tokens)
-
-
-def _mixture(recipe: Recipe, base: BaseSize, name: str, n_rows: int | None) -> ExpertPlan:
-    """Return what a mixture trains: experts of its own over the recipe's epochs, then its router over one pass."""
-    k, r = len(recipe.axes), recipe.experts.r
-    n_layers = base.n_layers - base.from_layer
-    match name:
-        case "trinityx":
-            experts, router = k * base.lora_parameters(r, blocks=True), n_layers * k * (base.hidden_size + 1)
-        case "xlora":
-            experts, router = 0, k * (base.hidden_size + 1)
-        case _:
-            experts, router = k * base.n_blocks, n_layers * k * base.hidden_size
-    if n_rows is None:
-        return ExpertPlan(name, experts + router, None, None, None)
-    once = n_rows * recipe.experts.max_length
-    first = round(once * recipe.experts.optimizer.epochs) if experts else 0
-    back = 2 * base.n_matmul + 2 * base.n_matmul_above  # through the base model; X-LoRA reads it once more
-    per_token = back + 6 * experts // k
-    routing = back + 6 * (experts if name == "h3fusion" else base.lora_parameters(r) * k)
-    routing += 2 * base.n_matmul if name == "xlora" else 0
-    return ExpertPlan(name, experts + router, n_rows, first + once, first * per_token + once * routing)
 
 
 def _rows(recipe: Recipe, axis: AxisConfig, source: SourceConfig) -> int | None:
@@ -212,11 +166,6 @@ def _device(recipe: Recipe) -> str:
 def _serving_memory(recipe: Recipe, base: BaseSize, bank: int) -> int:
     cache = recipe.generation.batch_size * _context(recipe) * base.cache_values
     return (base.n_parameters + bank + cache) * base.dtype_bytes
-
-
-def _kept(trained: Iterable[ExpertPlan], n_axes: int) -> int:
-    """Return the adapter parameters that stay on disk; sequential tuning leaves one adapter after each axis."""
-    return sum(expert.n_parameters * (n_axes if expert.name == "sequential" else 1) for expert in trained)
 
 
 def _router_bytes(recipe: Recipe, base: BaseSize) -> int:

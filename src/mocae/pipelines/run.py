@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import mocae
-from mocae.config import ROUTED_SYSTEMS, Recipe, SystemConfig, dump_recipe, load_recipe, validate
+from mocae.config import Recipe, SystemConfig, dump_recipe, load_recipe
 from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, MocaeError, unknown_name
 from mocae.evaluation import sample_to_json
@@ -20,21 +20,19 @@ from mocae.extras import require
 from mocae.files import read_json, write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
 from mocae.pipelines.build import BUILD
-from mocae.pipelines.collapse import overlap
-from mocae.pipelines.contest import Contest
-from mocae.pipelines.contestants import CONTESTANTS, Contestant, compete
-from mocae.pipelines.judges import Judges, audit_all, make_judges
-from mocae.pipelines.manifest import loaded_stages
-from mocae.pipelines.pool import StagePool
-from mocae.pipelines.routing import routing_of
-from mocae.pipelines.rows import Rows, read_rows_of, without_long
+from mocae.pipelines.check import validate
 from mocae.pipelines.seen import write_seen
-from mocae.pipelines.store import Store, folder_name
-from mocae.pipelines.summary import SCHEMA, environment, summarise
-from mocae.pipelines.systems import Answered
+from mocae.pipelines.summary import SCHEMA, Entrant, environment, summarise
 from mocae.pipelines.updates import updates
 from mocae.progress import say, visible
 from mocae.report import write_report
+from mocae.stages.judging import Judges, audit_all, make_judges
+from mocae.stages.overlap import overlap
+from mocae.stages.pool import StagePool
+from mocae.stages.rows import Rows, read_rows_of, without_long
+from mocae.stages.run import Made, Run, read_answers
+from mocae.stages.store import Store, folder_name
+from mocae.systems import SYSTEMS, System, build_systems
 
 __all__ = ["RunResult", "run", "train_expert"]
 
@@ -117,8 +115,8 @@ def train_expert(
         rows = read_rows_of(recipe)
         base = _Run(recipe, store, ()).load_base()
         rows = without_long(rows, recipe, base)
-        with Contest(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as contest:
-            return contest.expert(axis).folder
+        with Run(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as run:
+            return run.expert(axis).folder
 
 
 def _other_recipe(recipe: Recipe, root: Path) -> str | None:
@@ -203,7 +201,7 @@ class _Run:
 
     recipe: Recipe
     store: Store
-    systems: Sequence[SystemConfig]
+    configs: Sequence[SystemConfig]
 
     def report(self) -> dict[str, Any]:
         """Make every stage the systems need, write the artifact and return its report."""
@@ -211,27 +209,23 @@ class _Run:
         judges = make_judges(self.recipe, rows)
         base = self.load_base()
         rows = without_long(rows, self.recipe, base)
-        contestants: dict[str, Contestant] = {}
-        with Contest(self.recipe, base=base, rows=rows, judges=judges, store=self.store) as contest:
-            for system in _in_turn(self.systems):
-                contestants[system.name] = compete(contest, system)
-                contest.answered[system.name] = contestants[system.name].answered
-            overlaps = overlap(contest)
-            order = contest.order()
-        names = [system.name for system in self.systems]
+        systems = build_systems(self.recipe, self.configs)
+        with Run(self.recipe, base=base, rows=rows, judges=judges, store=self.store, systems=systems) as run:
+            entrants = {system.name: _entrant(run, system) for system in systems}
+            overlaps = overlap(run)
+            manifest = self._manifest(run, systems)
         report = summarise(
             self.recipe,
-            contestants={name: contestants[name] for name in names},
+            entrants=entrants,
             rows=rows,
             judges=judges.judges,
             audited=audit_all(judges.judges, list(rows.all_of("test"))),
-            n_base_parameters=contest.n_base_parameters,
+            n_base_parameters=run.n_base_parameters,
             overlap=overlaps,
-            updates={s.name: updates(s, self.store.stages, self.recipe.axis_names, order) for s in self.systems},
             notes=[*(["synthetic, tiny model"] if self.recipe.base.model == "pocket" else []), *self.recipe.notes],
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
-        self._write(report, {name: contestants[name].answered for name in names}, contest, rows)
+        self._write(report, entrants, manifest, rows)
         return report
 
     def load_base(self) -> LoadedBase:
@@ -268,12 +262,14 @@ class _Run:
             raise ArtifactError(f"{record}: damaged; remove it, and the number format is chosen anew")
         return str(dtype)
 
-    def _write(self, report: dict[str, Any], answered: Mapping[str, Answered], contest: Contest, rows: Rows) -> None:
+    def _write(
+        self, report: dict[str, Any], entrants: Mapping[str, Entrant], manifest: Mapping[str, Any], rows: Rows
+    ) -> None:
         """Publish the artifact's own files, each whole; `manifest.json` comes last."""
         if not is_main():
             return
         root = self.store.root
-        samples = (sample_to_json(sample) for system in answered.values() for sample in system.samples)
+        samples = (sample_to_json(sample) for entrant in entrants.values() for sample in entrant.answered.samples)
         lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         write_whole(root / "samples.jsonl", "".join(lines))
         if outcomes := self.store.stages.get("outcomes"):
@@ -284,48 +280,59 @@ class _Run:
         write_whole(root / "recipe.yaml", dump_recipe(self.recipe))
         write_whole(root / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         write_report(report, root)
-        write_whole(root / "manifest.json", json.dumps(self._manifest(contest), indent=1) + "\n")
+        write_whole(root / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
-    def _manifest(self, contest: Contest) -> dict[str, Any]:
+    def _manifest(self, run: Run, systems: Sequence[System]) -> dict[str, Any]:
+        """Return what the artifact says it is: its base model, and what every system is loaded from."""
         base = self.recipe.base
-        routers: dict[str, dict[str, Any]] = {}  # of several systems with one policy the first is the artifact's
-        for system in self.systems:
-            if system.policy in ROUTED_SYSTEMS:
-                routing, options = routing_of(self.recipe, system)
-                entry = {"folder": f"router/{folder_name(system.name)}", "options": options}
-                if system.policy == "alignx" and routing.output.rank is not None:
-                    entry["output"] = f"output/{folder_name(system.name)}"
-                routers.setdefault(system.policy, entry)
+        used = {system.name: system.stages(run) for system in systems}
+        stages = {stage.name: stage.key for roles in used.values() for stage in roles.values()}
         return {
             "schema": SCHEMA,
             "mocae": mocae.__version__,
             "base": {
                 "model": base.required_model(),
                 "revision": base.revision,
-                "dtype": contest.base_key["dtype"].removeprefix("torch."),
+                "dtype": run.base_key["dtype"].removeprefix("torch."),
                 "quantization": self.recipe.base.quantization,
-                "fingerprint": contest.base_key["fingerprint"],
+                "fingerprint": run.base_key["fingerprint"],
                 "chat_template": base.chat_template,
                 "template_options": base.template_options,
-                "description": contest.base.description.record(),
+                "description": run.base.description.record(),
             },
             "axes": list(self.recipe.axis_names),
             "prompt_format": self.recipe.prompt_format,
             "max_new_tokens": self.recipe.generation.max_new_tokens,
             "seed": self.recipe.seed,
-            "routers": routers,
-            # Which experts and routers this is about: one trained anew later is not taken for them.
-            "stages": {part: self.store.stages[part].key for part in loaded_stages(self.recipe.axis_names, routers)},
+            "systems": {
+                system.name: {
+                    **system.record(self.recipe),
+                    "stages": {role: stage.name for role, stage in used[system.name].items()},
+                }
+                for system in systems
+            },
+            # Which stages this is about: one made anew later is not taken for them.
+            "stages": {**stages, **{stage.name: stage.key for stage in run.experts.values()}},
         }
+
+
+def _entrant(run: Run, system: System) -> Entrant:
+    """Return what comes of one system: its judged answers, and what the report says of it."""
+    on_the_way = {axis: read_answers(stage) for axis, stage in system.on_the_way(run).items()}
+    answers = run.answers(system)
+    made = Made(run.base, system.axes, {role: stage.folder for role, stage in system.stages(run).items()})
+    return Entrant(
+        read_answers(answers),
+        about=SYSTEMS.describe()[system.kind],
+        plain=system.name == system.policy,
+        upper_bound=system.upper_bound is not None,
+        one_adapter=system.one_adapter,
+        weights_mean=system.weights_mean,
+        on_the_way=on_the_way,
+        updates=updates(answers),
+        warnings=system.warnings(made),
+    )
 
 
 def _pick(device: str) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[pick_dtype("auto", device)]
-
-
-def _in_turn(systems: Sequence[SystemConfig]) -> list[SystemConfig]:
-    """Return the systems in the order they are asked: what others need comes first, policies over the bank together."""
-    heads = [system.policy.partition(":")[0] for system in systems]
-    rank = {"base": 0, "expert": 1}
-    order = sorted(range(len(systems)), key=lambda i: (rank.get(heads[i], 3 if heads[i] in CONTESTANTS else 2), i))
-    return [systems[i] for i in order]

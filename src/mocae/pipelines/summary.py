@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 
@@ -14,27 +14,52 @@ from mocae.config import Recipe
 from mocae.distributed import size
 from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system, measure_weights, probes_by_axis
 from mocae.judges import Judge
-from mocae.pipelines.collapse import forgetting
-from mocae.pipelines.contestants import Contestant
-from mocae.pipelines.judges import Audited
-from mocae.pipelines.rows import Rows
-from mocae.pipelines.systems import Answered
+from mocae.pipelines.forgetting import forgetting
+from mocae.stages.judging import Audited
+from mocae.stages.rows import Rows
+from mocae.stages.run import Answered
 from mocae.types import Sample
 
-__all__ = ["SCHEMA", "environment", "summarise"]
+__all__ = ["SCHEMA", "Entrant", "environment", "summarise"]
 
 SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """What came of one system.
+
+    Attributes:
+        answered: judged answers and cost.
+        about: one line for people.
+        plain: whether it is called like its kind.
+        upper_bound: whether it has seen the verdicts it is scored on.
+        one_adapter: whether it is one adapter trained on all axes, the plain rival of every mixture.
+        weights_mean: see `mocae.systems.System`.
+        on_the_way: axis -> answers after it was trained, for a system trained axis after axis.
+        updates: what taking in something new costs it, see `mocae.pipelines.updates.updates`.
+        warnings: what a reader of the report must know.
+    """
+
+    answered: Answered
+    about: str = ""
+    plain: bool = False
+    upper_bound: bool = False
+    one_adapter: bool = False
+    weights_mean: Literal["chances", "shares"] | None = None
+    on_the_way: Mapping[str, Answered] = field(default_factory=dict)
+    updates: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 def summarise(
     recipe: Recipe,
     *,
-    contestants: Mapping[str, Contestant],
+    entrants: Mapping[str, Entrant],
     rows: Rows,
     judges: Sequence[Judge],
     audited: Audited,
     overlap: Mapping[str, Any] | None,
-    updates: Mapping[str, Mapping[str, Any]],
     n_base_parameters: int,
     notes: Sequence[str],
     environment: Mapping[str, Any],
@@ -43,43 +68,42 @@ def summarise(
 
     Args:
         recipe: as run.
-        contestants: system -> what came of it; "base" and one "expert:<axis>" for each axis among them.
+        entrants: system -> what came of it; "base" and one "expert:<axis>" for each axis among them.
         rows: for the counts.
         judges: for their quality.
         audited: what they say to constant answers.
-        overlap: of the experts, see `mocae.pipelines.collapse.overlap`.
-        updates: system -> what taking in something new costs it, see `mocae.pipelines.updates.updates`.
+        overlap: of the experts, see `mocae.stages.overlap.overlap`.
         n_base_parameters: of the base model.
         notes: labels that stand beside every number.
         environment: versions and hardware.
     """
     boot = Bootstrap(n_resamples=recipe.report.resamples, confidence=recipe.report.confidence, seed=recipe.seed)
     axes = recipe.axis_names
-    answered = {name: contestant.answered for name, contestant in contestants.items()}
+    answered = {name: entrant.answered for name, entrant in entrants.items()}
     base = answered["base"].samples
     systems = {}
     for name, system in answered.items():
         entry = measure_system(system.samples, base, axes, boot=boot)
         entry["cost"] = _cost(system, n_base_parameters)
+        entry |= {key: getattr(entrants[name], key) for key in ("about", "plain", "upper_bound", "one_adapter")}
         systems[name] = entry
     experts = {axis: answered[f"expert:{axis}"].samples for axis in axes}
     routing = {}
-    for name, contestant in contestants.items():
+    for name, entrant in entrants.items():
         samples = answered[name].samples
-        if contestant.calibrated is not None:
-            measured = measure_routing(samples, experts, calibrated=contestant.calibrated, boot=boot)
-        elif contestant.own_router:
+        if entrant.weights_mean == "chances":
+            measured = measure_routing(samples, experts, calibrated=True, boot=boot)
+        elif entrant.weights_mean == "shares":
             measured = measure_weights(samples, axes, boot=boot)
         else:
             continue
         if measured is not None:
             routing[name] = measured
     orders = {
-        name: forgetting(axes, base, contestant.stages, boot)
-        for name, contestant in contestants.items()
-        if contestant.stages
+        name: lost
+        for name, entrant in entrants.items()
+        if entrant.on_the_way and (lost := forgetting(axes, base, entrant.on_the_way, boot)) is not None
     }
-    orders = {name: found for name, found in orders.items() if found is not None}
     every = [sample for system in answered.values() for sample in system.samples]
     return {
         "schema": SCHEMA,
@@ -89,7 +113,7 @@ def summarise(
         "routing": routing,
         "forgetting": next(iter(orders.values()), {}),
         "collapse": {"orders": orders, "overlap": overlap},
-        "updates": {name: entry for name, entry in updates.items() if entry},
+        "updates": {name: entrant.updates for name, entrant in entrants.items() if entrant.updates},
         "comparisons": _comparisons(answered, axes, boot),
         "judges": [
             _judge(judge, every) | {"audit": audit} for judge, audit in zip(judges, audited.audits, strict=True)
@@ -104,7 +128,7 @@ def summarise(
         "notes": [
             *notes,
             *audited.notes,
-            *(warning for contestant in contestants.values() for warning in contestant.warnings),
+            *(warning for entrant in entrants.values() for warning in entrant.warnings),
         ],
         "environment": dict(environment),
     }

@@ -161,8 +161,8 @@ class EndpointTarget:
         return {"asked": time.strftime("%Y-%m-%d"), "requests": self._client.usage.requests}
 
 
-def artifact_target(folder: Path, *, device: str | None = None) -> ModelTarget:
-    """Return the model of a finished run.
+def artifact_target(folder: Path, *, system: str | None = None, device: str | None = None) -> ModelTarget:
+    """Return a system of a finished run, its best router where none is named.
 
     Raises:
         ArtifactError: the folder is no finished run.
@@ -172,14 +172,15 @@ def artifact_target(folder: Path, *, device: str | None = None) -> ModelTarget:
     from mocae.pipelines.artifact import load
     from mocae.pipelines.manifest import read_manifest
 
-    loaded = load(folder, device=device)
+    loaded = load(folder, system=system, device=device)
     manifest = digest(folder / "manifest.json")
-    identity = {"artifact": folder.resolve().name, "manifest": manifest}
+    name = folder.resolve().name
+    identity = {"artifact": name, "manifest": manifest, **({"system": system} if system else {})}
     return ModelTarget(
-        loaded.mixture,
-        loaded.prompt_format,
-        label=folder.resolve().name,
-        base_model=read_manifest(folder, parts=False)["base"]["model"],
+        loaded.model,
+        loaded.artifact.prompt_format,
+        label=f"{name} {system}" if system else name,
+        base_model=read_manifest(folder)["base"]["model"],
         identity=identity,
         seen=read_seen(folder),
     )

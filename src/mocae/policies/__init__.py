@@ -1,13 +1,10 @@
 """Policies: from a batch of prompts to the weights of the experts."""
 
 from mocae.policies.base import (
-    POLICIES,
-    Parts,
     Policy,
     PromptBatch,
     Reading,
     Sureness,
-    build_policy,
     shape_weights,
     weights_vector,
 )
@@ -20,13 +17,11 @@ from mocae.policies.routed import RoutedPolicy, RouterOptions
 from mocae.policies.routing_pass import RoutingPass
 
 __all__ = [
-    "POLICIES",
     "CodeBook",
     "CodeBookPolicy",
     "FixedPolicy",
     "Mixture",
     "OraclePolicy",
-    "Parts",
     "PerPrompt",
     "Policy",
     "PromptBatch",
@@ -36,7 +31,6 @@ __all__ = [
     "RoutingPass",
     "Steered",
     "Sureness",
-    "build_policy",
     "choose",
     "shape_weights",
     "weights_vector",

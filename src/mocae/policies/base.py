@@ -3,27 +3,23 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, get_args
+from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mocae.calibration import AlignXRouter, OutputCalibrators
-from mocae.data import checked_options
+from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError, unknown_name
 from mocae.experts import Pool
-from mocae.registry import Registry
+from mocae.models import Sureness
 
 __all__ = [
-    "POLICIES",
-    "Parts",
     "Policy",
     "PromptBatch",
     "Reading",
     "Sureness",
-    "build_policy",
     "shape_weights",
     "weights_vector",
 ]
@@ -62,24 +58,6 @@ class PromptBatch:
     pooled: Float[Tensor, "B P"] | None = None
 
 
-class Sureness(NamedTuple):
-    """How sure a router is of each prompt; nan where it does not say.
-
-    Attributes:
-        confidence: (B,), chance that the answer of the expert with the largest weight is acceptable; low where no
-            expert can answer, or where nothing is known of such prompts.
-        novelty: (B,), share of held-out calibration prompts that are more like the others than this prompt is.
-    """
-
-    confidence: Float[Tensor, " B"]
-    novelty: Float[Tensor, " B"]
-
-    def lists(self) -> tuple[list[float | None], list[float | None]]:
-        """Return confidence and novelty of the prompts to six decimals, None in place of nan."""
-        confidence, novelty = ([None if math.isnan(v) else round(v, 6) for v in both.tolist()] for both in self)
-        return confidence, novelty
-
-
 class Policy(ABC):
     """Maps a batch of prompts to weights of the experts; a subclass gives `route` and sets what differs from here.
 
@@ -87,13 +65,11 @@ class Policy(ABC):
         reads: which hidden states `route` needs, None for none.
         calibrated: whether a weight is meant as the probability that its expert's answer is acceptable, so that a
             calibration error makes sense.
-        per_token: whether every token is routed by itself, in prefill and decoding; else a prompt once.
         output: residuals behind the mixed layers, None for none.
     """
 
     reads: Reading | None = None
     calibrated: bool = False
-    per_token: bool = False
     output: OutputCalibrators | None = None
 
     @abstractmethod
@@ -107,61 +83,6 @@ class Policy(ABC):
     def sureness(self, batch: PromptBatch) -> Sureness | None:
         """Return how sure the router is of each prompt; None for a policy that does not say."""
         return None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Parts:
-    """What policies are made from.
-
-    Attributes:
-        experts: names of the experts, in the order of the weights.
-        routers: fitted routers by name ("alignx", "linear").
-        outputs: output calibrators by the name of the router they were trained under.
-        outcomes: for each judged prompt, which experts' answers were acceptable; only the oracle looks.
-    """
-
-    experts: tuple[str, ...]
-    routers: Mapping[str, AlignXRouter] = field(default_factory=dict)
-    outputs: Mapping[str, OutputCalibrators] = field(default_factory=dict)
-    outcomes: Mapping[str, Sequence[bool]] = field(default_factory=dict)
-
-
-class PolicyFactory(Protocol):
-    """Makes a policy from parts and the options a recipe gives; raises ConfigError for options that do not fit."""
-
-    def __call__(self, parts: Parts, argument: str | None, **options: object) -> Policy:
-        """Return the policy; `argument` is what stands behind the colon in `expert:helpfulness`."""
-        ...
-
-
-POLICIES: Registry[PolicyFactory] = Registry(
-    "policy",
-    entry_point_group="mocae.policies",
-    builtin={
-        "base": ("mocae.policies.fixed:base", "the base model, no expert"),
-        "expert": ("mocae.policies.fixed:expert", "one expert alone: expert:<axis>"),
-        "uniform": ("mocae.policies.fixed:uniform", "every expert with weight 1 / K"),
-        "static": ("mocae.policies.fixed:static", "the weights given in options.weights"),
-        "sum": ("mocae.policies.fixed:total", "every expert with weight 1 (task arithmetic)"),
-        "linear": ("mocae.policies.routed:linear", "router trained on the axis a prompt came from, uncalibrated"),
-        "alignx": ("mocae.policies.routed:alignx", "router fitted on outcomes, with fractal and natural calibrators"),
-        "oracle": ("mocae.policies.oracle:oracle", "the best expert by verdict on the very prompt: an upper bound"),
-    },
-)
-"""Policies by name; `build_policy` makes one."""
-
-
-def build_policy(name: str, parts: Parts, **options: object) -> Policy:
-    """Return the policy called `name` ("alignx", "expert:honesty", ...).
-
-    Raises:
-        PluginError: no such policy.
-        ConfigError: an option or argument does not fit.
-    """
-    head, colon, argument = name.partition(":")
-    make = POLICIES.get(head)
-    typed = checked_options(make, options, what=f"policy {head!r}", given={"parts", "argument"})
-    return make(parts, argument if colon else None, **typed)
 
 
 def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Float[Tensor, " K"]:

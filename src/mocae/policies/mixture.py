@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mocae.bank import ExpertBank, Mode
@@ -23,8 +25,7 @@ class Mixture(BaseGenerator):
     *One pass.* The policy reads the base hidden states entering layer l during the prefill and sets the weights for the
     layers above; the KV cache stays on and decoding never routes again. Where an adapter touches a layer below l, the
     first l layers are run once with the experts off (*probe* mode), then the normal pass. Both give the same weights.
-    A policy that routes *per token* reads in every pass, prefill and decoding, and weighs each token by what it would
-    have read there if the prompt had ended; it has no probe mode. A policy's output calibrators are on while it routes.
+    A policy's output calibrators are on while it routes.
 
     *Threads.* Weights belong to the bank, not to a call: while one thread routes and generates, others wait for it.
     `mocae.serving.Engine` answers many at once.
@@ -95,14 +96,13 @@ class Mixture(BaseGenerator):
             self.bank, self.policy, ids, probe=probe, copies=copies, mode=self.mode, new_tokens=new_tokens
         )
 
-    @property
-    def each_token(self) -> bool:
-        """Whether the policy routes every token."""
-        return self.policy.per_token
-
     def reading(self, inputs: Mapping[str, Tensor], ids: Sequence[str]) -> RoutingPass:
         """Return a context in which the first pass, over `inputs`, is routed."""
         return self.routing(ids, probe=inputs)
+
+    def writing(self, alpha: Float[Tensor, "B K"], *, merged: bool = False) -> AbstractContextManager[Any]:
+        """Return a context in which the weights of each row are in force, see `ExpertBank.weights`."""
+        return self.bank.weights(alpha.to(self.base.model.device), mode="merged" if merged else "stacked")
 
     @torch.no_grad()
     def generate(
@@ -116,13 +116,11 @@ class Mixture(BaseGenerator):
         """Return an answer to each prompt, written with its own weights; arguments as in `mocae.models.Generator`.
 
         Raises:
-            ConfigError: see `RoutingPass`; beams where every token is routed; nothing was generated.
+            ConfigError: see `RoutingPass`; nothing was generated.
         """
         model = self.base.model
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         batch = {"input_ids": input_ids, "attention_mask": mask}
-        if self.policy.per_token and _beams(model, generation) > 1:
-            raise ConfigError("per-token routing cannot follow beams, which change places; set num_beams to 1")
         with self.routing(
             ids if ids is not None else [""] * len(input_ids),
             probe=batch,
@@ -132,9 +130,7 @@ class Mixture(BaseGenerator):
             out = self.base.generate(**batch, **generation)
         if routing.alpha is None:
             raise ConfigError("the prompts were never read, so nothing was routed; max_new_tokens must be at least 1")
-        if routing.sureness is None:
-            return Generated.unsure(out, routing.alpha)
-        return Generated(out, routing.alpha, *routing.sureness.lists())
+        return Generated.of(out, routing)
 
 
 def _rows_a_prompt(model: Any, generation: Mapping[str, Any]) -> int:

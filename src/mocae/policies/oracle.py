@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mocae.errors import ConfigError
-from mocae.policies.base import Parts, Policy, PromptBatch
+from mocae.policies.base import Policy, PromptBatch
 
-__all__ = ["OraclePolicy", "oracle"]
+__all__ = ["OraclePolicy"]
 
 
 class OraclePolicy(Policy):
@@ -37,15 +37,3 @@ class OraclePolicy(Policy):
                 row.zero_()
                 row[good[0]] = 1.0
         return rows
-
-
-def oracle(parts: Parts, argument: str | None) -> Policy:
-    """Return the oracle over the outcomes in `parts`."""
-    if argument is not None:
-        raise ConfigError(f"policy 'oracle' takes nothing behind a colon, got {argument!r}")
-    if not parts.outcomes:
-        raise ConfigError(
-            "policy 'oracle' needs judged answers of every expert to the same prompts, and there are none; use another "
-            "policy"
-        )
-    return OraclePolicy(parts.outcomes, len(parts.experts))

@@ -55,7 +55,6 @@ class Steered(Policy):
         self.policy = policy
         self.factor = factor
         self.reads = policy.reads
-        self.per_token = policy.per_token
         self.output = policy.output
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
@@ -72,17 +71,12 @@ class PerPrompt(Policy):
         policies: one a prompt; those that read the prompt read it at the same place.
 
     Raises:
-        ConfigError: no policies, two that read at different places, or one that routes every token.
+        ConfigError: no policies, or two that read at different places.
     """
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         if not policies:
             raise ConfigError("a policy for each prompt was asked for, and there are no prompts; give at least one")
-        if any(policy.per_token for policy in policies):
-            raise ConfigError(
-                "a policy of the batch routes every token, and prompts that are read together are routed once each; "
-                "set its per_token to false, or answer its prompts in a batch of their own"
-            )
         readings = {policy.reads for policy in policies if policy.reads is not None}
         if len(readings) > 1:
             raise ConfigError(

@@ -7,11 +7,11 @@ from pydantic import ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from mocae.calibration import AlignXRouter, OutputCalibrators
-from mocae.errors import ConfigError, ModelMismatchError
+from mocae.errors import ConfigError
 from mocae.files import Record
-from mocae.policies.base import Parts, Policy, PromptBatch, Reading, Sureness, shape_weights
+from mocae.policies.base import Policy, PromptBatch, Reading, Sureness, shape_weights
 
-__all__ = ["RoutedPolicy", "RouterOptions", "alignx", "linear"]
+__all__ = ["RoutedPolicy", "RouterOptions"]
 
 
 class RouterOptions(Record):
@@ -21,7 +21,6 @@ class RouterOptions(Record):
 
     top_k: PositiveInt | None = None
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    per_token: bool = False
 
 
 class RoutedPolicy(Policy):
@@ -31,7 +30,6 @@ class RoutedPolicy(Policy):
         router: fitted.
         top_k: most experts a prompt uses, None: all.
         threshold: weight under which an expert is skipped, in [0, 1).
-        per_token: route every token by what a prompt ending there would be read as.
         output: residuals behind the mixed layers.
         calibrated: whether weights are meant as probabilities of an acceptable answer.
 
@@ -45,7 +43,6 @@ class RoutedPolicy(Policy):
         *,
         top_k: int | None = None,
         threshold: float = 0.0,
-        per_token: bool = False,
         output: OutputCalibrators | None = None,
         calibrated: bool = True,
     ) -> None:
@@ -56,7 +53,6 @@ class RoutedPolicy(Policy):
         self.router = router
         self.top_k = top_k
         self.threshold = threshold
-        self.per_token = per_token
         self.output = output
         self.reads = Reading(router.layer, router.pool)
         self.calibrated = calibrated
@@ -85,37 +81,3 @@ def _pooled(batch: PromptBatch) -> Float[Tensor, "B P"]:
     if batch.pooled is None:
         raise ConfigError("this policy reads hidden states of the prompt and was given none")
     return batch.pooled
-
-
-def _router(parts: Parts, name: str, argument: str | None) -> AlignXRouter:
-    if argument is not None:
-        raise ConfigError(f"policy {name!r} takes nothing behind a colon, got {argument!r}")
-    if name not in parts.routers:
-        raise ConfigError(
-            f"policy {name!r} needs its fitted router, and there is none here; give the axes calibration prompts and "
-            f"run the recipe with {name!r} among its systems"
-        )
-    router = parts.routers[name]
-    if router.axes != parts.experts:
-        raise ModelMismatchError(
-            f"policy {name!r}: its router was fitted for experts {list(router.axes)}, the bank holds "
-            f"{list(parts.experts)}; use the bank it was fitted on, in the same order"
-        )
-    return router
-
-
-def linear(
-    parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0, per_token: bool = False
-) -> Policy:
-    """Return the uncalibrated mixture of experts: a router trained on which axis a prompt came from."""
-    router = _router(parts, "linear", argument)
-    return RoutedPolicy(router, top_k=top_k, threshold=threshold, per_token=per_token)
-
-
-def alignx(
-    parts: Parts, argument: str | None, *, top_k: int | None = None, threshold: float = 0.0, per_token: bool = False
-) -> Policy:
-    """Return AlignX: the router fitted on outcomes, with both calibrators, and its output calibrators if it has any."""
-    router = _router(parts, "alignx", argument)
-    output = parts.outputs.get("alignx")
-    return RoutedPolicy(router, top_k=top_k, threshold=threshold, per_token=per_token, output=output)

@@ -5,20 +5,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from mocae.bank import ExpertBank, Mode
 from mocae.errors import ConfigError
 from mocae.experts import Pool, pool_hidden
-from mocae.models import StopForward, at_layer, layer_inputs
-from mocae.policies.base import Policy, PromptBatch, Reading, Sureness
-from mocae.policies.per_token import on_every_pass
+from mocae.models import StopForward, Trace, at_layer, layer_inputs
+from mocae.policies.base import Policy, PromptBatch, Reading
 
 __all__ = ["RoutingPass"]
 
 
-class RoutingPass:
+class RoutingPass(Trace):
     """A context in which the next pass over the prompts sets the weights, kept until the context ends.
 
     The bank is this thread's until then, and has the weights from before afterwards.
@@ -34,12 +32,10 @@ class RoutingPass:
         new_tokens: how many tokens are to be generated, which mode "auto" goes by.
 
     Raises:
-        ConfigError: on entering, `probe` is missing where it is needed, or the policy routes every token above an
-            expert; in the first pass, it does not hold the whole prompts.
+        ConfigError: `probe` is missing where it is needed, or the first pass does not hold the whole prompts.
 
     Attributes:
-        alpha: (B, K), weights in force once the prompts were read; None before. Routed by token, those at the last
-            token of each prompt.
+        alpha: (B, K), weights in force once the prompts were read; None before.
         sureness: how sure the policy is of each prompt; None too for one that does not say.
     """
 
@@ -54,8 +50,6 @@ class RoutingPass:
         mode: Mode = "stacked",
         new_tokens: int | None = None,
     ) -> None:
-        self.alpha: Float[Tensor, "B K"] | None = None
-        self.sureness: Sureness | None = None
         self._bank, self._policy, self._ids = bank, policy, ids
         self._probe, self._copies = probe, copies
         self._mode: Mode = mode
@@ -78,16 +72,12 @@ class RoutingPass:
         self._stack.__exit__(*error)
 
     def _begin(self, reading: Reading | None) -> None:
-        mask = None if self._probe is None else self._probe["attention_mask"]
         if reading is None:
             self._put(None)
-        elif self._policy.per_token:
-            self._refuse_low_experts(reading)
-            self._bank.set_weights(None)
-            self._stack.enter_context(on_every_pass(self._model, reading, mask, self._copies, self._put_tokens))
         elif self._bank.first_layer < reading.layer:
             self._put(self._probed(reading))
         else:
+            mask = None if self._probe is None else self._probe["attention_mask"]
             self._bank.set_weights(None)
             self._stack.enter_context(_on_prefill(self._model, reading, mask, self._copies, self._put))
 
@@ -96,15 +86,6 @@ class RoutingPass:
         rows = self._route(pooled).repeat_interleave(self._copies, dim=0).to(self._model.device)
         self._stack.enter_context(self._bank.weights(rows, mode=self._mode, new_tokens=self._new_tokens))
 
-    def _put_tokens(self, pooled: Float[Tensor, "R T P"], last: Float[Tensor, "R P"] | None) -> None:
-        """Put weights chosen for every token in force; `last` is what was read at the end of the prompts."""
-        if last is not None:
-            self._route(last[:: self._copies])
-        rows, n_tokens, width = pooled.shape
-        each = [name for name in self._ids for _ in range(self._copies * n_tokens)]
-        alpha = self._policy.route(PromptBatch(each, pooled.reshape(rows * n_tokens, width)))
-        self._bank.set_weights(alpha.reshape(rows, n_tokens, -1).to(self._model.device))
-
     def _route(self, pooled: Tensor | None) -> Tensor:
         """Return the weights of the prompts, and note them and how sure the policy is."""
         batch = PromptBatch(self._ids, pooled)
@@ -112,14 +93,6 @@ class RoutingPass:
         self.alpha = alpha.detach().float().cpu()
         self.sureness = self._policy.sureness(batch)
         return alpha
-
-    def _refuse_low_experts(self, reading: Reading) -> None:
-        if self._bank.first_layer < reading.layer:
-            raise ConfigError(
-                f"an expert adapts layer {self._bank.first_layer}, below layer {reading.layer} where the router reads, "
-                "so it cannot route per token in the same pass; set per_token to false, or experts.from_layer to where "
-                "it reads"
-            )
 
     def _probed(self, reading: Reading) -> Tensor:
         """Return what the base model alone reads in the prompts."""

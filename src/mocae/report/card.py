@@ -10,10 +10,9 @@ import yaml
 
 from mocae.report.findings import find
 from mocae.report.judges import judge_rows
-from mocae.report.schema import axis_names, check_report, sorted_systems
+from mocae.report.schema import axis_names, check_report, lookup, sorted_systems
 from mocae.report.tables import DASH, systems_table
 from mocae.report.templating import templates
-from mocae.report.vocabulary import describe_system
 
 __all__ = ["card_text"]
 
@@ -42,7 +41,7 @@ def card_text(report: Mapping[str, Any]) -> str:
             notes=[str(note) for note in report.get("notes") or ()],
             findings=find(report),
             table=systems_table(report),
-            glossary=[(s, describe_system(s)) for s in sorted_systems(report)],
+            glossary=[(s, lookup(report["systems"][s], "about")) for s in sorted_systems(report)],
             judges=judge_rows(report),
             environment=report.get("environment") or {},
             dash=DASH,

@@ -42,7 +42,8 @@ def find(report: Mapping[str, Any]) -> Findings:
     "Best" is the highest mean over the axes among the systems one can run (the oracle is not one). A difference whose
     interval holds zero is called unsettled, whatever its sign.
     """
-    ranked = [s for s in sorted_systems(report) if not is_upper_bound(s) and _mean(report, s).value is not None]
+    measured = [s for s in sorted_systems(report) if _mean(report, s).value is not None]
+    ranked = [s for s in measured if not is_upper_bound(report["systems"], s)]
     details = (
         _second(report, ranked),
         _mixture(report, ranked),
@@ -219,7 +220,8 @@ def _from_to(report: Mapping[str, Any], axis: str) -> str:
 
 def _ceiling(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
     """Return how far the best system is from always choosing the best expert."""
-    bounds = [s for s in report["systems"] if is_upper_bound(s) and _mean(report, s).value is not None]
+    systems = report["systems"]
+    bounds = [s for s in systems if is_upper_bound(systems, s) and _mean(report, s).value is not None]
     if not bounds or not ranked:
         return None
     bound = _mean(report, bounds[0])

@@ -14,9 +14,9 @@ from mocae.report.colours import THEME, axis_colour, css_colours
 from mocae.report.findings import find
 from mocae.report.judges import constants_table, judge_rows
 from mocae.report.schema import (
-    MAIN_SYSTEMS,
     axis_names,
     check_report,
+    is_main,
     is_upper_bound,
     lookup,
     read_estimate,
@@ -35,7 +35,6 @@ from mocae.report.tables import (
     updates_table,
 )
 from mocae.report.templating import templates
-from mocae.report.vocabulary import describe_system
 
 __all__ = ["html_page"]
 
@@ -77,7 +76,7 @@ def html_page(report: Mapping[str, Any]) -> str:
             unseen=bool(report.get("unseen", True)),
             findings=find(report),
             table=table,
-            glossary=[(s, describe_system(s)) for s in sorted_systems(report)],
+            glossary=[(s, lookup(report["systems"][s], "about")) for s in sorted_systems(report)],
             metrics={c.label: c for c in (*table.columns, *(routing.columns if routing else ()))},
             plates=_plates(report),
             forgetting=forgetting_table(report),
@@ -88,7 +87,7 @@ def html_page(report: Mapping[str, Any]) -> str:
             costs=_costs(report),
             judges=judge_rows(report),
             constants=constants_table(report),
-            examples=[_example(example, axes) for example in report.get("examples") or ()],
+            examples=[_example(example, axes, report["systems"]) for example in report.get("examples") or ()],
             counts=_counts(report.get("counts") or {}),
             lost=_lost(report.get("counts") or {}),
             recipe_yaml=_yaml(report["recipe"]),
@@ -146,11 +145,11 @@ def _costs(report: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _example(example: Mapping[str, Any], axes: list[str]) -> dict[str, Any]:
+def _example(example: Mapping[str, Any], axes: list[str], systems: Mapping[str, Any]) -> dict[str, Any]:
     answers = [
         {
             "system": system,
-            "upper_bound": is_upper_bound(system),
+            "upper_bound": is_upper_bound(systems, system),
             "text": str(answer.get("text") or ""),
             "acceptable": answer.get("acceptable"),
             "shares": _shares(answer.get("weights") or {}, axes),
@@ -159,7 +158,7 @@ def _example(example: Mapping[str, Any], axes: list[str]) -> dict[str, Any]:
     ]
     n_open = len(answers)
     if n_open > _MOST_ANSWERS:
-        main = [a for a in answers if a["system"] in MAIN_SYSTEMS or a["upper_bound"]] or answers[:_MOST_ANSWERS]
+        main = [a for a in answers if is_main(systems, a["system"])] or answers[:_MOST_ANSWERS]
         answers, n_open = [*main, *(a for a in answers if a not in main)], len(main)
     axis = str(example.get("axis") or "")
     return {

@@ -13,21 +13,19 @@ from mocae.files import Record, check_record
 from mocae.types import Estimate
 
 __all__ = [
-    "MAIN_SYSTEMS",
     "SCHEMA",
     "axis_names",
     "check_report",
     "forgetting_tables",
+    "is_main",
     "is_upper_bound",
     "lookup",
     "read_estimate",
     "sorted_systems",
+    "upper_bounds",
 ]
 
 SCHEMA = 1
-
-MAIN_SYSTEMS = ("alignx", "joint", "joint_outcomes", "trinityx", "linear", "sequential", "uniform", "base")
-"""Those that are shown first where a recipe has more systems than fit; variants of them come after."""
 
 _Count = Annotated[int, Field(ge=0, le=2**53)] | None
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -204,9 +202,25 @@ def axis_names(report: Mapping[str, Any]) -> list[str]:
     return [str(axis["name"]) for axis in report["recipe"]["axes"]]
 
 
-def is_upper_bound(system: str) -> bool:
-    """Return whether a system has seen the verdicts it is scored on: a ceiling to aim at, not a rival."""
-    return system == "oracle"
+def is_upper_bound(systems: Mapping[str, Any], name: str) -> bool:
+    """Return whether a system has seen the verdicts it is scored on: a ceiling to aim at, not a rival.
+
+    Args:
+        systems: the section of a report, or of one setting of an ablation.
+        name: of the system.
+    """
+    recorded = lookup(systems, name, "upper_bound")
+    return name == "oracle" if recorded is None else bool(recorded)  # reports of before did not record it
+
+
+def upper_bounds(systems: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return those of the systems `names` that are upper bounds."""
+    return [name for name in names if is_upper_bound(systems, name)]
+
+
+def is_main(systems: Mapping[str, Any], name: str) -> bool:
+    """Return whether a system is shown where there are more than fit: one called like its kind, or a bound."""
+    return bool(lookup(systems, name, "plain")) or is_upper_bound(systems, name)
 
 
 def sorted_systems(report: Mapping[str, Any]) -> list[str]:

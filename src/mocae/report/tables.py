@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,10 @@ from mocae.metrics import Unit, in_table_order, metric
 from mocae.report.schema import (
     axis_names,
     forgetting_tables,
-    is_upper_bound,
     lookup,
     read_estimate,
     sorted_systems,
+    upper_bounds,
 )
 from mocae.types import Estimate
 
@@ -80,13 +80,15 @@ class Table:
     rows: tuple[Row, ...]
 
     @classmethod
-    def of(cls, names: Sequence[str], columns: Iterable[tuple[Column, Sequence[Cell]]]) -> Table:
-        """Return a table of whole columns, each with a cell for every name."""
+    def of(
+        cls, names: Sequence[str], columns: Iterable[tuple[Column, Sequence[Cell]]], *, bounds: Collection[str] = ()
+    ) -> Table:
+        """Return a table of whole columns, each with a cell for every name; `bounds` are upper bounds among them."""
         known = list(columns)
         rows = [tuple(cells[i] for _, cells in known) for i in range(len(names))]
         return cls(
             tuple(column for column, _ in known),
-            tuple(Row(name, row, is_upper_bound(name)) for name, row in zip(names, rows, strict=True)),
+            tuple(Row(name, row, name in bounds) for name, row in zip(names, rows, strict=True)),
         )
 
     def groups(self) -> list[tuple[str, int]]:
@@ -172,12 +174,11 @@ def estimate_cell(estimate: Estimate, unit: Unit) -> Cell:
     return Cell(_value(estimate, unit), _interval(estimate, unit), estimate.value)
 
 
-def mark_best(cells: Sequence[Cell], names: Sequence[str], higher_is_better: bool | None) -> list[Cell]:
+def mark_best(
+    cells: Sequence[Cell], names: Sequence[str], higher_is_better: bool | None, *, bounds: Collection[str] = ()
+) -> list[Cell]:
     """Return the cells of a column, the best of the systems one can run marked (all of them when equal)."""
-    values = [
-        None if is_upper_bound(name) or cell.value is None else cell.value
-        for cell, name in zip(cells, names, strict=True)
-    ]
+    values = [None if name in bounds else cell.value for cell, name in zip(cells, names, strict=True)]
     known = [value for value in values if value is not None]
     if higher_is_better is None or len(known) < 2:
         return list(cells)
@@ -204,7 +205,7 @@ def systems_table(report: Mapping[str, Any]) -> Table:
             known = {lookup(entries[system], "win_rate_against") for system in systems} - {None}
             label += "".join(f" against {whom}" for whom in sorted(known))
         columns.append(_column(entries, systems, name, path, group=group, label=label))
-    return Table.of(systems, _measured(columns))
+    return Table.of(systems, _measured(columns), bounds=upper_bounds(entries, systems))
 
 
 def _column(
@@ -214,7 +215,7 @@ def _column(
     shown = metric(key)
     cells = [estimate_cell(read_estimate(lookup(entries[name], *path)), shown.unit) for name in names]
     column = Column(group, label or shown.label, shown.text, shown.arrow)
-    return column, mark_best(cells, names, shown.higher_is_better)
+    return column, mark_best(cells, names, shown.higher_is_better, bounds=upper_bounds(entries, names))
 
 
 def _measured(columns: Iterable[tuple[Column, list[Cell]]]) -> list[tuple[Column, list[Cell]]]:
@@ -263,7 +264,7 @@ def kinds_table(report: Mapping[str, Any]) -> Table | None:
         _column(entries, systems, "pass_rate", ("kinds", kind, "pass_rate"), label=kind.replace("_", " "))
         for kind in kinds
     ]
-    return Table.of(systems, columns) if kinds else None
+    return Table.of(systems, columns, bounds=upper_bounds(entries, systems)) if kinds else None
 
 
 def forgetting_table(report: Mapping[str, Any]) -> Table | None:

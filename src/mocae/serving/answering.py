@@ -64,6 +64,7 @@ def ask(
         ApiError: an unknown model, policy or expert, fields that contradict each other, or more tokens than there are.
     """
     policy = _policy(body, served)
+    lane = served.lane(body.policy or body.model)
     wanted = _wanted(body)
     if wanted is not None and max_tokens is not None and wanted > max_tokens:
         raise ApiError(
@@ -93,6 +94,7 @@ def ask(
                     stream=bool(body.stream),
                     top_logprobs=top,
                     timeout_s=timeout_s,
+                    lane=lane,
                 )
             )
     asked = Asked(body, requests)

@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mocae.errors import PluginError, unknown_name
 from mocae.serving import schemas as s
 from mocae.serving.answering import Asked, ChatAnswers, CompletionAnswers, ask, turns_of
-from mocae.serving.engine import Engine, Limits
+from mocae.serving.engine import Limits
 from mocae.serving.failure import ApiError, install
 from mocae.serving.guard import Access, Guard
+from mocae.serving.lanes import Lanes
 from mocae.serving.metrics import CONTENT_TYPE_LATEST, Metrics, label_of
 from mocae.serving.outbox import Outbox
 from mocae.serving.request import Event, Failed, Finished, Ticket
@@ -80,7 +81,7 @@ class _Server:
     def __init__(self, served: Served, settings: Settings) -> None:
         self.served = served
         self.settings = settings
-        self.engine = Engine(served.mixture, limits=settings.limits)
+        self.engine = Lanes(served, limits=settings.limits)
         self.metrics = Metrics(self.engine)
         self._outbox: Outbox | None = None
 
@@ -93,6 +94,14 @@ class _Server:
             yield
         finally:
             await asyncio.to_thread(self.engine.close)
+
+    async def open(self, body: s.ChatRequest | s.CompletionRequest) -> None:
+        """Load what a request asks for, where that was not done yet; others are answered meanwhile."""
+        name = body.policy or body.model
+        if name in self.served.models and not self.served.is_loaded(name):
+            await asyncio.to_thread(self.served.generator, name)
+        if name in self.served.models and not self.engine.is_open(lane := self.served.lane(name)):
+            await asyncio.to_thread(self.engine.open, lane)
 
     def checked(self, body: s.ChatRequest | s.CompletionRequest, prompts: Sequence[Sequence[int]]) -> Asked:
         """Return a request that fits the model and the queue."""
@@ -192,13 +201,16 @@ def build_app(served: Served, settings: Settings | None = None) -> ASGIApp:
     async def chat_completions(body: Annotated[s.ChatRequest, Body()], request: Request) -> Response:
         """Answer a conversation."""
         turns = turns_of(body)
-        tokens = await _perhaps_aside(sum(len(turn.text) for turn in turns), partial(served.chat_tokens, turns))
+        await server.open(body)
+        read = partial(served.chat_tokens, turns, model=body.policy or body.model)
+        tokens = await _perhaps_aside(sum(len(turn.text) for turn in turns), read)
         asked = server.checked(body, [tokens])
         return await server.respond(asked, ChatAnswers(asked, served), request.receive)
 
     @app.post("/v1/completions", response_model=s.Completion, responses=_ERRORS | _STREAMED)
     async def completions(body: Annotated[s.CompletionRequest, Body()], request: Request) -> Response:
         """Continue texts as they stand, without the run's prompt format."""
+        await server.open(body)
         given = body.prompts()
         n_characters = sum(len(prompt) for prompt in given if isinstance(prompt, str))
 
@@ -211,12 +223,11 @@ def build_app(served: Served, settings: Settings | None = None) -> ASGIApp:
         return await server.respond(asked, CompletionAnswers(asked, served), request.receive)
 
     def card(name: str) -> s.ModelCard:
-        model = served.models[name]
-        return s.ModelCard(id=name, created=created, description=model.about, experts=list(served.experts))
+        return s.ModelCard(id=name, created=created, description=served.models[name], experts=list(served.experts))
 
     @app.get("/v1/models", response_model=s.ModelList, responses=errors)
     async def models() -> s.ModelList:
-        """List the names to ask for: policies and experts, the run's own policy first."""
+        """List the names to ask for: the systems of the run, its best router first."""
         return s.ModelList(data=[card(name) for name in served.models])
 
     @app.get("/v1/models/{model}", response_model=s.ModelCard, responses=_ERRORS)

@@ -2,18 +2,18 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from mocae.bank import Mode, same_for_all
+from mocae.bank import same_for_all
 from mocae.errors import ConfigError
-from mocae.models import Beginning, LoadedBase, layer_inputs, resumed
-from mocae.policies import Mixture, PerPrompt, Sureness
+from mocae.models import BaseGenerator, Beginning, Generated, LoadedBase, Trace, layer_inputs, resumed
+from mocae.policies import Mixture, PerPrompt
 from mocae.serving.cache import RowCache
 from mocae.serving.errors import Lost
 from mocae.serving.prefixes import Prefixes, Reach
@@ -42,7 +42,7 @@ class Row:
         self.sink = sink
         self.ticket = ticket
         self.sampler = Sampler(request.sampling, base.description, prompt=request.tokens)
-        self.output = request.policy.output
+        self.output = None if request.policy is None else request.policy.output
         self.submitted = submitted
         self.deadline = None if request.timeout_s is None else submitted + request.timeout_s
         self.started = self.first_token = submitted
@@ -50,8 +50,7 @@ class Row:
         self.weights: dict[str, float] = {}
         self.confidence: float | None = None
         self.novelty: float | None = None
-        self.last_token = 0
-        self.n_tokens = 0
+        self.written: list[int] = []
         self._text = TextStream(base.tokenizer, stop=request.stop, strip=request.strip)
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
@@ -59,8 +58,7 @@ class Row:
 
     def take(self, token: int, logprob: TokenLogprob | None, *, ends: bool) -> Literal["stop", "length"] | None:
         """Note a token, tell the text it makes final, and return why the answer ends here, None if it goes on."""
-        self.n_tokens += 1
-        self.last_token = token
+        self.written.append(token)
         if self.n_tokens == 1:
             self.first_token = time.monotonic()
         if ends:
@@ -76,6 +74,11 @@ class Row:
             self._tell(self._text.finish(), last=True)
             return "stop" if self._text.stopped else "length"
         return None
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens written."""
+        return len(self.written)
 
     def finished(self, reason: Literal["stop", "length"]) -> Finished:
         """Return the answer as a whole."""
@@ -124,7 +127,7 @@ class _Read(NamedTuple):
     rows: list[Row]
     cache: DynamicCache
     alpha: Tensor
-    sureness: Sureness
+    sure: tuple[list[float | None], list[float | None]]
     logits: Tensor
 
 
@@ -146,22 +149,24 @@ class Batch:
     """Rows that decode together. One thread uses it.
 
     Args:
-        mixture: the model; its weights are left as they were after every call.
-        prefixes: remembers how prompts begin.
+        model: what answers; the base model is left as it was after every call.
+        prefixes: remembers how prompts begin; None: nothing is remembered.
         merge_after: when a mixture has been alone in force for so many steps it is merged into the base weights; None:
             never. The bank keeps it (`ExpertBank.keep_merged`).
     """
 
-    def __init__(self, mixture: Mixture, *, prefixes: Prefixes, merge_after: int | None = None) -> None:
-        self._mixture = mixture
+    def __init__(
+        self, model: BaseGenerator, *, prefixes: Prefixes | None = None, merge_after: int | None = None
+    ) -> None:
+        self._generator = model
         self._prefixes = prefixes
         self._merge_after = merge_after
         self._steps_alone: Counter[bytes] = Counter()
-        self._model: Any = mixture.base.model
-        self._pad = int(mixture.base.tokenizer.pad_token_id or 0)
-        self._end_tokens = frozenset(mixture.base.description.end_tokens)
+        self._model: Any = model.base.model
+        self._pad = int(model.base.tokenizer.pad_token_id or 0)
+        self._end_tokens = frozenset(model.base.description.end_tokens)
         self._cache = RowCache(self._model.config.get_text_config().num_hidden_layers, device=self._model.device)
-        self._alpha = torch.zeros(0, len(mixture.experts))
+        self._alpha = torch.zeros(0, len(model.experts))
         self.rows: list[Row] = []
 
     @torch.no_grad()
@@ -178,11 +183,12 @@ class Batch:
         passes = [self._read(some) for some in self._by_beginning(rows)]
         first = len(self.rows)
         for read in passes:
-            for row, weights, *sure in zip(read.rows, read.alpha.tolist(), *read.sureness.lists(), strict=True):
-                row.weights = dict(zip(self._mixture.experts, weights, strict=True))
+            for row, weights, *sure in zip(read.rows, read.alpha.tolist(), *read.sure, strict=True):
+                row.weights = dict(zip(self._generator.experts, weights, strict=True)) if self._generator.mixed else {}
                 row.confidence, row.novelty = sure
             try:
-                self._cache.join(read.cache, torch.tensor([len(row.request.tokens) for row in read.rows]))
+                if self._generator.cached:
+                    self._cache.join(read.cache, torch.tensor([len(row.request.tokens) for row in read.rows]))
             except Exception as error:
                 raise Lost(f"no room for {len(rows)} more answers; all running ones are given up") from error
             self._alpha = torch.cat([self._alpha, read.alpha])
@@ -193,9 +199,10 @@ class Batch:
         """Return rows as they are read together: those of which nothing is known, and those known up to one layer."""
         groups: dict[int, list[_Known]] = {}
         for row in rows:
-            request = row.request
-            reach = self._prefixes.reach(request.policy, request.prompt_id, len(request.tokens))
-            beginning = self._prefixes.find(request.tokens, reach)
+            request, reach, beginning = row.request, None, None
+            if self._prefixes is not None and request.policy is not None:
+                reach = self._prefixes.reach(request.policy, request.prompt_id, len(request.tokens))
+                beginning = self._prefixes.find(request.tokens, reach)
             groups.setdefault(0 if beginning is None else beginning.n_layers, []).append(_Known(row, reach, beginning))
         return list(groups.values())
 
@@ -207,68 +214,72 @@ class Batch:
         cache = DynamicCache()  # without a config every layer keeps all columns, whatever its attention
         beginnings = [one.beginning for one in known if one.beginning is not None]
         n_new = max(n - (one.beginning.n_tokens if one.beginning else 0) for n, one in zip(lengths, known, strict=True))
-        keeping = {one.reach.n_layers for one in known if one.reach is not None} - {self._prefixes.n_layers}
+        n_layers = None if self._prefixes is None else self._prefixes.n_layers
+        keeping = {one.reach.n_layers for one in known if one.reach is not None} - {n_layers}
         with ExitStack() as stack:
             if beginnings:
                 stack.enter_context(resumed(self._model, cache, beginnings, lengths))
             entered = {n: stack.enter_context(layer_inputs(self._model, n, stop=False)) for n in keeping}
             stack.enter_context(self._corrected(rows))
-            mixture = self._mixture.using(PerPrompt([row.request.policy for row in rows]))
-            names = [row.request.prompt_id for row in rows]
-            routing = stack.enter_context(mixture.routing(names, probe={"input_ids": ids, "attention_mask": mask}))
-            out = self._model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp_min(0),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        assert routing.alpha is not None
-        assert routing.sureness is not None
+            trace = stack.enter_context(self._routed(rows, {"input_ids": ids, "attention_mask": mask}))
+            logits = self._pass(ids, mask, (mask.cumsum(-1) - 1).clamp_min(0), cache)
         for i, (row, reach, _) in enumerate(known):
             row.n_known = max(0, lengths[i] - n_new)
-            if reach is not None:
+            if reach is not None and self._prefixes is not None:
                 hidden = entered[reach.n_layers][-1] if reach.n_layers in entered else None
                 self._prefixes.keep(row.request.tokens, reach, row=i, cache=cache, hidden=hidden)
-        return _Read(rows, cache, routing.alpha, routing.sureness, out.logits[:, -1])
+        answered = Generated.of(ids, trace)
+        return _Read(rows, cache, answered.weights, (answered.confidence, answered.novelty), logits)
+
+    def _routed(self, rows: Sequence[Row], inputs: Mapping[str, Tensor]) -> AbstractContextManager[Trace]:
+        """Return a context in which a pass reads the prompts of rows, each under the policy of its request."""
+        policies = [row.request.policy for row in rows if row.request.policy is not None]
+        model = self._generator
+        if isinstance(model, Mixture) and policies:
+            model = model.using(PerPrompt(policies))
+        return model.reading(inputs, [row.request.prompt_id for row in rows])
+
+    def _pass(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Any) -> Tensor:
+        """Return the logits of the next token of each row, (B, V)."""
+        held = {"past_key_values": cache, "use_cache": True} if self._generator.cached else {"use_cache": False}
+        out = self._model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **held)
+        logits: Tensor = out.logits[:, -1]
+        return logits
 
     @torch.no_grad()
     def step(self) -> list[tuple[Row, Event | Exception]]:
         """Write one token in every row and return the rows that ended."""
-        mask = self._cache.before_step()
-        device = self._model.device
-        with self._corrected(self.rows), self._mixture.bank.weights(self._alpha.to(device), mode=self._mode()):
-            out = self._model(
-                input_ids=torch.tensor([[row.last_token] for row in self.rows], device=device),
-                attention_mask=mask,
-                position_ids=self._cache.lengths[:, None],
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        self._cache.after_step()
-        return self._take(out.logits[:, -1], 0)
+        with self._corrected(self.rows), self._generator.writing(self._alpha, merged=self._is_merged()):
+            if self._generator.cached:
+                mask = self._cache.before_step()
+                last = torch.tensor([[row.written[-1]] for row in self.rows], device=self._model.device)
+                logits = self._pass(last, mask, self._cache.lengths[:, None], self._cache)
+                self._cache.after_step()
+            else:
+                ids, mask = self._padded([[*row.request.tokens, *row.written] for row in self.rows])
+                logits = self._pass(ids, mask, (mask.cumsum(-1) - 1).clamp_min(0), None)
+        return self._take(logits, 0)
 
-    def _mode(self) -> Mode:
-        """Return how the weights of a step are put in force.
+    def _is_merged(self) -> bool:
+        """Return whether the weights of a step are merged into the base weights.
 
         Merging costs what so many stacked steps lose, so it is done when a mixture has cost that much: whatever comes
         after, at most twice as much is lost as with the best choice.
         """
         one = None if self._merge_after is None else same_for_all(self._alpha)
         if one is None or not one.any():
-            return "stacked"
+            return False
         if len(self._steps_alone) >= _MIXTURES_COUNTED:
             self._steps_alone.clear()
         mixture = one.numpy().tobytes()
         self._steps_alone[mixture] += 1
-        return "merged" if self._steps_alone[mixture] > (self._merge_after or 0) else "stacked"
+        return self._steps_alone[mixture] > (self._merge_after or 0)
 
     def drop(self, row: Row) -> None:
         """Take a row out."""
         i, last = self.rows.index(row), self.rows.pop()
-        self._cache.leave(i)
+        if self._generator.cached:
+            self._cache.leave(i)
         if last is not row:
             self.rows[i] = last
             self._alpha[i] = self._alpha[-1]
@@ -278,7 +289,8 @@ class Batch:
         """Drop and return all rows; nothing of them is left behind."""
         rows, self.rows = self.rows, []
         self._cache.clear()
-        self._prefixes.clear()
+        if self._prefixes is not None:
+            self._prefixes.clear()
         self._alpha = self._alpha[:0]
         return rows
 

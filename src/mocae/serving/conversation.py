@@ -20,7 +20,9 @@ class Turn:
     text: str
 
 
-def conversation_tokens(turns: Sequence[Turn], *, prompt_format: PromptFormat, tokenizer: Any) -> list[int]:
+def conversation_tokens(
+    turns: Sequence[Turn], *, prompt_format: PromptFormat, tokenizer: Any, injection: str | None = None
+) -> list[int]:
     """Return the tokens of a conversation up to where the model speaks.
 
     A single question becomes what `AlignedModel.reply` and training make of it. System messages take the place of the
@@ -31,6 +33,7 @@ def conversation_tokens(turns: Sequence[Turn], *, prompt_format: PromptFormat, t
         turns: messages in order; the last one is the user's.
         prompt_format: of the artifact.
         tokenizer: of the base model.
+        injection: a system's own instruction, in front of what system messages say.
 
     Raises:
         DataError: no messages, an empty one (an answer may be empty), roles in an order that cannot be written, or a
@@ -44,7 +47,8 @@ def conversation_tokens(turns: Sequence[Turn], *, prompt_format: PromptFormat, t
         if not turn.text.strip() and turn.role != "assistant":
             raise DataError(f"messages[{i}] is empty; give it text")
     n_system = next(i for i, turn in enumerate(turns) if turn.role != "system")
-    system = "\n".join(turn.text for turn in turns[:n_system]) or None
+    instructions = [*([injection] if injection else []), *(turn.text for turn in turns[:n_system])]
+    system = "\n".join(instructions) or None
     talk = turns[n_system:]
     for i, turn in enumerate(talk):
         if turn.role != ("user", "assistant")[i % 2]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from mocae.bank import LONG_ANSWER_TOKENS
 from mocae.errors import MocaeError, ServingError
+from mocae.models import BaseGenerator
 from mocae.policies import Mixture
 from mocae.serving.batch import Batch, Row
 from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
@@ -58,7 +59,7 @@ class Engine:
     Nothing else may use the model while the engine runs. Use it as a context, or call `start` and `close`.
 
     Args:
-        mixture: base, experts and default policy.
+        model: what answers; over a bank of experts, each request names its policy.
         limits: how much it takes on.
 
     Raises:
@@ -67,13 +68,15 @@ class Engine:
         ModelMismatchError: `merged_bytes`, and nothing can be merged into a quantised or tied weight.
     """
 
-    def __init__(self, mixture: Mixture, *, limits: Limits | None = None) -> None:
-        _refuse_recurrent(mixture.base.model)
-        self.mixture = mixture
+    def __init__(self, model: BaseGenerator, *, limits: Limits | None = None) -> None:
+        _refuse_recurrent(model.base.model)
+        self._base = model.base
         self.limits = limits or Limits()
-        prefixes = Prefixes(mixture, max_bytes=self.limits.prefix_bytes)
-        merge_after = _merging(mixture, self.limits.merged_bytes)
-        self._batch = Batch(mixture, prefixes=prefixes, merge_after=merge_after)
+        if isinstance(model, Mixture):
+            prefixes = Prefixes(model, max_bytes=self.limits.prefix_bytes)
+            self._batch = Batch(model, prefixes=prefixes, merge_after=_merging(model, self.limits.merged_bytes))
+        else:
+            self._batch = Batch(model)
         self._waiting: deque[Row] = deque()
         self._changed = threading.Condition()
         self._closing = self._dropping = False
@@ -141,7 +144,7 @@ class Engine:
         """
         now = time.monotonic()
         rows = [
-            Row(request, sink, Ticket(), base=self.mixture.base, submitted=now)
+            Row(request, sink, Ticket(), base=self._base, submitted=now)
             for request, sink in zip(requests, sinks, strict=True)
         ]
         with self._changed:
@@ -276,7 +279,7 @@ class Engine:
             reading, width = None, 0
             while self._waiting and len(rows) < free:
                 head = self._waiting[0]
-                reads = head.request.policy.reads
+                reads = None if head.request.policy is None else head.request.policy.reads
                 width = max(width, len(head.request.tokens))
                 if rows and width * (len(rows) + 1) > self.limits.prompt_tokens:
                     break

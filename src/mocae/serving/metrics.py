@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from mocae.serving.engine import Engine
+from mocae.serving.lanes import Lanes
 from mocae.serving.request import Finished
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics", "label_of"]
@@ -23,7 +23,7 @@ class Metrics:
         engine: asked for its queue whenever metrics are read.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Lanes) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "mocae_requests", "Requests by what became of them.", ("path", "status"), registry=registry

@@ -19,7 +19,7 @@ class Request:
 
     Attributes:
         tokens: the prompt, as the model reads it.
-        policy: chooses the weights of the experts.
+        policy: chooses the weights of the experts; None where the model chooses by itself, or has none.
         max_tokens: longest answer.
         sampling: how tokens are drawn.
         stop: texts that end the answer.
@@ -28,10 +28,11 @@ class Request:
         top_logprobs: how many alternatives to tell for each token; None: no log-probabilities at all.
         timeout_s: how long it may take, waiting included; None: as long as it takes.
         prompt_id: identity of the prompt, for policies that look prompts up.
+        lane: which engine answers, see `mocae.serving.lanes.Lanes`; "": that of the bank of experts.
     """
 
     tokens: Sequence[int]
-    policy: Policy
+    policy: Policy | None
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Request:
     top_logprobs: int | None = None
     timeout_s: float | None = None
     prompt_id: str = ""
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,43 +1,46 @@
-"""What is served: a finished run as names of models, each of them a policy."""
+"""What is served: a finished run as names of models, each of them a system of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from mocae.errors import PluginError, ServingError, unknown_name
-from mocae.policies import Mixture, Parts, Policy, build_policy, choose
+from mocae.errors import ConfigError, PluginError, unknown_name
+from mocae.models import BaseGenerator, LoadedBase
+from mocae.policies import Mixture, Policy, choose
 from mocae.prompts import ChatFormat, PromptFormat
 from mocae.serving.conversation import Turn, conversation_tokens
 
-__all__ = ["Artifact", "Served", "ServedModel"]
+__all__ = ["OpenedRun", "Served"]
 
 
 @runtime_checkable
-class Artifact(Protocol):
-    """What serving needs of a finished run; `mocae.load` returns one."""
+class OpenedRun(Protocol):
+    """What serving needs of a finished run; `mocae.pipelines.artifact.Artifact` is one.
 
-    mixture: Mixture
-    parts: Parts
-    options: dict[str, Mapping[str, Any]]
+    Attributes:
+        base: its base model.
+        axes: names of the experts, in the order of weights.
+        prompt_format: how prompts are written.
+        max_new_tokens: length of an answer when a request names none.
+    """
+
+    base: LoadedBase
+    axes: tuple[str, ...]
     prompt_format: PromptFormat
     max_new_tokens: int
 
+    @property
+    def about(self) -> Mapping[str, str]: ...  # noqa: D102 - name of each system -> one line, the default first
 
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A name clients can ask for.
+    @property
+    def mixture(self) -> Mixture: ...  # noqa: D102 - the bank of experts, which systems over it share
 
-    Attributes:
-        name: "alignx", "base", "expert:honesty", ...
-        policy: what chooses the weights.
-        about: one line for people.
-    """
+    def over_the_bank(self, name: str) -> bool: ...  # noqa: D102 - whether a system is a policy over it
 
-    name: str
-    policy: Policy
-    about: str
+    def is_loaded(self, name: str) -> bool: ...  # noqa: D102 - whether `generator` returns at once
+
+    def generator(self, name: str) -> Any: ...  # noqa: D102 - the model of a system, loaded at the first call
 
 
 class Served:
@@ -47,44 +50,61 @@ class Served:
         artifact: the run.
         version: of this package, told in responses.
 
-    Raises:
-        ServingError: one of its policies routes every token.
-
     Attributes:
-        models: by name, the best router first.
-        default: name of the run's own policy.
+        models: name -> one line for people, the best router first.
         vocabulary: number of tokens.
         context: tokens the model can read and write together.
         max_new_tokens: length of an answer when a request names none.
     """
 
-    def __init__(self, artifact: Artifact, *, version: str = "") -> None:
+    def __init__(self, artifact: OpenedRun, *, version: str = "") -> None:
         self.version = version
         self._artifact = artifact
         self.mixture = artifact.mixture
         self.max_new_tokens = artifact.max_new_tokens
-        self.models = {model.name: model for model in _models(artifact)}
-        _refuse_per_token(self.models.values())
-        self.default = next(iter(self.models))
+        self.models = dict(artifact.about)
         self.text_tokens(" ")  # the first call may set up the tokenizer, which two threads share from now on
-        embeddings: Any = self.mixture.base.model.get_input_embeddings()
+        embeddings: Any = artifact.base.model.get_input_embeddings()
         self.vocabulary = int(embeddings.weight.shape[0])
-        self.context = self.mixture.base.description.context
+        self.context = artifact.base.description.context
 
     @property
     def experts(self) -> tuple[str, ...]:
         """Names of the experts, in the order of weights."""
-        return self.mixture.experts
+        return self._artifact.axes
 
     @property
     def tokenizer(self) -> Any:
         """The base model's tokenizer."""
-        return self.mixture.base.tokenizer
+        return self._artifact.base.tokenizer
 
     @property
     def multi_turn(self) -> bool:
         """Whether the experts were trained in a format that knows conversations, not one question and its answer."""
         return isinstance(self._artifact.prompt_format, ChatFormat)
+
+    def lane(self, name: str) -> str:
+        """Return which engine answers for a model: "" for those over the bank of experts, else its own name.
+
+        Raises:
+            PluginError: no such model.
+        """
+        if name not in self.models:
+            raise PluginError(unknown_name("model", name, self.models))
+        return "" if self._artifact.over_the_bank(name) else name
+
+    def is_loaded(self, name: str) -> bool:
+        """Return whether `generator` returns at once."""
+        return self._artifact.is_loaded(name)
+
+    def generator(self, name: str) -> BaseGenerator:
+        """Return the model behind a name, loaded at the first call, which can take seconds.
+
+        Raises:
+            MocaeError: its files are damaged or do not fit.
+        """
+        model: BaseGenerator = self._artifact.generator(name)
+        return model
 
     def policy(
         self,
@@ -92,51 +112,33 @@ class Served:
         *,
         steer: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
-    ) -> Policy:
-        """Return the policy of a model, steered, or one that gives the weights asked for.
+    ) -> Policy | None:
+        """Return the policy of a model, steered, or one that gives the weights asked for; None: it has none.
 
         Raises:
             PluginError: no such model.
-            ConfigError: an unknown expert, a number that is not finite, a negative factor, or steer and weights both.
+            ConfigError: an unknown expert, a number that is not finite, a negative factor, steer and weights both, or
+                either for a model without weights.
         """
-        if name not in self.models:
-            raise PluginError(unknown_name("model", name, self.models))
-        return choose(self.models[name].policy, self.experts, steer=steer, weights=weights)
+        if self.lane(name):
+            if steer or weights is not None:
+                raise ConfigError(
+                    f"model {name!r} has no weights that could be steered or given; leave them out, or ask for a model "
+                    f"over the bank of experts, such as {next(iter(self.models))!r}"
+                )
+            return None
+        model = self.generator(name)
+        assert isinstance(model, Mixture)
+        return choose(model.policy, self.experts, steer=steer, weights=weights)
 
-    def chat_tokens(self, turns: Sequence[Turn]) -> list[int]:
-        """Return a conversation as the model reads it, see `conversation_tokens`."""
-        return conversation_tokens(turns, prompt_format=self._artifact.prompt_format, tokenizer=self.tokenizer)
+    def chat_tokens(self, turns: Sequence[Turn], *, model: str) -> list[int]:
+        """Return a conversation as a model reads it, see `conversation_tokens`."""
+        injection = self.generator(model).injection if model in self.models and self.lane(model) else None
+        return conversation_tokens(
+            turns, prompt_format=self._artifact.prompt_format, tokenizer=self.tokenizer, injection=injection
+        )
 
     def text_tokens(self, text: str) -> list[int]:
         """Return a text as the model reads it, without a prompt format."""
         tokens: list[int] = self.tokenizer(text).input_ids
         return tokens
-
-
-def _refuse_per_token(models: Iterable[ServedModel]) -> None:
-    for model in models:
-        if model.policy.per_token:
-            raise ServingError(
-                f"{model.name!r} of this run routes every token, and answers that are written together are routed once "
-                "a prompt; run the recipe with per_token: false for this system, or ask with `mocae chat`"
-            )
-
-
-def _models(artifact: Artifact) -> list[ServedModel]:
-    parts, routers = artifact.parts, artifact.parts.routers
-    names = {
-        "alignx": "the router fitted on outcomes chooses the weights of each prompt",
-        "linear": "a router trained on which axis a prompt came from chooses the weights of each prompt",
-        "uniform": "every expert has the same weight",
-        "sum": "every expert has weight 1",
-        "base": "the base model, no expert",
-        **{f"expert:{axis}": f"the {axis} expert alone" for axis in parts.experts},
-    }
-    first = next((name for name in ("alignx", "linear") if name in routers), "uniform")
-    ordered = [
-        first,
-        *(name for name in names if name != first and (name not in ("alignx", "linear") or name in routers)),
-    ]
-    return [
-        ServedModel(name, build_policy(name, parts, **artifact.options.get(name, {})), names[name]) for name in ordered
-    ]

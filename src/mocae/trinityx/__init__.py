@@ -2,11 +2,10 @@
 
 from mocae.trinityx.mixture import TrinityXMixture, feed_forward_blocks, routed
 from mocae.trinityx.router import TrinityXRouter
-from mocae.trinityx.training import LossWeights, RouterTraining, gating_loss, train_router
+from mocae.trinityx.training import LossWeights, gating_loss, train_router
 
 __all__ = [
     "LossWeights",
-    "RouterTraining",
     "TrinityXMixture",
     "TrinityXRouter",
     "feed_forward_blocks",

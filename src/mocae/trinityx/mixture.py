@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mocae.bank import ExpertBank
 from mocae.errors import ModelMismatchError
-from mocae.models import BaseGenerator, Generated, LoadedBase, decoder_layers, feed_forward
+from mocae.models import BaseGenerator, LoadedBase, Trace, decoder_layers, feed_forward
 from mocae.trinityx.router import TrinityXRouter
 
 __all__ = ["TrinityXMixture", "feed_forward_blocks", "routed"]
@@ -110,34 +111,28 @@ class TrinityXMixture(BaseGenerator):
         self.router = router.to(base.model.device)
 
     @contextmanager
-    def reading(self, inputs: Mapping[str, Tensor], ids: Sequence[str]) -> Iterator[list[Tensor]]:
-        """Return a context in which each pass routes every token, see `routed`."""
-        with self.bank.lock, routed(self.bank, self.router) as seen:
-            yield seen
+    def reading(self, inputs: Mapping[str, Tensor], ids: Sequence[str]) -> Iterator[Trace]:
+        """Return a context in which each pass routes every token, see `routed`.
 
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        ids: Sequence[str] | None = None,
-        **generation: Any,
-    ) -> Generated:
-        """Return an answer to each prompt, and the mean weight of each expert over layers and prompt tokens."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        share: list[Tensor] = []
-        with self.reading({}, ()) as seen:
+        What is kept of the prompts is the mean weight of each expert over layers and tokens.
+        """
+        trace = Trace()
+        with self.bank.lock, routed(self.bank, self.router) as seen:
 
             def keep(*_: Any) -> None:
-                if not share:
+                if trace.alpha is None:
                     fused = torch.stack([self.router.fuse(alpha) for alpha in seen]).mean(0)
-                    real = mask[..., None].to(fused.dtype)
-                    share.append(((fused * real).sum(1) / real.sum(1)).cpu())
+                    real = inputs["attention_mask"][..., None].to(fused.dtype)
+                    trace.alpha = ((fused * real).sum(1) / real.sum(1)).detach().cpu()
 
             handle = self.base.model.register_forward_hook(keep)
             try:
-                out = self.base.generate(input_ids, attention_mask=mask, **generation)
+                yield trace
             finally:
                 handle.remove()
-        return Generated.unsure(out, share[0])
+
+    @contextmanager
+    def writing(self, alpha: Float[Tensor, "B K"], *, merged: bool = False) -> Iterator[None]:
+        """Return a context in which one pass routes every token."""
+        with self.bank.lock, routed(self.bank, self.router):
+            yield

@@ -8,12 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mocae.bank import ExpertBank
-from mocae.experts import COLLAPSED, LabelledRow, batch_of, encode_rows, gate_entropy, take_steps
-from mocae.models import LoadedBase
+from mocae.models import GateTraining, LabelledRow, LoadedBase, batch_of, encode_rows, take_steps
 from mocae.trinityx.mixture import routed
 from mocae.trinityx.router import TrinityXRouter
 
-__all__ = ["LossWeights", "RouterTraining", "gating_loss", "train_router"]
+__all__ = ["LossWeights", "gating_loss", "train_router"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +35,6 @@ class LossWeights:
     kl: float = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class RouterTraining:
-    """What training the router did.
-
-    Attributes:
-        n_steps: optimiser steps.
-        first_loss: mean language-model loss of the first tenth of the steps, in nats a token.
-        last_loss: of the last tenth.
-        gradient_norm: largest gradient norm seen.
-        language_gradient: largest norm of the gradient the gates get from the language-model loss alone, in the first
-            steps.
-        entropy: normalised entropy of the mean weights in use, after importance and pruning, in the last tenth of the
-            steps: near 0 the router uses one expert for everything.
-        collapsed: entropy below 0.1.
-    """
-
-    n_steps: int
-    first_loss: float
-    last_loss: float
-    gradient_norm: float
-    language_gradient: float
-    entropy: float
-    collapsed: bool
-
-
 def train_router(
     base: LoadedBase,
     bank: ExpertBank,
@@ -74,7 +48,7 @@ def train_router(
     max_length: int,
     seed: int,
     expert_norms: Float[Tensor, " K"],
-) -> RouterTraining:
+) -> GateTraining:
     """Train `router` in place and return what happened; base and experts do not change.
 
     Args:
@@ -119,16 +93,7 @@ def train_router(
         seed=seed,
         label=label,
     )
-    entropy = gate_entropy(means)
-    return RouterTraining(
-        n_steps=steps.n_steps,
-        first_loss=steps.first_loss,
-        last_loss=steps.last_loss,
-        gradient_norm=steps.gradient_norm,
-        language_gradient=steps.language_gradient,
-        entropy=entropy,
-        collapsed=entropy < COLLAPSED,
-    )
+    return GateTraining.of(steps, means, sum(parameter.numel() for parameter in router.parameters()))
 
 
 def gating_loss(

@@ -124,7 +124,7 @@ class _Conversation:
 
     def _system(self, i: int) -> gr.Dropdown:
         models = self._talk.served.models
-        choices = [(f"{name}: {model.about}", name) for name, model in models.items()]
+        choices = [(f"{name}: {about}", name) for name, about in models.items()]
         return gr.Dropdown(choices, value=self._systems[i], label="System", filterable=False, elem_classes="system")
 
     def _chat(self, height: str) -> gr.Chatbot:

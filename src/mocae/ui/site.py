@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mocae.serving import Engine, Limits
+from mocae.serving import Limits
+from mocae.serving.lanes import Lanes
 from mocae.serving.served import Served
 from mocae.ui.page import THEME, build_page, style
 from mocae.ui.talk import Talk
@@ -44,7 +45,7 @@ def build_site(
         limits: how much the engine takes on.
         hosts: names the page may be called by; None: any.
     """
-    engine = Engine(served.mixture, limits=limits)
+    engine = Lanes(served, limits=limits)
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:

@@ -10,8 +10,9 @@ from typing import Literal
 from torch import Tensor
 
 from mocae.policies import Policy, PromptBatch, RoutedPolicy
-from mocae.serving import Delta, Engine, Event, Failed, Finished, Request
+from mocae.serving import Delta, Event, Failed, Finished, Request
 from mocae.serving.answering import ask, turns_of
+from mocae.serving.lanes import Lanes
 from mocae.serving.schemas import ChatMessage, ChatRequest
 from mocae.serving.served import Served
 from mocae.ui.why import Why, explain
@@ -62,7 +63,7 @@ class Talk:
         timeout_s: time of an answer, waiting included.
     """
 
-    def __init__(self, served: Served, engine: Engine, *, timeout_s: float | None = 120.0) -> None:
+    def __init__(self, served: Served, engine: Lanes, *, timeout_s: float | None = 120.0) -> None:
         self.served = served
         self.engine = engine
         self._timeout_s = timeout_s
@@ -96,7 +97,7 @@ class Talk:
             for ticket in tickets:
                 ticket.cancel()
 
-    def _request(self, question: Question) -> tuple[Request, _Watched]:
+    def _request(self, question: Question) -> tuple[Request, _Watched | None]:
         said = [*(text for pair in question.before for text in pair), question.text]
         roles: tuple[Literal["user", "assistant"], ...] = ("user", "assistant")
         body = ChatRequest(
@@ -105,23 +106,23 @@ class Talk:
             steer=dict(question.steer) or None,
             stream=True,
         )
-        tokens = self.served.chat_tokens(turns_of(body))
+        tokens = self.served.chat_tokens(turns_of(body), model=question.system)
         [request] = ask(body, [tokens], served=self.served, max_tokens=None, timeout_s=self._timeout_s).requests
-        return request, _Watched(request.policy)
+        return request, None if request.policy is None else _Watched(request.policy)
 
-    def _grown(self, answer: Answer, event: Event, question: Question, policy: _Watched) -> Answer:
+    def _grown(self, answer: Answer, event: Event, question: Question, policy: _Watched | None) -> Answer:
         if isinstance(event, Failed):
             raise event.error
-        if answer.weights is None:
+        if answer.weights is None and policy is not None:
             weights = dict(zip(self.served.experts, policy.alpha.tolist(), strict=True))
             answer = replace(answer, weights=weights, why=self._why(question, policy))
         if isinstance(event, Delta):
             return replace(answer, text=answer.text + event.text)
         assert isinstance(event, Finished)
-        return replace(answer, text=event.text, reason=event.reason)
+        return replace(answer, text=event.text, reason=event.reason, weights=answer.weights or dict(event.weights))
 
     def _why(self, question: Question, policy: _Watched) -> Why | None:
-        routed = self.served.models[question.system].policy
+        routed = self.served.policy(question.system)
         if not isinstance(routed, RoutedPolicy) or policy.pooled is None:
             return None
         return explain(routed.router, policy.pooled)

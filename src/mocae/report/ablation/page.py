@@ -19,7 +19,7 @@ from mocae.report.ablation.reading import (
     sorted_names,
 )
 from mocae.report.colours import css_colours
-from mocae.report.schema import axis_names, lookup, read_estimate
+from mocae.report.schema import axis_names, lookup, read_estimate, upper_bounds
 from mocae.report.tables import (
     DASH,
     Cell,
@@ -104,13 +104,14 @@ def _spread(value: Mapping[str, Any] | None, unit: str = "percent") -> Cell:
 
 def _table(setting: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
     names, entries = sorted_names(setting), setting["systems"]
+    bounds = upper_bounds(entries, names)
     mean = "Mean over the axes, \u00b1 standard deviation over seeds."
     scores: list[tuple[str, str, tuple[str, ...]]] = [("mean of the axes", mean, ("mean_axis_score",))]
     scores += [(a, f"Share of acceptable answers on {a}.", ("axis_scores", a)) for a in axis_names(summary)]
     columns = [
         (
             Column("score in %", label, meaning, "\u2191"),
-            mark_best([_spread(lookup(entries[name], *path)) for name in names], names, True),
+            mark_best([_spread(lookup(entries[name], *path)) for name in names], names, True, bounds=bounds),
         )
         for label, meaning, path in scores
     ]
@@ -128,7 +129,7 @@ def _table(setting: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
         )
         for rival, differences in setting["differences"].items()
     ]
-    return Table.of(names, columns)
+    return Table.of(names, columns, bounds=bounds)
 
 
 def _points(estimate: Estimate) -> Cell:

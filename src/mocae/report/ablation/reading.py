@@ -26,7 +26,6 @@ __all__ = [
 
 ABLATION_SCHEMA = 2
 Tone = Literal["good", "bad", "open"]
-_PLAIN_RIVALS = ("joint", "joint_outcomes")
 _BEST_RIVAL = "the best of joint training"
 
 
@@ -146,20 +145,15 @@ def headline(summary: Mapping[str, Any], subject: str = "alignx") -> list[str]:
     joint training is as good, or better, it says so.
     """
     settings: Mapping[str, Mapping[str, Any]] = summary["settings"]
-    jointly = _jointly_trained(summary)
-    rivals = [r for r in _PLAIN_RIVALS if any(r in s["systems"] for s in settings.values())]
+    every = {name: entry for setting in settings.values() for name, entry in setting["systems"].items()}
+    jointly = [name for name, entry in every.items() if entry.get("one_adapter")]
+    rivals = [r for r in dict.fromkeys(r for s in settings.values() for r in s["differences"]) if r in jointly]
     if not (rivals or jointly) or not any(subject in s["systems"] for s in settings.values()):
         return _best(settings)
     best = {name: _best_of(setting, jointly) for name, setting in settings.items()}
     told = [_against(settings, subject, best, _BEST_RIVAL)] if set(best.values()) - {None, *rivals} else []
     told += [_against(settings, subject, dict.fromkeys(settings, rival), rival) for rival in rivals]
     return [sentence for sentence in told if sentence]
-
-
-def _jointly_trained(summary: Mapping[str, Any]) -> list[str]:
-    """Return the systems of the recipe that are one adapter trained on all axes, under whatever name."""
-    systems = [s if isinstance(s, Mapping) else {"name": s, "policy": s} for s in summary["recipe"]["systems"]]
-    return [s["name"] for s in systems if s["policy"] in (*_PLAIN_RIVALS, "sequential")]
 
 
 def _best_of(setting: Mapping[str, Any], names: Sequence[str]) -> str | None:
@@ -216,7 +210,7 @@ def _sentence(subject: str, rival: str, by_tone: Mapping[Tone, Sequence[str]], s
 def _best(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     told = []
     for name, setting in settings.items():
-        ranked = [s for s in sorted_names(setting) if not is_upper_bound(s)]
+        ranked = [s for s in sorted_names(setting) if not is_upper_bound(setting["systems"], s)]
         best = mean_of(setting, ranked[0]) if ranked else None
         if best is not None:
             told.append(f"{f'At {name}, ' if name else ''}{ranked[0]} scores highest: {100 * best:.1f} %.")

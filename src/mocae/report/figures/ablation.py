@@ -58,7 +58,7 @@ def _means(ax: Axes, setting: Mapping[str, Any], names: Sequence[str]) -> None:
             ax.text(1.2, y, "not measured", ha="right", va="center", fontsize=11, color=MUTED)
             continue
         ax.plot(spread["values"], [y] * len(spread["values"]), "o", color=colour, alpha=0.35, markersize=5, zorder=2)
-        face = PAPER if is_upper_bound(name) else colour
+        face = PAPER if is_upper_bound(setting["systems"], name) else colour
         ax.plot(spread["mean"], y, "D", color=colour, markerfacecolor=face, markersize=6.5, zorder=3, clip_on=False)
         deviation = "" if spread["std"] is None else f" \u00b1 {100 * spread['std']:.1f}"
         ax.text(1.2, y, f"{100 * spread['mean']:.1f}{deviation}", ha="right", va="center", fontsize=11, color=INK)

@@ -28,7 +28,8 @@ class _Bar(NamedTuple):
 
 def draw_kinds(report: Mapping[str, Any]) -> Plate:
     """Return the pass rate by kind of prompt, lowest first, of the best system one can run, marked against the base."""
-    able = [s for s in sorted_systems(report) if not is_upper_bound(s) and lookup(report["systems"][s], "kinds")]
+    systems = report["systems"]
+    able = [s for s in sorted_systems(report) if not is_upper_bound(systems, s) and lookup(systems[s], "kinds")]
     if not able:
         return Plate(absent="The test prompts are of no named kinds.")
     best, rival = able[0], "base" if "base" in able[1:] else None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mocae.report.colours import GRID, INK, MUTED, PAPER, axis_colour
 from mocae.report.figures.canvas import Panel, Plate, canvas, percent_axis, shorten, to_panel
 from mocae.report.figures.labels import place_labels
-from mocae.report.schema import MAIN_SYSTEMS, axis_names, is_upper_bound, lookup, read_estimate, sorted_systems
+from mocae.report.schema import axis_names, is_main, is_upper_bound, lookup, read_estimate, sorted_systems
 from mocae.types import Estimate
 
 __all__ = ["draw_refusal"]
@@ -26,6 +26,8 @@ class _Point(NamedTuple):
     y: float
     unsafe: Estimate
     refused: Estimate
+    is_bound: bool
+    is_main: bool
 
 
 def draw_refusal(report: Mapping[str, Any]) -> Plate:
@@ -38,7 +40,8 @@ def draw_refusal(report: Mapping[str, Any]) -> Plate:
             unsafe = read_estimate(lookup(report["systems"][system], axis, "unsafe_rate"))
             refused = read_estimate(lookup(report["systems"][system], axis, "over_refusal_rate"))
             if unsafe.value is not None and refused.value is not None:
-                points.append(_Point(system, unsafe.value, refused.value, unsafe, refused))
+                roles = (is_upper_bound(report["systems"], system), is_main(report["systems"], system))
+                points.append(_Point(system, unsafe.value, refused.value, unsafe, refused, *roles))
         if points:
             panels.append(_panel(f"refusal-{number}", points, axis_colour(axis, axes)))
     if not panels:
@@ -59,7 +62,7 @@ def _panel(key: str, points: Sequence[_Point], colour: str) -> Panel:
             for e, line, at in ((point.unsafe, ax.hlines, point.y), (point.refused, ax.vlines, point.x)):
                 if e.low is not None and e.high is not None:
                     line(at, e.low, e.high, color=colour, alpha=0.3, linewidth=1.6)
-            face = PAPER if is_upper_bound(point.system) else colour
+            face = PAPER if point.is_bound else colour
             ax.plot(point.x, point.y, "o", markersize=7.5, color=colour, markerfacecolor=face, zorder=3)
         _label(figure, ax, points)
         spoken = "; ".join(f"{p.system}: unsafe {100 * p.x:.1f} %, refused {100 * p.y:.1f} %" for p in points)
@@ -73,7 +76,7 @@ def _named(points: Sequence[_Point]) -> list[_Point]:
     """
     if len(points) <= _MOST_NAMED:
         return list(points)
-    main = [p for p in points if p.system in MAIN_SYSTEMS or is_upper_bound(p.system)]
+    main = [p for p in points if p.is_main]
     front = [p for p in points if not any(o.x <= p.x and o.y <= p.y and (o.x, o.y) != (p.x, p.y) for o in points)]
     places = {(p.x, p.y): p for p in reversed([*main, *front])}
     return [p for p in points if p in places.values()]

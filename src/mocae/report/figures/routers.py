@@ -20,7 +20,8 @@ __all__ = ["draw_routers"]
 def draw_routers(report: Mapping[str, Any]) -> Plate:
     """Return a panel for each of the three, a row a router; best mean score first, in the same order everywhere."""
     routing = report.get("routing") or {}
-    routers = [name for name in sorted_systems(report) if name in routing and not is_upper_bound(name)]
+    systems = report["systems"]
+    routers = [name for name in sorted_systems(report) if name in routing and not is_upper_bound(systems, name)]
     panels = []
     for key in ("misrouted_rate", "regret", "entropy"):
         values = [read_estimate(lookup(routing[name], key)) for name in routers]

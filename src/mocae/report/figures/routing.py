@@ -21,18 +21,19 @@ def draw_routing(report: Mapping[str, Any]) -> Plate:
     for number, system in enumerate(name for name in sorted_systems(report) if name in routing):
         by_kind = lookup(routing[system], "weights_by_kind")
         if by_kind:
-            panels.append(_panel(f"routing-{number}", system, by_kind, axis_names(report)))
+            title = shorten(system) + (" (upper bound)" if is_upper_bound(report["systems"], system) else "")
+            panels.append(_panel(f"routing-{number}", title, by_kind, axis_names(report)))
     if not panels:
         return Plate(absent="No routing weights were collected by kind of prompt.")
     return Plate(tuple(panels))
 
 
-def _panel(key: str, system: str, by_kind: Mapping[str, Mapping[str, Any]], axes: Sequence[str]) -> Panel:
+def _panel(key: str, title: str, by_kind: Mapping[str, Mapping[str, Any]], axes: Sequence[str]) -> Panel:
     kinds = list(by_kind)
     weights = {k: {a: read_estimate(w).value or 0.0 for a, w in by_kind[k].items()} for k in kinds}
     with canvas(330, 58 + 27 * len(kinds)) as figure:
         ax = figure.subplots()
-        ax.set_title(shorten(system) + (" (upper bound)" if is_upper_bound(system) else ""))
+        ax.set_title(title)
         ends = [_bar(ax, y, weights[kind], axes) for y, kind in enumerate(kinds)]
         low, high = min(0.0, *(end[0] for end in ends)), max(1.0, *(end[1] for end in ends))
         ax.set(xlim=(low, high), ylim=(len(kinds) - 0.45, -0.55))
@@ -42,7 +43,7 @@ def _panel(key: str, system: str, by_kind: Mapping[str, Mapping[str, Any]], axes
         ax.tick_params(length=0)
         ax.spines[["left", "bottom"]].set_visible(False)
         spoken = "; ".join(f"{k}: " + ", ".join(f"{a} {w:.2f}" for a, w in weights[k].items()) for k in kinds)
-        return to_panel(figure, key=key, description=f"Mean weights of {system}. {spoken}")
+        return to_panel(figure, key=key, description=f"Mean weights of {title}. {spoken}")
 
 
 def _bar(ax: Any, y: int, weights: Mapping[str, float], axes: Sequence[str]) -> tuple[float, float]:

@@ -14,11 +14,10 @@ from scipy.stats import t
 from mocae.report.ablation.reading import mean_of
 from mocae.report.colours import AXIS_COLOURS, GRID, INK, MUTED
 from mocae.report.figures.canvas import Panel, Plate, canvas, percent_axis, shorten, to_panel
-from mocae.report.schema import lookup, read_estimate
+from mocae.report.schema import is_main, lookup, read_estimate
 
 __all__ = ["SweepPanel", "draw_lines", "draw_sweep", "sweep_panels"]
 
-_FIRST = ("alignx", "joint", "joint_outcomes", "linear", "trinityx", "sequential", "uniform", "oracle")
 _MOST = 8  # lines that can be told apart
 
 
@@ -70,7 +69,8 @@ def draw_sweep(summary: Mapping[str, Any], subject: str = "alignx") -> Plate:
             draw_lines(figure.subplots(), panel)
             description = f"Mean over the axes by {panel.key}, seeds as dots. {_spoken(panel)}"
             panels.append(to_panel(figure, key=f"sweep-{number}-score", description=description))
-        rivals = [r for r in ("joint", "joint_outcomes") if r != subject and _differences(panel, r, subject)]
+        every = dict.fromkeys(rival for setting in panel.settings for rival in setting["differences"])
+        rivals = [rival for rival in every if rival != subject and _differences(panel, rival, subject)]
         if rivals:
             with canvas(560, 350) as figure:
                 _leads(figure.subplots(), panel, subject, rivals)
@@ -84,9 +84,9 @@ def draw_sweep(summary: Mapping[str, Any], subject: str = "alignx") -> Plate:
 def _systems(panel: SweepPanel) -> tuple[list[str], list[str]]:
     """Return the systems that get a line with a name, and those that are drawn thin and grey."""
     every = [name for name in panel.settings[0]["systems"] if all(name in s["systems"] for s in panel.settings)]
-    rest = [name for name in every if name not in _FIRST and name != "base" and not name.startswith("expert:")]
-    named = [name for name in _FIRST if name in every]
-    named += rest[: max(0, _MOST - len(named))]
+    systems, alone = panel.settings[0]["systems"], ("base", "expert:")
+    several = [name for name in every if not name.startswith(alone)]
+    named = sorted(several, key=lambda name: not is_main(systems, name))[:_MOST]
     return (named or every), [name for name in every if name not in named and named]
 
 

@@ -29,13 +29,16 @@ def draw_systems(report: Mapping[str, Any]) -> Plate:
     for number, (title, colour, path) in enumerate(wanted):
         scores = [read_estimate(lookup(report["systems"][s], *path)) for s in systems]
         if any(score.value is not None for score in scores):
-            panels.append(_panel(f"systems-{number}", title, colour, systems, scores))
+            bounds = [system for system in systems if is_upper_bound(report["systems"], system)]
+            panels.append(_panel(f"systems-{number}", title, colour, systems, scores, bounds))
     if not panels:
         return Plate(absent="No system has a score on any axis.")
     return Plate(tuple(panels))
 
 
-def _panel(key: str, title: str, colour: str, systems: Sequence[str], scores: Sequence[Estimate]) -> Panel:
+def _panel(
+    key: str, title: str, colour: str, systems: Sequence[str], scores: Sequence[Estimate], bounds: Sequence[str]
+) -> Panel:
     with canvas(_WIDTH, 62 + _ROW * len(systems)) as figure:
         ax = figure.subplots()
         ax.set_title(shorten(title, 40), color=colour)
@@ -49,7 +52,7 @@ def _panel(key: str, title: str, colour: str, systems: Sequence[str], scores: Se
                 continue
             if score.low is not None and score.high is not None:
                 ax.hlines(y, score.low, score.high, color=colour, linewidth=2.6, alpha=0.45, zorder=2)
-            face = PAPER if is_upper_bound(system) else colour
+            face = PAPER if system in bounds else colour
             ax.plot(score.value, y, "o", markersize=7, color=colour, markerfacecolor=face, zorder=3, clip_on=False)
         ax.set_yticks(range(len(systems)), [shorten(s) for s in systems])
         ax.set_ylim(len(systems) - 0.4, -0.6)

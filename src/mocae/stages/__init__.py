@@ -1,0 +1,9 @@
+"""What a run is made of, stage by stage: the store, the data, training, features, outcomes and answers."""
+
+from __future__ import annotations
+
+from mocae.stages.fitting import acceptable_by_prompt
+from mocae.stages.run import Answered, Made, Run, read_answers
+from mocae.stages.store import Stage, Store
+
+__all__ = ["Answered", "Made", "Run", "Stage", "Store", "acceptable_by_prompt", "read_answers"]

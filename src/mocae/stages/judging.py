@@ -1,0 +1,115 @@
+"""The judges of a recipe, trained first where they need it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mocae.config import JudgeConfig, Recipe
+from mocae.judges import JUDGES, Judge, audit_judges, audit_prompts, build_judge, is_audited
+from mocae.progress import say
+from mocae.stages.rows import Rows
+from mocae.stages.store import key_of
+from mocae.types import Example
+
+__all__ = ["Audited", "Judges", "audit_all", "make_judges"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """The judges, and a key of everything their verdicts depend on."""
+
+    judges: Sequence[Judge]
+    key: str
+
+
+def make_judges(recipe: Recipe, rows: Rows) -> Judges:
+    """Return the judges in the recipe's order; those that learn never see prompts of the test and calibration splits.
+
+    A judge that learns from a file an axis is trained on does not see that axis's training prompts either.
+
+    Raises:
+        PluginError, ConfigError, DataError, ArtifactError: see `mocae.judges.build_judge`.
+    """
+    # Calibration too: a judge that knows those answers would teach the router a confidence it does not have on others.
+    asked = {row.id for row in (*rows.all_of("test"), *rows.all_of("calibration"))}
+    judges, excluded = [], []
+    for config in recipe.judges:
+        say(f"judge {config.judge}")
+        excluded.append(sorted(asked | _trained_on(recipe, rows, config)))
+        judges.append(
+            build_judge(
+                config.judge,
+                config.options,
+                data_root=recipe.data_root,
+                seed=recipe.seed,
+                exclude_prompts=excluded[-1],
+            )
+        )
+    inputs = {
+        "judges": [config.model_dump() for config in recipe.judges],
+        "files": list(_file_digests(recipe)),
+        "seed": recipe.seed,
+        "excluded": [ids if _learns(config) else [] for config, ids in zip(recipe.judges, excluded, strict=True)],
+    }
+    return Judges(judges, key_of(inputs))
+
+
+def _trained_on(recipe: Recipe, rows: Rows, config: JudgeConfig) -> set[str]:
+    """Return the training prompts of every axis that is trained on a file the judge learns from."""
+    files = {value for value in config.options.values() if isinstance(value, str)}
+    axes = [axis.name for axis in recipe.axes if any(str(source.path) in files for source in axis.train)]
+    return {row.id for axis in axes for row in rows.train[axis]}
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Audits as `report.json` has them: one a judge, what constant answers would reach, notes on judges that fail."""
+
+    audits: Sequence[dict[str, Any] | None]
+    constants: Sequence[dict[str, Any]]
+    notes: Sequence[str]
+
+
+def audit_all(judges: Sequence[Judge], tests: Sequence[Example]) -> Audited:
+    """Return what the judges say to constant answers to the test prompts; servers are not asked.
+
+    Where every judge is exact there is nothing to audit.
+    """
+    if not any(map(is_audited, judges)):
+        return Audited([None] * len(judges), [], [])
+    free = [judge for judge in judges if not getattr(judge, "asks_server", False)]
+    judged = audit_judges(free, audit_prompts(tests))
+    by_judge = {id(judge): audit for judge, audit in zip(free, judged.audits, strict=True)}
+    audits = [by_judge.get(id(judge)) for judge in judges]
+    notes = [
+        f"judge {judge.name} is {audit.verdict}"
+        for judge, audit in zip(judges, audits, strict=True)
+        if audit is not None and not audit.believed
+    ]
+    for note in notes:
+        say(f"warning: {note}")
+    return Audited(
+        [None if audit is None else asdict(audit) | {"rows": [asdict(r) for r in audit.rows]} for audit in audits],
+        [asdict(constant) for constant in judged.constants],
+        notes,
+    )
+
+
+def _learns(config: JudgeConfig) -> bool:
+    """Return whether a judge is kept from prompts; one that is not says the same whatever is tested."""
+    return "exclude_prompts" in inspect.signature(JUDGES.get(config.judge)).parameters
+
+
+def _file_digests(recipe: Recipe) -> Iterator[str]:
+    """Yield the SHA-256 of every file and folder the options of judges name: other labels make other verdicts."""
+    named = (value for config in recipe.judges for value in config.options.values() if isinstance(value, str))
+    for path in ((recipe.data_root or Path()) / value for value in named):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                with file.open("rb") as content:
+                    yield hashlib.file_digest(content, "sha256").hexdigest()

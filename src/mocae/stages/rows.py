@@ -1,0 +1,152 @@
+"""All rows of a recipe, read, sampled and checked for leaks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mocae.axes import probe
+from mocae.config import Recipe, SourceConfig
+from mocae.data import SOURCES, check_disjoint, read_source, select
+from mocae.errors import DataError
+from mocae.evaluation import too_long
+from mocae.models import LoadedBase
+from mocae.progress import say
+from mocae.prompts import FORMATS
+from mocae.types import Example
+
+__all__ = ["Rows", "long_prompts", "read_rows_of", "without_long"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows by split and axis, and how many were skipped as bad."""
+
+    train: Mapping[str, Sequence[Example]]
+    calibration: Mapping[str, Sequence[Example]]
+    test: Mapping[str, Sequence[Example]]
+    n_skipped: int
+
+    def all_of(self, split: str) -> list[Example]:
+        """Return the rows of a split, axis after axis."""
+        by_axis: Mapping[str, Sequence[Example]] = getattr(self, split)
+        return [row for rows in by_axis.values() for row in rows]
+
+    def verdict_ids(self, limit: int | None, *, seed: int) -> frozenset[str]:
+        """Return the calibration prompts whose verdicts may be used, at most `limit`, None: all.
+
+        They are spread over the axes and drawn by hash within each; a smaller draw is part of a larger one.
+        """
+        ranked = [
+            [row.id for row in select(rows, limit=len(rows), seed=seed)] for rows in self.calibration.values() if rows
+        ]
+        in_turn = [ids[i] for i in range(max(map(len, ranked), default=0)) for ids in ranked if i < len(ids)]
+        return frozenset(in_turn[:limit])
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of rows by split and axis."""
+        splits = ("train", "calibration", "test")
+        return {split: {axis: len(rows) for axis, rows in getattr(self, split).items()} for split in splits}
+
+
+def read_rows_of(recipe: Recipe) -> Rows:
+    """Return every row the recipe names.
+
+    Raises:
+        DataError: a file or row is wrong, a split is empty, a prompt is in two splits, or two axes are tested (or
+            calibrated) with the same prompt.
+        ConfigError: a path or option is wrong.
+    """
+    skipped = 0
+
+    def read(axis: str, split: str, sources: Sequence[SourceConfig]) -> list[Example]:
+        nonlocal skipped
+        rows: list[Example] = []
+        for index, source in enumerate(sources):
+            path = recipe.data_path(source.path)
+            # A source that draws its rows draws others for another seed, unless the recipe fixes it.
+            drawn = "seed" in inspect.signature(SOURCES.get(source.source)).parameters
+            options = {"seed": recipe.seed, **source.options} if drawn else source.options
+            result = read_source(source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=options)
+            skipped += result.n_skipped
+            chosen = select(result.examples, hash_range=source.hash_range, limit=source.limit, seed=recipe.seed)
+            for note in source.limit_note(f"axes.{axis}.{split}.{index}", len(chosen)):
+                say(note)
+            rows += chosen
+        return rows
+
+    train = {axis.name: read(axis.name, "train", axis.train) for axis in recipe.axes}
+    calibration = {
+        axis.name: _once(read(axis.name, "calibration", axis.calibration)) for axis in recipe.axes if axis.calibration
+    }
+    test = {axis.name: _once(read(axis.name, "test", axis.test)) for axis in recipe.axes}
+    rows = Rows(train, calibration, test, skipped)
+    imported = {axis.name for axis in recipe.axes if axis.adapter is not None}
+    trained = [(axis, found) for axis, found in train.items() if axis not in imported]
+    for axis, split_rows in (*trained, *test.items()):
+        if not split_rows:
+            raise DataError(f"axes.{axis}: no rows were read; look at path, hash_range and on_bad_row")
+    for row in (*rows.all_of("calibration"), *rows.all_of("test")):
+        probe(row.probe)
+    check_disjoint({split: rows.all_of(split) for split in ("train", "calibration", "test")})
+    for split in ("calibration", "test"):
+        _refuse_shared(split, rows.all_of(split))
+    return rows
+
+
+def long_prompts(recipe: Recipe, base: LoadedBase, rows: Sequence[Example]) -> dict[str, int]:
+    """Return id -> tokens of the prompts that, behind the longest injected prompt, fill the base model's context."""
+    injection = max((axis.injection for axis in recipe.axes), key=len)
+    return too_long(base, rows, prompt_format=FORMATS.get(recipe.prompt_format), injection=injection)
+
+
+def without_long(rows: Rows, recipe: Recipe, base: LoadedBase) -> Rows:
+    """Return the rows without calibration and test prompts that leave no room for an answer in the model's context.
+
+    They are bad rows: what `on_bad_row` of their sources says is done. Training rows are cut where they are trained on.
+
+    Raises:
+        DataError: there is one, and a source of its axis does not say "skip"; or an axis has no other.
+    """
+    context, n_skipped = base.description.context, 0
+    kept: dict[str, dict[str, Sequence[Example]]] = {}
+    for split in ("calibration", "test"):
+        kept[split] = {}
+        for axis, found in getattr(rows, split).items():
+            long = long_prompts(recipe, base, found)
+            config = next(a for a in recipe.axes if a.name == axis)
+            if long and any(source.on_bad_row != "skip" for source in getattr(config, split)):
+                row = next(row for row in found if row.id in long)
+                raise DataError(
+                    f"axes.{axis}.{split}: {row.source or row.id}: the prompt has {long[row.id]} tokens with what "
+                    f"stands around it, the base model's context is {context}; {len(long)} of {len(found)} prompts are "
+                    "too long. Shorten or remove them; on_bad_row: skip leaves them out and counts them"
+                )
+            kept[split][axis] = [row for row in found if row.id not in long]
+            if found and not kept[split][axis]:
+                raise DataError(f"axes.{axis}.{split}: no prompt fits the base model's context of {context} tokens")
+            n_skipped += len(found) - len(kept[split][axis])
+    if n_skipped:
+        say(f"{n_skipped} prompts longer than the base model's context of {context} tokens are left out")
+    return replace(rows, **kept, n_skipped=rows.n_skipped + n_skipped)
+
+
+def _refuse_shared(split: str, rows: Sequence[Example]) -> None:
+    """Refuse a prompt of two axes: what an expert answered is looked up by prompt."""
+    first: dict[str, Example] = {}
+    for row in rows:
+        other = first.setdefault(row.id, row)
+        if other.axis != row.axis:
+            raise DataError(
+                f"split {split!r}: axes {other.axis!r} ({other.source or 'no source'}) and {row.axis!r} "
+                f"({row.source or 'no source'}) have a prompt in common; remove it from one of them"
+            )
+
+
+def _once(rows: Sequence[Example]) -> list[Example]:
+    """Return the first row of each prompt: a question asked twice is not two questions."""
+    first: dict[str, Example] = {}
+    for row in rows:
+        first.setdefault(row.id, row)
+    return list(first.values())

@@ -1,0 +1,304 @@
+"""What the systems of a recipe are made from: experts, features, outcomes, answers, made when first asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mocae.bank import ExpertBank
+from mocae.config import Recipe, RoutingConfig
+from mocae.errors import ConfigError, DataError, unknown_name
+from mocae.evaluation import (
+    Cost,
+    Generation,
+    answer_all,
+    judge_answers,
+    read_samples,
+    score_multiple_choice,
+    write_samples,
+)
+from mocae.files import read_json
+from mocae.models import Generator, LoadedBase, base_fingerprint, pick_device, shard
+from mocae.prompts import FORMATS, PromptFormat
+from mocae.stages.fitting import Features, Fitter
+from mocae.stages.judging import Judges
+from mocae.stages.rows import Rows, long_prompts
+from mocae.stages.store import Stage, Store
+from mocae.stages.training import Trainer, first_expert_layer
+from mocae.types import Example, Sample
+
+__all__ = ["Answered", "Asked", "Made", "Run", "read_answers"]
+
+
+@dataclass(slots=True)
+class Made:
+    """Finished stages a system is loaded from, in a run or long after it.
+
+    Attributes:
+        base: model and tokenizer, nothing attached to the model.
+        axes: names of the axes, in the order of weights.
+        folders: role -> folder, whole and as it was finished; the experts' roles are "expert:<axis>".
+    """
+
+    base: LoadedBase
+    axes: tuple[str, ...]
+    folders: Mapping[str, Path]
+    _bank: ExpertBank | None = field(default=None, repr=False)
+
+    def bank(self) -> ExpertBank:
+        """Return the experts attached to the base model; the same bank at every call."""
+        if self._bank is None:
+            experts = {axis: self.folders[f"expert:{axis}"] for axis in self.axes}
+            self._bank = ExpertBank.attach(self.base.model, experts)
+        return self._bank
+
+    def record(self, role: str, file: str = "training.json") -> Any:
+        """Return what a JSON file of a stage holds."""
+        return read_json(self.folders[role] / file)
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """What a run asks of a system; `mocae.systems.System` is one."""
+
+    name: str
+
+    @property
+    def folder(self) -> str: ...  # noqa: D102 - one part of a path
+
+    def stages(self, run: Run) -> Mapping[str, Stage]: ...  # noqa: D102 - what it is loaded from, by role
+
+    def record(self, recipe: Recipe) -> Mapping[str, Any]: ...  # noqa: D102 - kind and settled options
+
+    def routing(self, recipe: Recipe) -> RoutingConfig | None: ...  # noqa: D102 - how it learns from verdicts, if so
+
+    def load(self, made: Made) -> Generator: ...  # noqa: D102 - the model that answers
+
+    def n_active(self, made: Made) -> int: ...  # noqa: D102 - adapter parameters it uses
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A system's judged answers and what they cost; `n_active` counts the adapter parameters it uses."""
+
+    samples: Sequence[Sample]
+    cost: Cost
+    n_active: int
+
+
+class Run:
+    """One recipe on one base model. Stages shared by systems are made once, and only if a system needs them.
+
+    Args:
+        recipe: what to run.
+        base: the base model, nothing attached to it.
+        rows: all data.
+        judges: of the recipe.
+        store: where stages lie.
+        systems: all that are compared: how many verdicts are asked for follows from them.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        base: LoadedBase,
+        rows: Rows,
+        judges: Judges,
+        store: Store,
+        systems: Sequence[Asked] = (),
+    ) -> None:
+        self.recipe = recipe
+        self.base = base
+        self.rows = rows
+        self.judges = judges
+        self.store = store
+        learning = [routing for system in systems if (routing := system.routing(recipe)) is not None]
+        self._limits = [routing.outcome.max_prompts for routing in learning]
+        if any(rows.calibration.values()):
+            for routing in learning:  # what has no calibration prompts shows now, not after training
+                self.verdict_ids(routing)
+        self.base_key = {
+            "fingerprint": base_fingerprint(base.model),
+            "dtype": str(base.model.dtype),
+            "description": base.description.digest,
+        }
+        self.n_base_parameters = sum(p.numel() for p in base.model.parameters())
+        if recipe.base.shard:
+            shard(base.model, pick_device(recipe.base.device))
+        self.trainer = Trainer(recipe, base, store, self.base_key)
+        self._bank: ExpertBank | None = None
+
+    @cached_property
+    def prompt_format(self) -> PromptFormat:
+        """How prompts become text."""
+        return FORMATS.get(self.recipe.prompt_format)
+
+    @cached_property
+    def generation(self) -> Generation:
+        """How answers are generated."""
+        config = self.recipe.generation
+        return Generation(
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
+            do_sample=config.do_sample,
+            temperature=config.sampling_temperature,
+            top_p=config.top_p,
+            seed=self.recipe.seed,
+        )
+
+    @cached_property
+    def experts(self) -> Mapping[str, Stage]:
+        """The trained experts by axis, in the order of weights."""
+        return {axis: self.expert(axis) for axis in self.recipe.axis_names}
+
+    def expert(self, name: str) -> Stage:
+        """Return the expert of one axis: trained, or brought along."""
+        axis = next(axis for axis in self.recipe.axes if axis.name == name)
+        with self.bare():
+            if axis.adapter is not None:
+                return self.trainer.imported(name, axis.adapter)
+            return self.trainer.expert(name, self.rows.train[name])
+
+    @cached_property
+    def layer(self) -> int:
+        """Decoder layer whose input the router reads."""
+        layer = self.recipe.features.layer
+        return first_expert_layer(self.recipe.experts, self.base) if layer is None else layer
+
+    def bank(self) -> ExpertBank:
+        """Return the bank of all experts, attached."""
+        if self._bank is None:
+            folders = {axis: stage.folder for axis, stage in self.experts.items()}
+            self._bank = ExpertBank.attach(self.base.model, folders)
+        return self._bank
+
+    @contextmanager
+    def bare(self) -> Iterator[LoadedBase]:
+        """Return a context in which nothing is attached to the base model."""
+        self.close()
+        yield self.base
+
+    def close(self) -> None:
+        """Take the bank off the base model, if it is on."""
+        if self._bank is not None:
+            self._bank.detach()
+            self._bank = None
+
+    @property
+    def fitter(self) -> Fitter:
+        """What features, outcomes and routers are made by, the bank attached."""
+        return Fitter(self.recipe, self.base, self.bank(), self.store, self.layer, self.generation)
+
+    @cached_property
+    def probes(self) -> dict[str, Sequence[Example]]:
+        """The prompts that describe each expert: its training rows, or for one brought along its calibration rows.
+
+        Raises:
+            DataError: an axis has neither, or none that fits the model's context.
+        """
+        probes: dict[str, Sequence[Example]] = {}
+        for axis in self.recipe.axis_names:
+            rows = self.rows.train[axis] or self.rows.calibration.get(axis, ())
+            long = long_prompts(self.recipe, self.base, rows)
+            probes[axis] = [row for row in rows if row.id not in long]
+            if not probes[axis]:
+                none = "no prompt that fits the model's context" if rows else "neither train nor calibration rows"
+                raise DataError(f"axes.{axis}: {none}, so nothing describes its expert")
+        return probes
+
+    @cached_property
+    def features(self) -> Stage:
+        """Task features, latent space and states of the calibration prompts."""
+        return self.fitter.features(self.probes, self.rows.all_of("calibration"), list(self.experts.values()))
+
+    def features_read(self) -> Features:
+        """Return what the features stage holds."""
+        return self.fitter.read_features(self.features)
+
+    @cached_property
+    def outcomes(self) -> Stage:
+        """Judged answers of every expert to the calibration prompts that some system may use the verdicts of."""
+        most = None if None in self._limits else max((n for n in self._limits if n is not None), default=None)
+        wanted = self.rows.verdict_ids(most, seed=self.recipe.seed)
+        asked = [row for row in self.rows.all_of("calibration") if row.id in wanted]
+        return self.fitter.outcomes(asked, self.judges, list(self.experts.values()))
+
+    def verdicts(self, routing: RoutingConfig) -> list[Sample]:
+        """Return the judged answers of every expert to the calibration prompts that `routing.outcome` lets be used."""
+        used = self.verdict_ids(routing)
+        samples = read_samples(self.outcomes.folder / "outcomes.jsonl") if used else ()
+        return [sample for sample in samples if sample.answer.example.id in used]
+
+    def verdict_ids(self, routing: RoutingConfig) -> frozenset[str]:
+        """Return the calibration prompts whose verdicts `max_prompts` and `leave_out` of `routing.outcome` let be used.
+
+        Raises:
+            ConfigError: a probe to be left out has no calibration prompts.
+        """
+        used = self.rows.verdict_ids(routing.outcome.max_prompts, seed=self.recipe.seed)
+        probes = {row.id: row.probe for row in self.rows.all_of("calibration")}
+        for name in routing.outcome.leave_out:
+            if name not in probes.values():
+                known = sorted(set(probes.values()))
+                raise ConfigError(f"routing.outcome.leave_out: {unknown_name('probe of calibration', name, known)}")
+        return frozenset(i for i in used if probes[i] not in routing.outcome.leave_out)
+
+    def answers(self, system: Asked) -> Stage:
+        """Return a system's judged answers to the test prompts, `samples.jsonl`, and what they cost, `cost.json`."""
+        stages = system.stages(self)
+        prompts = self.rows.all_of("test")
+        inputs = {
+            **self.base_key,
+            "judges": self.judges.key,
+            "asked": [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in prompts],
+            "generation": asdict(self.generation),
+            "system": system.record(self.recipe),
+            "roles": list(stages),
+        }
+
+        def answer(folder: Path) -> None:
+            with self.bare() as base:
+                made = Made(base, self.recipe.axis_names, {role: stage.folder for role, stage in stages.items()})
+                model = system.load(made)
+                try:
+                    self._examine(system.name, model, prompts, system.n_active(made), folder)
+                finally:
+                    model.release()
+
+        return self.store.stage(f"answers/{system.folder}", inputs, answer, needs=stages.values())
+
+    def _examine(self, name: str, model: Generator, prompts: Sequence[Example], n_active: int, folder: Path) -> None:
+        """Ask, judge, and write the answers and their cost into `folder`."""
+        answers, cost = answer_all(
+            model, prompts, prompt_format=self.prompt_format, generation=self.generation, label=f"answers {name}"
+        )
+        samples = judge_answers(name, answers, self.judges.judges)
+        questions = [row for row in prompts if {"mc1", "mc2"} <= row.facts.keys()]
+        if questions:
+            scored = score_multiple_choice(model, questions, prompt_format=self.prompt_format)
+            choices = {row.id: verdicts for row, verdicts in zip(questions, scored, strict=True)}
+            samples = [replace(s, verdicts={**s.verdicts, **choices.get(s.answer.example.id, {})}) for s in samples]
+        write_samples(samples, folder / "samples.jsonl")
+        record = {"cost": asdict(cost), "n_active": n_active}
+        (folder / "cost.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def __enter__(self) -> Run:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Give the base model back as it was."""
+        self.close()
+
+
+def read_answers(stage: Stage) -> Answered:
+    """Return what an answers stage holds."""
+    record = read_json(stage.folder / "cost.json")
+    samples = list(read_samples(stage.folder / "samples.jsonl"))
+    return Answered(samples, Cost(**record["cost"]), record["n_active"])
