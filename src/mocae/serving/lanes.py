@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from mocae.serving.engine import Engine, Limits
 from mocae.serving.errors import Closed
-from mocae.serving.request import Request, Sink, Ticket
+from mocae.serving.request import Event, Request, Sink, Ticket
 from mocae.serving.served import Served
 
 __all__ = ["Lanes"]
@@ -107,3 +107,8 @@ class Lanes:
                     ticket.cancel()
             raise
         return [tickets[i] for i in range(len(requests))]
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """Yield the events of one request, see `Engine.stream`."""
+        self.open(request.lane)
+        yield from self._engines[request.lane].stream(request)
