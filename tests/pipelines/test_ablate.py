@@ -13,7 +13,7 @@ import pytest
 from mocae.cli import main
 from mocae.config import dump_recipe, load_recipe
 from mocae.errors import ConfigError
-from mocae.pipelines.ablate import Ablation, ablate
+from mocae.pipelines.ablation.ablate import Ablation, ablate
 from run_for_tests import AXES, tiny_base, tiny_recipe
 
 VARY = "axes.*.train.options.conflict=0.5"
@@ -48,8 +48,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
-    for name in ("training.finetune", "systems.answer_all", "fitting.answer_all", "fitting.fit_router"):
-        monkeypatch.setattr(f"mocae.pipelines.{name}", forbidden)
+    for name in ("training.finetune", "run.answer_all", "fitting.answer_all", "fitting.fit_router"):
+        monkeypatch.setattr(f"mocae.stages.{name}", forbidden)
     monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
 
 
@@ -183,7 +183,7 @@ def test_a_grid_has_a_folder_for_each_point(
         notes = ["tiny", *(["collapsed"] if len(asked) == 1 else [])]
         (out / "report.json").write_text(json.dumps({**report, "notes": notes}), encoding="utf-8")
 
-    monkeypatch.setattr("mocae.pipelines.ablation_runs.run", ran)
+    monkeypatch.setattr("mocae.pipelines.ablation.runs.run", ran)
     found = ablate(made.recipe, out=tmp_path / "out", seeds=1, vary=vary, progress=False)
     assert found.result["notes"] == ["tiny", f"collapsed ({folders[0]}, seed 0)"]
     assert asked == [tmp_path / "out" / name / "seed-0" for name in folders]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mocae.config import Recipe, load_recipe
-from mocae.pipelines.ablation_parts import parts_of
+from mocae.pipelines.ablation.parts import parts_of
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "pocket-ablation.yaml"
 

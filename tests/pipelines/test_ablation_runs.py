@@ -14,7 +14,7 @@ import pytest
 
 from mocae.config import Recipe, dump_recipe, load_recipe
 from mocae.errors import ConfigError, MocaeError
-from mocae.pipelines.ablation_runs import PlannedRun, run_all
+from mocae.pipelines.ablation.runs import PlannedRun, run_all
 from mocae.stages.pool import StagePool
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "pocket.yaml"

@@ -13,7 +13,7 @@ from evaluate_for_tests import N, own_suite, speak, target
 from mocae.cli import main
 from mocae.evaluation import read_samples
 from mocae.pipelines.evaluate import evaluate
-from mocae.pipelines.score import score_file
+from mocae.pipelines.scoring import score_file
 from mocae.pipelines.suite import load_suite, with_endpoint_judges
 
 FILTERED = Failure(400, b'{"error": {"message": "filtered by policy", "param": "prompt", "code": "content_filter"}}')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mocae.pipelines.left_out import measure_left_out
+from mocae.pipelines.ablation.left_out import measure_left_out
 from mocae.types import Answer, Example, Sample, Verdict
 
 

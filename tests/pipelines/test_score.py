@@ -12,7 +12,7 @@ import torch
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from mocae.errors import ConfigError, DataError, PluginError
-from mocae.pipelines.score import score_file, scores
+from mocae.pipelines.scoring import score_file, scores
 from real_data import real_data
 
 Write = Callable[[Sequence[Mapping[str, Any]]], Path]

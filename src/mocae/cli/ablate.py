@@ -47,7 +47,7 @@ def ablate(
 
     [bold]mocae ablate recipes/pocket.yaml --vary 'axes.*.train.options.conflict=0,0.5,1' --out out/conflict[/bold]
     """
-    from mocae.pipelines.ablate import ablate as run_ablation
+    from mocae.pipelines.ablation.ablate import ablate as run_ablation
 
     made = run_ablation(
         recipe,

@@ -99,7 +99,7 @@ def _registered(kind: Kind) -> dict[str, str]:
 
             return {name: _purpose(file) for name, file in shipped_recipes().items()}
         case Kind.SCORES:
-            from mocae.pipelines.score import scores
+            from mocae.pipelines.scoring import scores
 
             return {name: f"{s.description} (columns {', '.join(s.columns)})" for name, s in scores().items()}
         case Kind.SYSTEMS:

@@ -15,7 +15,7 @@ from mocae.cli.options import AsJson
 from mocae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mocae.pipelines.score import Scored
+    from mocae.pipelines.scoring import Scored
 
 __all__ = ["Binning", "score"]
 
@@ -54,7 +54,7 @@ def score(
 
     [bold]mocae score ece probabilities.jsonl --column prob=confidence --json[/bold]
     """
-    from mocae.pipelines.score import score_file
+    from mocae.pipelines.scoring import score_file
 
     scored = score_file(
         metric,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from mocae.data.readers import place, read_rows
 from mocae.data.rows import half_character
 from mocae.errors import ConfigError, DataError, unknown_name
-from mocae.pipelines.score_values import kind_of
+from mocae.pipelines.scoring.values import kind_of
 
 __all__ = ["MISSING", "ScoreTable", "read_table"]
 

@@ -39,8 +39,8 @@ from mocae.metrics import (
 from mocae.metrics import (
     metric as find_metric,
 )
-from mocae.pipelines.score_table import MISSING, ScoreTable, read_table
-from mocae.pipelines.score_values import (
+from mocae.pipelines.scoring.table import MISSING, ScoreTable, read_table
+from mocae.pipelines.scoring.values import (
     Label,
     flag,
     label,
@@ -105,7 +105,7 @@ def score_file(
         metric: a name in `scores()`.
         path: JSON, JSONL, CSV or Parquet, also compressed.
         columns: name the metric uses -> column of the file.
-        where: filters, see `mocae.pipelines.score_table.read_table`.
+        where: filters, see `mocae.pipelines.scoring.table.read_table`.
         n_bins: bins of calibration errors.
         binning: of calibration errors: equal width or equal mass.
 

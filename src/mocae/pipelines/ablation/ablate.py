@@ -14,10 +14,10 @@ from mocae.config import Recipe, load_recipe
 from mocae.errors import ConfigError
 from mocae.evaluation import Bootstrap, difference_over_seeds, read_samples
 from mocae.files import read_json, write_whole
-from mocae.pipelines.ablation_parts import parts_of, rivals_of
-from mocae.pipelines.ablation_runs import PlannedRun, run_all
+from mocae.pipelines.ablation.left_out import left_out_of, measure_left_out
+from mocae.pipelines.ablation.parts import parts_of, rivals_of
+from mocae.pipelines.ablation.runs import PlannedRun, run_all
 from mocae.pipelines.check import validate
-from mocae.pipelines.left_out import left_out_of, measure_left_out
 from mocae.progress import visible
 from mocae.report.ablation import ABLATION_SCHEMA, ablation_page, ablation_table, draw_ablation
 from mocae.stages.pool import StagePool
