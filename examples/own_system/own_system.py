@@ -36,6 +36,7 @@ class Nearest(LearningSystem, BankSystem):
     """The expert that was right most often on the calibration prompts that are most alike."""
 
     Options = NearestOptions
+    weights_mean = "shares"
 
     def stages(self, run: Run) -> dict[str, Stage]:
         """Return the experts, and the states of the calibration prompts with what was accepted of each expert."""
