@@ -280,7 +280,7 @@ def systems_of(root: Path, manifest: Mapping[str, Any]) -> dict[str, System]:
     systems = {}
     for name, entry in entries.items():
         try:
-            config = SystemConfig(name=name, policy=entry["policy"], options=entry["options"])
+            config = SystemConfig(name=name, policy=entry["policy"], options=entry.get("options", {}))
             systems[name] = build_system(config, axes)
         except MissingPackageError:
             continue
@@ -331,7 +331,9 @@ def _refuse_system(name: str, systems: Mapping[str, System], manifest: Mapping[s
         return
     entry = manifest["systems"].get(name, {"policy": name})
     if name in manifest["systems"]:  # raises MissingPackageError where it is left out for that
-        build_system(SystemConfig(name=name, policy=entry["policy"], options=entry["options"]), tuple(manifest["axes"]))
+        build_system(
+            SystemConfig(name=name, policy=entry["policy"], options=entry.get("options", {})), tuple(manifest["axes"])
+        )
     kind = entry["policy"].partition(":")[0]
     bound = SYSTEMS.get(kind).upper_bound if kind in SYSTEMS else None
     if bound is not None:
