@@ -263,6 +263,8 @@ def test_routing_worked_by_hand() -> None:
     assert entry is not None
     assert entry["misrouted_rate"]["value"] == 0.25
     assert entry["regret"]["value"] == pytest.approx((0 + 0 + 0 + 1) / 4)
+    assert entry["over_random"]["value"] == pytest.approx(2 / 4 - (0.5 + 0.5 + 0 + 0.5) / 4)
+    assert entry["over_best"]["value"] == pytest.approx(2 / 4 - 2 / 4)  # b alone is right twice
     confidence, outcome = [0.8, 0.6, 0.7, 0.9], [1, 0, 0, 1]
     gaps = [abs(c - o) for c, o in zip(confidence, outcome, strict=True)]  # each alone in its bin
     assert entry["ece"]["value"] == pytest.approx(sum(gaps) / 4)

@@ -72,7 +72,16 @@ def test_schema(made: Made) -> None:
             measured = {"mean_axis_score", "axis_scores", "average_alignment_score", "seconds"}
             assert set(entry) - {"routing"} == measured | {"about", "plain", "upper_bound", "one_adapter"}
             assert set(entry["axis_scores"]) == set(AXES)
-            wanted = {"ece", "brier", "misrouted_rate", "regret", "entropy", "largest_share"}
+            wanted = {
+                "over_random",
+                "over_best",
+                "ece",
+                "brier",
+                "misrouted_rate",
+                "regret",
+                "entropy",
+                "largest_share",
+            }
             assert set(setting["systems"]["alignx"]["routing"]) == wanted
         assert "routing" not in setting["systems"]["joint"]
 

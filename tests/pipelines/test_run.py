@@ -82,6 +82,7 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert set(report["routing"]) == {"linear", "alignx"}
     for entry in report["routing"].values():
         rates = {"entropy", "largest_share", "ece", "brier", "misrouted_rate", "regret", "confidence", "novel_rate"}
+        rates |= {"over_random", "over_best"}
         assert set(entry) == {*rates, "reliability", "weights_by_kind"}
         assert all(entry[rate]["n"] > 0 for rate in rates - {"novel_rate"})
         assert set(entry["reliability"][0]) == {"low", "high", "confidence", "accuracy", "n"}

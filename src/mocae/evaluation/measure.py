@@ -49,7 +49,11 @@ _RATES, _DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
 _NOVEL = 0.95
 """A prompt counts as novel where this share of the held-out calibration prompts is more like the others."""
 
-_ROUTING = ("ece", "brier", "confidence", "novel_rate", "misrouted_rate", "regret", "entropy", "largest_share")
+_ROUTING = (
+    *("ece", "brier", "confidence", "novel_rate", "over_random", "over_best", "misrouted_rate", "regret", "entropy"),
+    "largest_share",
+)
+"""What is measured of a router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,9 +315,12 @@ def measure_routing(
     resampled: dict[str, Any] = {"groups": [answer.example.group for answer in answers], **boot.arguments()}
     weights = _weights(answers, names)
     right = np.array([verdict for _, _, verdict in rows], dtype=bool)
+    own = np.array([answered for _, answered, _ in rows])
     rates = {
+        "over_random": bootstrap_mean(own - right.mean(1), **resampled),
+        "over_best": bootstrap_mean(own - right[:, int(right.mean(0).argmax())], **resampled),
         "misrouted_rate": estimate_rate(misrouted(weights, right).astype(float), **resampled),
-        "regret": bootstrap_mean(regret(right.astype(float), [own for _, own, _ in rows]), **resampled),
+        "regret": bootstrap_mean(regret(right.astype(float), own), **resampled),
         **_spread(weights, resampled),
     }
     reliability = []

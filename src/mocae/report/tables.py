@@ -251,7 +251,8 @@ def routing_table(report: Mapping[str, Any]) -> Table | None:
     routing = report.get("routing") or {}
     systems = [name for name in sorted_systems(report) if name in routing]
     systems += [name for name in routing if name not in systems]
-    names = ("ece", "brier", "confidence", "novel_rate", "misrouted_rate", "regret", "entropy", "largest_share")
+    shown = {"ece", "brier", "confidence", "novel_rate", "over_random", "over_best", "misrouted_rate", "regret"}
+    names = in_table_order([*shown, "entropy", "largest_share"])
     columns = _measured(_column(routing, systems, name, (name,)) for name in names)
     return Table.of(systems, columns) if columns else None
 

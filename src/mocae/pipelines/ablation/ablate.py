@@ -26,7 +26,7 @@ from mocae.types import Sample
 
 __all__ = ["Ablation", "Setting", "ablate"]
 
-_ROUTING = ("ece", "brier", "misrouted_rate", "regret", "entropy", "largest_share")
+_ROUTING = ("ece", "brier", "over_random", "over_best", "misrouted_rate", "regret", "entropy", "largest_share")
 
 
 @dataclass(frozen=True, slots=True)
