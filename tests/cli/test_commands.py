@@ -13,7 +13,7 @@ from rich.console import Console
 import mocae.pipelines.artifact
 import mocae.pipelines.run
 from mocae.cli.ls import Kind
-from mocae.cli.run_table import print_result
+from mocae.cli.tables import print_result
 from mocae.errors import unknown_name
 
 Command = Callable[..., tuple[int, str, str]]

@@ -7,8 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Column, Table
 
-from mocae.cli.fitting import print_fitted
-from mocae.cli.run_table import print_result
+from mocae.cli.tables import print_fitted, print_result
 from report_for_tests import make_report
 
 HEADS = ("batch", "decode", "first", "total", "memory", "without\nexperts", "tokens/s", "floor")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mocae.cli.plan_tables import si
+from mocae.cli.tables import si
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import mocae.axes
 from mocae.axes import Probe, probe, register_probe
-from mocae.cli.run_table import print_result
+from mocae.cli.tables import print_result
 from mocae.evaluation import Bootstrap, measure_system, probes_by_axis, write_samples
 from mocae.metrics import METRICS, Metric
 from mocae.pipelines.compare import compare

@@ -21,6 +21,7 @@ from mocae.serving.errors import Closed
 from mocae.serving.failure import as_api_error
 from mocae.serving.guard import Access
 from mocae.serving.listening import origins_of
+from mocae.serving.served import Served
 from serving_for_tests import TinyArtifact, idle, live, served, with_router
 from tiny import EOS, tiny_llama
 
@@ -121,6 +122,12 @@ def test_models_are_policies_and_experts(client: openai.OpenAI) -> None:
     assert client.models.retrieve("expert:honest").id == "expert:honest"
     with pytest.raises(openai.NotFoundError, match=r"unknown model 'alingx'.*Did you mean 'alignx'\?"):
         client.models.retrieve("alingx")
+
+
+def test_a_system_can_be_put_first(artifact: TinyArtifact) -> None:
+    names = list(artifact.about)
+    assert list(Served(artifact).models) == names
+    assert list(Served(artifact, first="sum").models) == ["sum", *(name for name in names if name != "sum")]
 
 
 def test_a_router_tells_how_sure_it_was_unless_it_was_steered(artifact: TinyArtifact) -> None:

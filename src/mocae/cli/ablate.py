@@ -5,38 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, echo
 
-from mocae.cli.options import fitting_threads, words
+from mocae.cli.options import Progress, fitting_threads, words
 
 __all__ = ["ablate"]
 
 
 def ablate(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the runs and their comparison.")],
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds.")] = 3,
+    recipe: Annotated[Path, Argument(metavar="RECIPE", help="YAML file.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="Folder of the runs and their comparison.")],
+    seeds: Annotated[int, Option(metavar="N", help="How many seeds.")] = 3,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting in all runs.")
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Replace a setting in all runs.")
     ] = None,
     vary: Annotated[
         list[str] | None,
-        typer.Option("--vary", metavar="KEY=V1,V2", help="Sweep a setting; axes.* stands for every axis."),
+        Option(metavar="KEY=V1,V2", help="Sweep a setting; axes.* stands for every axis."),
     ] = None,
-    systems: Annotated[str | None, typer.Option("--systems", metavar="A,B", help="Compare only these.")] = None,
+    systems: Annotated[str | None, Option(metavar="A,B", help="Compare only these.")] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", metavar="N", help="Runs at a time, each a process; for tiny models on many cores.")
+        int, Option(metavar="N", help="Runs at a time, each a process; for tiny models on many cores.")
     ] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(
-            "--threads",
+        Option(
             metavar="N",
             callback=fitting_threads,
             help="Threads of a run; else all, or the cores shared out among jobs.",
         ),
     ] = None,
-    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress on stderr.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Run a recipe over seeds and settings and say what each part buys.
 
@@ -60,5 +59,5 @@ def ablate(
         threads=threads,
         progress=progress,
     )
-    typer.echo(made.table_path.read_text(encoding="utf-8"))
-    typer.echo(f"page:    {made.page_path}\nresults: {made.json_path}\nplot:    {made.plot_path}")
+    echo(made.table_path.read_text(encoding="utf-8"))
+    echo(f"page:    {made.page_path}\nresults: {made.json_path}\nplot:    {made.plot_path}")

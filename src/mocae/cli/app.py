@@ -29,12 +29,11 @@ from mocae.cli.gateway import gateway
 from mocae.cli.hub import pull, push
 from mocae.cli.judge import judge
 from mocae.cli.ls import ls
-from mocae.cli.plan import plan
+from mocae.cli.plan import plan, validate
 from mocae.cli.run import run
 from mocae.cli.score import score
 from mocae.cli.serve import serve
 from mocae.cli.ui import ui
-from mocae.cli.validate import validate
 from mocae.errors import ConfigError, MocaeError, PluginError
 from mocae.extras import missing_extra
 

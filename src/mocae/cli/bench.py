@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from mocae.cli.options import Threads, words
+from mocae.cli.options import Progress, Threads, words
 from mocae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,32 +19,18 @@ __all__ = ["bench"]
 
 
 def bench(
-    config: Annotated[
-        str, typer.Option("--config", metavar="NAME", help="tiny, 97m, 7b (random weights), or a model's folder.")
-    ] = "97m",
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the figures (.svg or .png).")
-    ] = None,
-    systems: Annotated[
-        str | None, typer.Option("--systems", metavar="A,B", help="Measure only these; the base always is.")
-    ] = None,
-    batches: Annotated[
-        str | None, typer.Option("--batches", metavar="N,N", help="Batch sizes; else those of the config.")
-    ] = None,
-    prompt_tokens: Annotated[
-        int | None, typer.Option("--prompt-tokens", min=8, help="Tokens read; else those of the config (64).")
-    ] = None,
-    new_tokens: Annotated[
-        int | None, typer.Option("--new-tokens", min=2, help="Tokens written; else those of the config (48).")
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; the medians over them are printed.")] = 5,
-    dtype: Annotated[str, typer.Option("--dtype", help="bf16, fp32, fp16 or auto.")] = "bf16",
+    config: Annotated[str, Option(metavar="NAME", help="tiny, 97m, 7b (random weights), or a model's folder.")] = "97m",
+    json_file: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    plot: Annotated[Path | None, Option(metavar="FILE", help="Draw the figures (.svg or .png).")] = None,
+    systems: Annotated[str | None, Option(metavar="A,B", help="Measure only these; the base always is.")] = None,
+    batches: Annotated[str | None, Option(metavar="N,N", help="Batch sizes; else those of the config.")] = None,
+    prompt_tokens: Annotated[int | None, Option(min=8, help="Tokens read; else those of the config (64).")] = None,
+    new_tokens: Annotated[int | None, Option(min=2, help="Tokens written; else those of the config (48).")] = None,
+    repeats: Annotated[int, Option(min=1, help="Rounds; the medians over them are printed.")] = 5,
+    dtype: Annotated[str, Option(help="bf16, fp32, fp16 or auto.")] = "bf16",
     threads: Threads = None,
-    clock: Annotated[
-        str, typer.Option("--clock", help="wall, or cpu: processor time, for one thread on a busy machine.")
-    ] = "wall",
-    progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+    clock: Annotated[str, Option(help="wall, or cpu: processor time, for one thread on a busy machine.")] = "wall",
+    progress: Progress = True,
 ) -> None:
     """Measure speed and memory of the experts beside their rivals, as ratios to the base model of the same run.
 
@@ -90,39 +76,30 @@ def _check_files(json_file: Path | None, plot: Path | None) -> None:
 
 
 def _sizes(text: str | None) -> list[int] | None:
-    found = words(text, "--batches")
-    if found is not None and not all(word.isdecimal() and int(word) for word in found):
+    sizes = words(text, "--batches")
+    if sizes is not None and not all(word.isdecimal() and int(word) for word in sizes):
         raise ConfigError(f"--batches {text!r}: not batch sizes. Accepted: numbers from 1 up, as in --batches 1,8")
-    return None if found is None else [int(word) for word in found]
+    return None if sizes is None else [int(word) for word in sizes]
 
 
 def _print(result: Benchmark) -> None:
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    from mocae.cli.fitting import print_fitted
+    from mocae.cli.tables import numbers, print_fitted
 
-    out, told, where = Console(), result.settings, result.hardware
+    out, how, where = Console(), result.settings, result.hardware
     heads = ("batch", "decode", "±", "first", "total", "memory", "without\nexperts", "tokens/s", "floor")
-    table = Table(
-        "system",
-        *(Column(head, justify="right") for head in heads),
-        title=f"{told['config']}, base = 1",
-        padding=(0, 0, 0, 1),
-    )
-    for row in result.rows:
+    table = Table("system", *numbers(*heads), title=f"{how['config']}, base = 1", padding=(0, 0, 0, 1))
+    for i, row in enumerate(result.rows):
+        ratios = (row.decode_ratio, row.spread, row.ttft_ratio, row.total_ratio, row.memory_ratio)
         table.add_row(
             row.system,
             str(row.batch),
-            f"{row.decode_ratio:.2f}",
-            f"{row.spread:.2f}",
-            f"{row.ttft_ratio:.2f}",
-            f"{row.total_ratio:.2f}",
-            f"{row.memory_ratio:.2f}",
-            f"{row.memory_beyond_experts_ratio:.2f}",
+            *(f"{ratio:.2f}" for ratio in (*ratios, row.memory_beyond_experts_ratio)),
             f"{row.tokens_per_second:.1f}",
             f"{row.floor_ratio:.1f}",
-            end_section=row is result.rows[-1] or result.rows[result.rows.index(row) + 1].batch != row.batch,
+            end_section=row is result.rows[-1] or result.rows[i + 1].batch != row.batch,
         )
     print_fitted(out, table, elsewhere="--json writes them")
     out.print(
@@ -133,8 +110,8 @@ def _print(result: Benchmark) -> None:
     for note in dict.fromkeys(f"{row.system}: {row.note}" for row in result.rows if row.note):
         out.print(note, highlight=False)
     out.print(
-        f"{where['device']}, {where['threads']} threads, {told['clock']} time, torch {where['torch']}, "
-        f"{told['dtype']}, copy {float(where['copy_bytes_per_second']) / 1e9:.1f} GB/s, load {where['load_average']}; "
-        f"{told['prompt_tokens']} + {told['new_tokens']} tokens, {told['experts']} experts of rank {told['r']}",
+        f"{where['device']}, {where['threads']} threads, {how['clock']} time, torch {where['torch']}, "
+        f"{how['dtype']}, copy {float(where['copy_bytes_per_second']) / 1e9:.1f} GB/s, load {where['load_average']}; "
+        f"{how['prompt_tokens']} + {how['new_tokens']} tokens, {how['experts']} experts of rank {how['r']}",
         highlight=False,
     )

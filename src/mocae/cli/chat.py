@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option, echo
 
-from mocae.cli.options import factors
+from mocae.cli.options import Artifact, factors
 from mocae.errors import ConfigError
 
 __all__ = ["chat"]
 
 
 def chat(
-    artifact: Annotated[Path, typer.Argument(metavar="DIR", help="Folder a run has written.")],
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Answer this and stop.")] = None,
+    artifact: Artifact,
+    prompt: Annotated[str | None, Option("--prompt", "-p", help="Answer this and stop.")] = None,
     steer: Annotated[
         list[str] | None,
-        typer.Option("--steer", metavar="AXIS=FACTOR", help="Multiply an axis's weight. Can be repeated."),
+        Option(metavar="AXIS=FACTOR", help="Multiply an axis's weight. Can be repeated."),
     ] = None,
     system: Annotated[
         str | None,
-        typer.Option("--system", metavar="NAME", help="Answer with this system; else with the best router."),
+        Option(metavar="NAME", help="Answer with this system; else with the best router."),
     ] = None,
     show_routing: Annotated[
-        bool, typer.Option("--show-routing", help="Print the weight of every expert, and how sure the router is.")
+        bool, Option("--show-routing", help="Print the weight of every expert, and how sure the router is.")
     ] = False,
 ) -> None:
     """Talk to the model of a finished run; each line stands alone, an empty line ends it.
@@ -47,9 +46,9 @@ def chat(
     model = load(artifact, system=system)
     for text in _prompts(prompt):
         reply = model.reply(text, steer=chosen)
-        typer.echo(reply.text)
+        echo(reply.text)
         if show_routing:
-            typer.echo(_routing(reply.weights, reply.confidence, reply.novelty))
+            echo(_routing(reply.weights, reply.confidence, reply.novelty))
 
 
 def _prompts(prompt: str | None) -> Iterator[str]:
@@ -59,7 +58,7 @@ def _prompts(prompt: str | None) -> Iterator[str]:
         return
     while True:
         if sys.stdin.isatty():
-            typer.echo("> ", err=True, nl=False)
+            echo("> ", err=True, nl=False)
         line = sys.stdin.readline().strip()
         if not line:
             return
@@ -76,9 +75,9 @@ def _routing(weights: Mapping[str, float], confidence: float | None, novelty: fl
     """
     if not weights:
         return "[no routing: this system is one model]"
-    told = [", ".join(f"{axis} {weight:.2f}" for axis, weight in weights.items())]
+    parts = [", ".join(f"{axis} {weight:.2f}" for axis, weight in weights.items())]
     if confidence is not None:
-        told.append(f"right with a chance of {confidence:.2f}")
+        parts.append(f"right with a chance of {confidence:.2f}")
     if novelty is not None:
-        told.append(f"less usual than {100 * novelty:.0f} % of the calibration prompts")
-    return f"[{'; '.join(told)}]"
+        parts.append(f"less usual than {100 * novelty:.0f} % of the calibration prompts")
+    return f"[{'; '.join(parts)}]"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from mocae.cli.options import LARGEST_SEED, AsJson
+from mocae.cli.options import LARGEST_SEED, AsJson, echo_json
 
 if TYPE_CHECKING:
     from mocae.pipelines.compare import Comparison
@@ -19,13 +18,11 @@ __all__ = ["compare"]
 
 def compare(
     first: Annotated[
-        str, typer.Argument(metavar="A", help="Folder of an evaluation or run; FOLDER:SYSTEM for one of several.")
+        str, Argument(metavar="A", help="Folder of an evaluation or run; FOLDER:SYSTEM for one of several.")
     ],
-    second: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Page to write, as comparison.html.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the resampling.")] = 0,
+    second: Annotated[str, Argument(metavar="B", help="What it is compared with.")],
+    out: Annotated[Path | None, Option(metavar="FILE", help="Page to write, as comparison.html.")] = None,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of the resampling.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluations on the prompts they share: A minus B, paired, with intervals.
@@ -43,26 +40,19 @@ def compare(
 
         write_whole(out, comparison_page(comparison.as_json()))
     if as_json:
-        typer.echo(json.dumps(comparison.as_json(), indent=2, ensure_ascii=False))
+        echo_json(comparison.as_json())
     else:
         _print(comparison)
 
 
 def _print(comparison: Comparison) -> None:
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    from mocae.cli.fitting import print_fitted
+    from mocae.cli.tables import numbers, print_fitted
     from mocae.metrics import ARROWS
 
-    right = {"justify": "right"}
-    table = Table(
-        "percent",
-        Column(comparison.first, **right),  # type: ignore[arg-type]
-        Column(comparison.second, **right),  # type: ignore[arg-type]
-        Column("difference, points", **right),  # type: ignore[arg-type]
-        Column("n", **right),  # type: ignore[arg-type]
-    )
+    table = Table("percent", *numbers(comparison.first, comparison.second, "difference, points", "n"))
     for row in comparison.rows:
         name = f"{row.name} {ARROWS[row.higher_is_better]}".rstrip()
         cells = ("-" if v is None else f"{100 * v:.1f}" for v in (row.first, row.second))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from mocae.cli.options import LARGEST_SEED, AsJson
+from mocae.cli.options import LARGEST_SEED, AsJson, Progress
 from mocae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,55 +17,49 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    artifact: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder a run has written.")] = None,
+    artifact: Annotated[Path | None, Argument(metavar="[DIR]", help="Folder a run has written.")] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="ID_OR_PATH", help="A Hugging Face model; or, of a server, its name."),
+        Option(metavar="ID_OR_PATH", help="A Hugging Face model; or, of a server, its name."),
     ] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option("--endpoint", metavar="URL", help="An OpenAI-compatible server, as http://host:8000/v1."),
+        Option(metavar="URL", help="An OpenAI-compatible server, as http://host:8000/v1."),
     ] = None,
-    suite: Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite, or a YAML file of one.")] = "pocket",
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for the log and the report.")] = None,
+    suite: Annotated[str, Option(metavar="NAME", help="Suite, or a YAML file of one.")] = "pocket",
+    out: Annotated[Path | None, Option(metavar="DIR", help="Folder for the log and the report.")] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What the report calls it; else the folder or model.")
+        str | None, Option(metavar="NAME", help="What the report calls it; else the folder or model.")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most prompts of each source.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of draws, sampling and intervals.")] = 0,
+    limit: Annotated[int | None, Option(min=1, help="Most prompts of each source.")] = None,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of draws, sampling and intervals.")] = 0,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, e.g. data_root=~/data."),
+        Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, e.g. data_root=~/data."),
     ] = None,
     prompt_format: Annotated[
-        str | None, typer.Option("--format", metavar="NAME", help="Prompt format of --model; default: chat or plain.")
+        str | None, Option("--format", metavar="NAME", help="Prompt format of --model; default: chat or plain.")
     ] = None,
-    judge_endpoint: Annotated[
-        str | None, typer.Option("--judge-endpoint", metavar="URL", help="Judge with a model behind a server.")
-    ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option("--judge-model", metavar="NAME", help="Name of that model.")
-    ] = None,
+    judge_endpoint: Annotated[str | None, Option(metavar="URL", help="Judge with a model behind a server.")] = None,
+    judge_model: Annotated[str | None, Option(metavar="NAME", help="Name of that model.")] = None,
     api_key_variable: Annotated[
         str | None,
-        typer.Option("--api-key-variable", metavar="NAME", help="Environment variable with the key of --endpoint."),
+        Option(metavar="NAME", help="Environment variable with the key of --endpoint."),
     ] = None,
     judge_api_key_variable: Annotated[
         str | None,
-        typer.Option("--judge-api-key-variable", metavar="NAME", help="The same, with the key of --judge-endpoint."),
+        Option(metavar="NAME", help="The same, with the key of --judge-endpoint."),
     ] = None,
     parameters: Annotated[
         list[str] | None,
-        typer.Option(
-            "--parameter", metavar="NAME=VALUE", help="Sent to --endpoint with every prompt; null leaves one out."
-        ),
+        Option("--parameter", metavar="NAME=VALUE", help="Sent to --endpoint with every prompt; null leaves one out."),
     ] = None,
     judge_parameters: Annotated[
         list[str] | None,
-        typer.Option("--judge-parameter", metavar="NAME=VALUE", help="The same, sent to --judge-endpoint."),
+        Option("--judge-parameter", metavar="NAME=VALUE", help="The same, sent to --judge-endpoint."),
     ] = None,
     as_json: AsJson = False,
-    progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Evaluate an artifact, a Hugging Face model or a server on a suite. A run that was stopped goes on.
 
@@ -73,7 +67,7 @@ def evaluate(
 
     [bold]mocae eval --endpoint http://127.0.0.1:8000/v1 --model llama --suite pocket --out out/llama[/bold]
     """
-    from mocae.cli.run_table import print_result
+    from mocae.cli.tables import echo_result
     from mocae.pipelines.evaluate import evaluate as run_suite
     from mocae.pipelines.suite import load_suite, with_endpoint_judges
 
@@ -96,10 +90,7 @@ def evaluate(
     target = _target(artifact, model, endpoint, prompt_format, api_key_variable, parameters, out)
     target.label = name or target.label
     result = run_suite(target, loaded, out=out, limit=limit, seed=seed, progress=progress)
-    if as_json:
-        typer.echo(result.report_path.read_text(encoding="utf-8"))
-    else:
-        print_result(result.report, result.html_path)
+    echo_result(result, as_json=as_json)
 
 
 def _parameters(option: str, words: list[str] | None) -> dict[str, Any]:

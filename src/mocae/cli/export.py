@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option, echo
 
-from mocae.cli.options import LARGEST_SEED, AsJson, factors, one_of, words
+from mocae.cli.options import LARGEST_SEED, AsJson, BaseModel, Progress, echo_json, factors, one_of, words
 
 __all__ = ["Form", "Numbers", "export"]
 
@@ -34,55 +33,42 @@ class Numbers(StrEnum):
 
 
 def export(
-    artifact: Annotated[Path, typer.Argument(metavar="DIR", help="Folder a run or a build has written.")],
+    artifact: Annotated[Path, Argument(metavar="DIR", help="Folder a run or a build has written.")],
     to: Annotated[
         Form,
-        typer.Option(
-            "--to", metavar="FORM", parser=one_of(Form, "form"), help=f"One of: {', '.join(Form)}; see above."
-        ),
+        Option(metavar="FORM", parser=one_of(Form, "form"), help=f"One of: {', '.join(Form)}; see above."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the export.")],
-    system: Annotated[
-        str | None, typer.Option("--system", metavar="NAME", help="Which system of the run; else its best router.")
-    ] = None,
+    out: Annotated[Path, Option(metavar="DIR", help="New folder for the export.")],
+    system: Annotated[str | None, Option(metavar="NAME", help="Which system of the run; else its best router.")] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            "--weights",
+        Option(
             metavar="A=W,B=W",
             help="All but vllm: weight of every expert, as helpfulness=0.7,honesty=-0.2; peft, merged need it.",
         ),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option("--rank", min=1, help="peft, vllm: cut adapters to this rank by SVD; default: exact.")
+        int | None, Option(min=1, help="peft, vllm: cut adapters to this rank by SVD; default: exact.")
     ] = None,
     numbers: Annotated[
         Numbers | None,
-        typer.Option(
-            "--numbers",
+        Option(
             metavar="FORMAT",
             parser=one_of(Numbers, "number format"),
             help=f"gguf: number format of matrices, one of {', '.join(Numbers)}; default: f16.",
         ),
     ] = None,
-    mixtures: Annotated[
-        int | None, typer.Option("--mixtures", min=1, help="vllm: mixtures in the code book; default: 8.")
-    ] = None,
+    mixtures: Annotated[int | None, Option(min=1, help="vllm: mixtures in the code book; default: 8.")] = None,
     measure: Annotated[
         bool | None,
-        typer.Option(
-            "--measure/--no-measure",
+        Option(
             help="vllm: answer the recipe's test prompts with and without the code book; default: yes.",
         ),
     ] = None,
-    base_model: Annotated[
-        str | None, typer.Option("--base-model", metavar="ID_OR_PATH", help="Where the base model lies now.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="vllm: of the code book; default: 0.")
-    ] = None,
+    base_model: BaseModel = None,
+    seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="vllm: of the code book; default: 0.")] = None,
     as_json: AsJson = False,
-    progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Write a finished run in the form another stack reads.
 
@@ -118,11 +104,14 @@ def export(
         base_model=base_model,
         progress=progress,
     )
-    typer.echo(json.dumps(manifest, indent=1) if as_json else "\n".join(_told(manifest, out)))
+    if as_json:
+        echo_json(manifest)
+    else:
+        echo("\n".join(_lines(manifest, out)))
 
 
-def _told(manifest: Mapping[str, Any], out: Path) -> list[str]:
-    """Return what to tell the user, a line each."""
+def _lines(manifest: Mapping[str, Any], out: Path) -> list[str]:
+    """Return what an export is and how far it differs from the run, a line each."""
     lines = [f"{manifest['format']}: {len(manifest['files'])} files in {out}; README.md says how to load them"]
     if "rank" in manifest:
         lines.append(f"rank {manifest['rank']}")

@@ -5,45 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, echo
 
 __all__ = ["pull", "push"]
 
-Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Model repository on the Hub.")]
-Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit; default: the main branch.")]
+Repository = Annotated[str, Argument(metavar="OWNER/NAME", help="Model repository on the Hub.")]
+Revision = Annotated[str | None, Option(help="Branch, tag or commit; default: the main branch.")]
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, a build or an export.")],
+    folder: Annotated[Path, Argument(metavar="DIR", help="Folder of a run, a build or an export.")],
     repository: Repository,
-    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    public: Annotated[bool, Option("--public", help="Make a new repository public.")] = False,
     with_answers: Annotated[
-        bool, typer.Option("--with-answers", help="Publish judged answers too; they may hold harmful text.")
+        bool, Option("--with-answers", help="Publish judged answers too; they may hold harmful text.")
     ] = False,
     revision: Revision = None,
-    message: Annotated[str | None, typer.Option("--message", help="Of the commit.")] = None,
+    message: Annotated[str | None, Option(help="Of the commit.")] = None,
 ) -> None:
     """Publish an artifact or an export with its model card, in one commit. Log in first: `hf auth login`.
 
     [bold]mocae push out/pocket ada/aligned-llama[/bold]
     """
-    from mocae.export.hub import push as publish
+    from mocae.export import push as publish
 
-    address = publish(
-        folder, repository, private=not public, revision=revision, with_answers=with_answers, message=message
-    )
-    typer.echo(address)
+    echo(publish(folder, repository, private=not public, revision=revision, with_answers=with_answers, message=message))
 
 
 def pull(
     repository: Repository,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder.")],
+    out: Annotated[Path, Option(metavar="DIR", help="New folder.")],
     revision: Revision = None,
 ) -> None:
     """Take an artifact or an export from the Hub and check it. No pickle and no Python is downloaded.
 
     [bold]mocae pull ada/aligned-llama --out out/aligned && mocae chat out/aligned[/bold]
     """
-    from mocae.export.hub import pull as take
+    from mocae.export import pull as take
 
-    typer.echo(take(repository, out, revision=revision))
+    echo(take(repository, out, revision=revision))

@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option, Typer, echo
 
-from mocae.cli.options import LARGEST_SEED, AsJson
+from mocae.cli.options import LARGEST_SEED, AsJson, echo_json
 
 if TYPE_CHECKING:
     from mocae.judges import JudgeAudit, JudgeQuality
 
 __all__ = ["judge"]
 
-judge = typer.Typer(name="judge", no_args_is_help=True, help="Train and inspect judges that learn from labelled data.")
+judge = Typer(name="judge", no_args_is_help=True, help="Train and inspect judges that learn from labelled data.")
 
 
 @judge.command()
 def train(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="JUDGE",
-            help="safety-classifier, refusal-classifier or refusal-signs.",
-        ),
+        Argument(metavar="JUDGE", help="safety-classifier, refusal-classifier or refusal-signs."),
     ],
     data: Annotated[
         list[Path],
-        typer.Option("--data", metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet. May be repeated."),
+        Option(metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet. May be repeated."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the judge.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Folder for the judge.")],
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", metavar="ID_OR_PATH", help="A Hugging Face sentence encoder that looks as well."),
+        Option(metavar="ID_OR_PATH", help="A Hugging Face sentence encoder that looks as well."),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the split into learned and held-out prompts.")
-    ] = 0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of the split into learned and held-out prompts.")] = 0,
     exclude: Annotated[
         Path | None,
-        typer.Option("--exclude", metavar="FILE", help="Prompts not to learn from: rows with a column 'prompt'."),
+        Option(metavar="FILE", help="Prompts not to learn from: rows with a column 'prompt'."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,35 +53,25 @@ def train(
     assert quality is not None and audit is not None  # noqa: PT018 - a fitted judge is a measured one
     n_learned = len(trained.judge.learned_from)
     if as_json:
-        told: dict[str, Any] = {
-            "judge": name,
-            "folder": str(out),
-            "seed": seed,
-            "quality": asdict(quality),
-            "audit": asdict(audit),
-            "unseen": [asdict(model) for model in trained.judge.unseen],
-        }
-        typer.echo(json.dumps(told | {"n_learned_from": n_learned}, indent=2, ensure_ascii=False))
+        made = {"judge": name, "folder": str(out), "seed": seed, "quality": asdict(quality), "audit": asdict(audit)}
+        unseen = [asdict(model) for model in trained.judge.unseen]
+        echo_json(made | {"unseen": unseen, "n_learned_from": n_learned})
         return
-    typer.echo(f"{name}: learned from {n_learned} prompts, seed {seed}")
-    typer.echo(_told(quality))
-    typer.echo(_lines(audit))
+    echo(f"{name}: learned from {n_learned} prompts, seed {seed}")
+    echo(_held_out(quality))
+    echo(_lines(audit))
     if trained.judge.unseen:
-        typer.echo("\n".join(["each model left out, with its prompts:", *(f"  {m}" for m in trained.judge.unseen)]))
-    typer.echo(f"use it: {trained.option}")
+        echo("\n".join(["each model left out, with its prompts:", *(f"  {m}" for m in trained.judge.unseen)]))
+    echo(f"use it: {trained.option}")
 
 
 @judge.command()
 def audit(
-    name: Annotated[
-        str, typer.Argument(metavar="JUDGE", help="A judge, or JUDGE:{JSON options}, see `mocae ls judges`.")
-    ],
-    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Prompts that the judge has not learned from.")],
+    name: Annotated[str, Argument(metavar="JUDGE", help="A judge, or JUDGE:{JSON options}, see `mocae ls judges`.")],
+    data: Annotated[Path, Option(metavar="FILE", help="Prompts that the judge has not learned from.")],
     source: Annotated[
         str,
-        typer.Option(
-            "--source", metavar="NAME", help="What reads the file, or NAME:{JSON options}; `mocae ls sources`."
-        ),
+        Option(metavar="NAME", help="What reads the file, or NAME:{JSON options}; `mocae ls sources`."),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -99,21 +83,19 @@ def audit(
     """
     from mocae.pipelines.judge_training import audit_judge
 
-    found = audit_judge(name, data, source=source)
+    audited = audit_judge(name, data, source=source)
     if as_json:
-        typer.echo(json.dumps({"judge": name, "audit": asdict(found)}, indent=2, ensure_ascii=False))
-        return
-    typer.echo(_lines(found))
+        echo_json({"judge": name, "audit": asdict(audited)})
+    else:
+        echo(_lines(audited))
 
 
 @judge.command()
 def measure(
     name: Annotated[
-        str, typer.Argument(metavar="JUDGE", help="A judge of refusals, or JUDGE:{JSON options}; `mocae ls judges`.")
+        str, Argument(metavar="JUDGE", help="A judge of refusals, or JUDGE:{JSON options}; `mocae ls judges`.")
     ],
-    data: Annotated[
-        list[Path], typer.Option("--data", metavar="FILE", help="Labelled answers with their models. May be repeated.")
-    ],
+    data: Annotated[list[Path], Option(metavar="FILE", help="Labelled answers with their models. May be repeated.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare a judge of refusals with labels, model by model. It learns nothing.
@@ -124,9 +106,9 @@ def measure(
 
     measured = measure_judge(name, data)
     if as_json:
-        typer.echo(json.dumps({"judge": name, "models": [asdict(model) for model in measured]}, indent=2))
-        return
-    typer.echo("\n".join(map(str, measured)))
+        echo_json({"judge": name, "models": [asdict(model) for model in measured]})
+    else:
+        echo("\n".join(map(str, measured)))
 
 
 def _prompts(path: Path | None) -> list[str]:
@@ -148,7 +130,7 @@ def _lines(audit: JudgeAudit) -> str:
     return "\n".join(["constant answers, wrong verdicts:", *rows, audit.verdict])
 
 
-def _told(quality: JudgeQuality) -> str:
+def _held_out(quality: JudgeQuality) -> str:
     ranked = "" if quality.auroc is None else f", AUROC {quality.auroc:.3f}"
     return (
         f"held out: accuracy {quality.accuracy:.3f}, balanced accuracy {quality.balanced_accuracy:.3f}{ranked} "

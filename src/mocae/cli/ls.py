@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, echo
 
-from mocae.cli.options import AsJson, one_of
+from mocae.cli.options import AsJson, echo_json, one_of
 from mocae.errors import ConfigError
 
 __all__ = ["Kind", "ls"]
@@ -32,12 +32,20 @@ class Kind(StrEnum):
     TRAINERS = "trainers"
 
 
+_REGISTRIES = {
+    Kind.FORMATS: "mocae.prompts",
+    Kind.JUDGES: "mocae.judges",
+    Kind.SOURCES: "mocae.data",
+    Kind.SYSTEMS: "mocae.config",
+    Kind.TRAINERS: "mocae.experts",
+}
+"""Kind -> the package whose registry of this name describes itself."""
+
+
 def ls(
-    kind: Annotated[
-        Kind, typer.Argument(metavar="KIND", parser=one_of(Kind, "kind"), help=f"One of: {', '.join(Kind)}.")
-    ],
+    kind: Annotated[Kind, Argument(metavar="KIND", parser=one_of(Kind, "kind"), help=f"One of: {', '.join(Kind)}.")],
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose axes are listed; only for axes.")
+        Path | None, Argument(metavar="RECIPE", help="Recipe whose axes are listed; only for axes.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,11 +61,11 @@ def ls(
         raise ConfigError(f"ls {kind}: takes no recipe, these are the same for all; got {str(recipe)!r}")
     listed = _axes(recipe) if recipe else _registered(kind)
     if as_json:
-        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        echo_json(listed)
         return
     width = max(map(len, listed), default=0)
     for name, text in listed.items():
-        typer.echo(f"{name:<{width}}  {text}".rstrip())
+        echo(f"{name:<{width}}  {text}".rstrip())
 
 
 def _axes(recipe: Path) -> dict[str, str]:
@@ -69,14 +77,6 @@ def _axes(recipe: Path) -> dict[str, str]:
 def _registered(kind: Kind) -> dict[str, str]:
     """Return name -> one line; only the package that holds this kind is imported."""
     match kind:
-        case Kind.FORMATS:
-            from mocae.prompts import FORMATS
-
-            return FORMATS.describe()
-        case Kind.JUDGES:
-            from mocae.judges import JUDGES
-
-            return JUDGES.describe()
         case Kind.MERGES:
             from mocae.merging import MERGE_METHODS
 
@@ -102,18 +102,9 @@ def _registered(kind: Kind) -> dict[str, str]:
             from mocae.pipelines.scoring import scores
 
             return {name: f"{s.description} (columns {', '.join(s.columns)})" for name, s in scores().items()}
-        case Kind.SYSTEMS:
-            from mocae.config import SYSTEMS
-
-            return SYSTEMS.describe()
-        case Kind.TRAINERS:
-            from mocae.experts import TRAINERS
-
-            return TRAINERS.describe()
         case _:
-            from mocae.data import SOURCES
-
-            return SOURCES.describe()
+            described: dict[str, str] = getattr(import_module(_REGISTRIES[kind]), kind.name).describe()
+            return described
 
 
 def _wants(wants: Mapping[str, bool]) -> str:

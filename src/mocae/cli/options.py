@@ -1,33 +1,44 @@
-"""Arguments that several commands share."""
+"""Arguments that several commands share, and how their words are read."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import typer
+from typer import Argument, Option, echo
 
 from mocae.errors import ConfigError, unknown_name
 
 __all__ = [
     "LARGEST_SEED",
+    "Address",
     "AllowHost",
     "AllowOrigin",
     "ApiKeys",
+    "Artifact",
     "AsJson",
-    "Host",
+    "BaseFolder",
+    "BaseModel",
+    "Device",
+    "Grace",
+    "MaxBody",
     "NoKeys",
     "Overwrite",
+    "Port",
     "Processes",
+    "Progress",
     "RecipePath",
     "Settings",
     "Threads",
+    "echo_json",
     "factors",
     "fitting_threads",
     "one_of",
+    "pairs",
     "words",
 ]
 
@@ -35,52 +46,6 @@ LARGEST_SEED = 2**32 - 1
 """As in a recipe (`mocae.config`), which is not imported to print a help text."""
 
 Choice = TypeVar("Choice", bound=StrEnum)
-
-RecipePath = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of one that ships: `mocae ls recipes`.")
-]
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one key of the recipe, e.g. experts.r=16 or axes.honesty.train.limit=100. Can be repeated.",
-    ),
-]
-
-Processes = Annotated[
-    int | None,
-    typer.Option("--processes", min=1, metavar="N", help="Refuse to run with another number of processes."),
-]
-
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the finished run of another recipe in the folder.")
-]
-
-Host = Annotated[str, typer.Option("--host", help="Address; other than loopback needs API keys.")]
-
-ApiKeys = Annotated[
-    Path | None,
-    typer.Option("--api-keys", metavar="FILE", help="Keys clients must send, one a line; also MOCAE_API_KEYS=a,b."),
-]
-
-NoKeys = Annotated[bool, typer.Option("--no-keys", help="Let other machines in without keys.")]
-
-AllowHost = Annotated[
-    list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Another name of this server.")
-]
-
-AllowOrigin = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-origin",
-        metavar="ORIGIN",
-        help="Let pages of this address ask from a browser, as http://localhost:3000; can be repeated.",
-    ),
-]
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def fitting_threads(count: int | None) -> int | None:
@@ -95,9 +60,47 @@ def fitting_threads(count: int | None) -> int | None:
     return count
 
 
-Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, callback=fitting_threads, help="Threads of the processor; else all.")
+Address = Annotated[str, Option("--host", help="Address; other than loopback needs API keys.")]
+AllowHost = Annotated[list[str] | None, Option(metavar="NAME", help="Another name of this server.")]
+AllowOrigin = Annotated[
+    list[str] | None,
+    Option(
+        metavar="ORIGIN",
+        help="Let pages of this address ask from a browser, as http://localhost:3000; can be repeated.",
+    ),
 ]
+ApiKeys = Annotated[
+    Path | None, Option(metavar="FILE", help="Keys clients must send, one a line; also MOCAE_API_KEYS=a,b.")
+]
+Artifact = Annotated[Path, Argument(metavar="DIR", help="Folder a run has written.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
+BaseFolder = Annotated[str | None, Option(metavar="DIR", help="Where the base model lies now, if it moved.")]
+BaseModel = Annotated[str | None, Option(metavar="ID_OR_PATH", help="Where the base model lies now.")]
+Device = Annotated[str | None, Option(help="cpu, cuda, ...; else an accelerator if any.")]
+Grace = Annotated[float, Option(metavar="S", min=0, help="Time to finish when stopped.")]
+MaxBody = Annotated[int, Option(metavar="BYTES", min=1024, help="Largest request.")]
+NoKeys = Annotated[bool, Option("--no-keys", help="Let other machines in without keys.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace the finished run of another recipe in the folder.")]
+Port = Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")]
+Processes = Annotated[int | None, Option(min=1, metavar="N", help="Refuse to run with another number of processes.")]
+Progress = Annotated[bool, Option(help="Show progress on stderr.")]
+RecipePath = Annotated[
+    Path, Argument(metavar="RECIPE", help="Recipe file, or the name of one that ships: `mocae ls recipes`.")
+]
+Settings = Annotated[
+    list[str] | None,
+    Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key of the recipe, e.g. experts.r=16 or axes.honesty.train.limit=100. Can be repeated.",
+    ),
+]
+Threads = Annotated[int | None, Option(min=1, callback=fitting_threads, help="Threads of the processor; else all.")]
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON."""
+    echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def one_of(choices: type[Choice], what: str) -> Callable[[str], Choice]:
@@ -123,12 +126,35 @@ def words(text: str | None, flag: str) -> list[str] | None:
     """
     if text is None:
         return None
-    found = [word.strip() for word in text.split(",")]
-    if not all(found):
+    parts = [word.strip() for word in text.split(",")]
+    if not all(parts):
         raise ConfigError(
             f"{flag} {text!r}: an empty name. Accepted: names with commas between, as in {flag} base,alignx"
         )
-    return found
+    return parts
+
+
+def pairs(items: list[str] | None, flag: str, *, form: str, example: str) -> dict[str, str]:
+    """Return `name=value` items as a mapping.
+
+    Args:
+        items: words of the command line.
+        flag: in front of each of them.
+        form: what an item looks like, for messages.
+        example: an item that is right.
+
+    Raises:
+        ConfigError: an item is not of that form, or a name is there twice.
+    """
+    values: dict[str, str] = {}
+    for item in items or ():
+        name, _, value = (part.strip() for part in item.partition("="))
+        if not name or not value:
+            raise ConfigError(f"{flag} {item!r}: not of the form {form}, as in {flag} {example}")
+        if name in values:
+            raise ConfigError(f"{flag} {item!r}: {name!r} is there twice; give each once")
+        values[name] = value
+    return values
 
 
 def factors(items: list[str] | None, flag: str) -> dict[str, float] | None:
@@ -137,8 +163,8 @@ def factors(items: list[str] | None, flag: str) -> dict[str, float] | None:
     Raises:
         ConfigError: an item is not of that form, or a name is there twice.
     """
-    found: dict[str, float] = {}
-    for item in items or []:
+    values: dict[str, float] = {}
+    for item in items or ():
         name, _, number = (part.strip() for part in item.partition("="))
         try:
             value = float(number)
@@ -146,7 +172,7 @@ def factors(items: list[str] | None, flag: str) -> dict[str, float] | None:
             value = float("nan")
         if not name or value != value or abs(value) == float("inf"):
             raise ConfigError(f"{flag} {item!r}: not a factor. Accepted: axis=number, as in {flag} honesty=2")
-        if name in found:
+        if name in values:
             raise ConfigError(f"{flag} {item!r}: {name!r} is there twice; give each axis once")
-        found[name] = value
-    return found or None
+        values[name] = value
+    return values or None

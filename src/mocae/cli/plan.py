@@ -1,14 +1,30 @@
-"""`mocae plan`: what will this run cost?"""
+"""`mocae validate` and `mocae plan`: is this recipe right, and what will its run cost?"""
 
 from __future__ import annotations
 
-import json
+from typer import echo
 
-import typer
+from mocae.cli.options import AsJson, RecipePath, Settings, echo_json
 
-from mocae.cli.options import AsJson, RecipePath, Settings
+__all__ = ["plan", "validate"]
 
-__all__ = ["plan"]
+
+def validate(recipe: RecipePath, settings: Settings = None) -> None:
+    """Check a recipe: keys, ranges, names of plug-ins, data files, limits that are never reached. Reads no weights.
+
+    [bold]mocae validate pocket[/bold]
+
+    [bold]mocae validate recipes/real-small.yaml --set data_root=data[/bold]
+    """
+    from mocae.config import load_recipe
+    from mocae.pipelines.check import unreached_limits
+    from mocae.pipelines.check import validate as check
+
+    loaded = load_recipe(recipe, settings or ())
+    for note in [*check(loaded, where=str(recipe)), *unreached_limits(loaded)]:
+        echo(f"note: {note}", err=True)
+    axes, systems = ", ".join(loaded.axis_names), len(loaded.systems)
+    echo(f"{recipe}: ok ({len(loaded.axes)} axes: {axes}; {systems} systems)")
 
 
 def plan(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False) -> None:
@@ -18,14 +34,14 @@ def plan(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False)
 
     [bold]mocae plan recipes/llama-2-7b.yaml --set experts.r=16 --json[/bold]
     """
-    from mocae.cli.plan_tables import print_plan
+    from mocae.cli.tables import print_plan
     from mocae.config import load_recipe
     from mocae.pipelines.plan import plan as make_plan
 
     made = make_plan(load_recipe(recipe, settings or ()))
     for note in made.notes:
-        typer.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if as_json:
-        typer.echo(json.dumps(made.to_dict(), indent=2))
+        echo_json(made.to_dict())
     else:
         print_plan(made)

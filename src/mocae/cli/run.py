@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from mocae.cli.lifeline import end_with_parent
-from mocae.cli.options import AsJson, Overwrite, Processes, RecipePath, Settings, words
+from mocae.cli.options import AsJson, Overwrite, Processes, Progress, RecipePath, Settings, words
 
 __all__ = ["run"]
 
 
 def run(
     recipe: RecipePath,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for everything the run makes.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Folder for everything the run makes.")],
     settings: Settings = None,
-    systems: Annotated[
-        str | None, typer.Option("--systems", metavar="A,B", help="Compare only these systems of the recipe.")
-    ] = None,
+    systems: Annotated[str | None, Option(metavar="A,B", help="Compare only these systems of the recipe.")] = None,
     stages: Annotated[
-        Path | None,
-        typer.Option("--stages", metavar="DIR", help="Share finished stages with other runs through this folder."),
+        Path | None, Option(metavar="DIR", help="Share finished stages with other runs through this folder.")
     ] = None,
     as_json: AsJson = False,
-    progress: Annotated[bool, typer.Option(help="Show progress on stderr.")] = True,
+    progress: Progress = True,
     processes: Processes = None,
     overwrite: Overwrite = False,
     lifeline: Annotated[
-        bool, typer.Option("--lifeline", hidden=True, help="End when standard input ends, as the process behind it.")
+        bool, Option("--lifeline", hidden=True, help="End when standard input ends, as the process behind it.")
     ] = False,
 ) -> None:
     """Run a recipe from data to report. A run that was stopped goes on where it was.
@@ -45,8 +44,8 @@ def run(
     [bold]accelerate launch --config_file recipes/accelerate/gpus.yaml -m mocae run RECIPE --out DIR[/bold]
     """
     if lifeline:
-        end_with_parent()
-    from mocae.cli.run_table import print_result
+        threading.Thread(target=_end_with_parent, name="lifeline", daemon=True).start()
+    from mocae.cli.tables import echo_result
     from mocae.config import load_recipe
     from mocae.distributed import is_main
     from mocae.pipelines.check import validate as check
@@ -55,19 +54,26 @@ def run(
 
     loaded = load_recipe(recipe, settings or ())
     check(loaded, where=str(recipe))
-    pool = StagePool(stages) if stages is not None else None
     result = run_recipe(
         loaded,
         out=out,
         systems=words(systems, "--systems"),
         progress=progress,
         processes=processes,
-        pool=pool,
+        pool=StagePool(stages) if stages is not None else None,
         overwrite=overwrite,
     )
-    if not is_main():
-        return
-    if as_json:
-        typer.echo(result.report_path.read_text(encoding="utf-8"))
-    else:
-        print_result(result.report, result.html_path)
+    if is_main():
+        echo_result(result, as_json=as_json)
+
+
+def _end_with_parent() -> None:
+    """End this process at once when its standard input ends: a pipe whose other end the parent keeps open.
+
+    The system closes that end even when the parent is killed, on every platform. Nothing is cleaned up on the way out:
+    what is unfinished is left as a kill leaves it, locks are the system's to release.
+    """
+    source = sys.stdin.fileno()
+    while os.read(source, 4096):
+        pass
+    os._exit(1)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option, echo
 
-from mocae.cli.options import AsJson
-from mocae.errors import ConfigError
+from mocae.cli.options import AsJson, echo_json, pairs
 
 if TYPE_CHECKING:
     from mocae.pipelines.scoring import Scored
@@ -30,23 +28,23 @@ class Binning(StrEnum):
 def score(
     metric: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="METRIC",
             help="What is computed, as win-rate or kappa; `mocae ls scores` lists all with their columns.",
         ),
     ],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, JSONL, CSV or Parquet, also .xz or .gz.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="JSON, JSONL, CSV or Parquet, also .xz or .gz.")],
     as_json: AsJson = False,
     column: Annotated[
         list[str] | None,
-        typer.Option("--column", metavar="NAME=COLUMN", help="Read a value from another column. Can be repeated."),
+        Option(metavar="NAME=COLUMN", help="Read a value from another column. Can be repeated."),
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option("--where", metavar="COLUMN=TEXT", help="Keep rows that match; != and * work. Can be repeated."),
+        Option(metavar="COLUMN=TEXT", help="Keep rows that match; != and * work. Can be repeated."),
     ] = None,
-    bins: Annotated[int, typer.Option("--bins", min=1, help="Bins of calibration errors.")] = 15,
-    binning: Annotated[Binning, typer.Option("--binning", help="Bins of equal width or equal mass.")] = Binning.WIDTH,
+    bins: Annotated[int, Option(min=1, help="Bins of calibration errors.")] = 15,
+    binning: Annotated[Binning, Option(help="Bins of equal width or equal mass.")] = Binning.WIDTH,
 ) -> None:
     """Compute a metric from a file made elsewhere: annotations, probabilities with labels, verdicts.
 
@@ -59,31 +57,16 @@ def score(
     scored = score_file(
         metric,
         file,
-        columns=_pairs(column),
+        columns=pairs(column, "--column", form="NAME=COLUMN", example="prob=p"),
         where=where or (),
         n_bins=bins,
         binning="mass" if binning == "mass" else "width",
     )
     if as_json:
-        typer.echo(json.dumps({"metric": metric, "file": file.name, **asdict(scored)}, indent=2, ensure_ascii=False))
+        echo_json({"metric": metric, "file": file.name, **asdict(scored)})
     else:
         for line in _lines(scored):
-            typer.echo(line)
-
-
-def _pairs(items: list[str] | None) -> dict[str, str]:
-    """Return NAME=COLUMN items as a mapping.
-
-    Raises:
-        ConfigError: an item is not of that form.
-    """
-    pairs: dict[str, str] = {}
-    for item in items or ():
-        name, _, value = (part.strip() for part in item.partition("="))
-        if not name or not value or name in pairs:
-            raise ConfigError(f"--column {item!r}: not of the form NAME=COLUMN, or there twice; as in --column prob=p")
-        pairs[name] = value
-    return pairs
+            echo(line)
 
 
 def _lines(scored: Scored) -> list[str]:

@@ -15,19 +15,17 @@ from starlette.types import ASGIApp
 
 from mocae.errors import ConfigError
 from mocae.serving.connection import Patience, connection_class
-from mocae.serving.guard import Closing
+from mocae.serving.guard import Access, Closing
 
 __all__ = [
-    "API_KEYS_VARIABLE",
     "LOOPBACK",
     "Server",
+    "access_of",
     "address_of",
     "hosts_of",
     "listen",
     "open_socket",
     "origins_of",
-    "read_keys",
-    "refuse_open",
 ]
 
 API_KEYS_VARIABLE = "MOCAE_API_KEYS"
@@ -37,7 +35,39 @@ _LAST_WORDS_S = 2.0
 """Time to send and read that the server is shutting down."""
 
 
-def read_keys(file: Path | None) -> list[str]:
+def access_of(
+    host: str,
+    *,
+    keys: Path | None,
+    no_keys: bool,
+    hosts: Collection[str],
+    origins: Collection[str],
+    body_bytes: int,
+) -> Access:
+    """Return who may ask a server on an address for what.
+
+    Args:
+        host: the address.
+        keys: file of API keys, see `_read_keys`.
+        no_keys: everybody may ask, on any address.
+        hosts: more names the server may be called by.
+        origins: addresses whose pages may ask from a browser.
+        body_bytes: largest body of a request.
+
+    Raises:
+        ConfigError: a key or an origin is none, or others could use the server without a key and nobody said that they
+            may.
+    """
+    known = _read_keys(keys)
+    if host not in LOOPBACK and not known and not no_keys:
+        raise ConfigError(
+            f"--host {host} lets other machines in and there are no API keys; give --api-keys FILE or set "
+            f"{API_KEYS_VARIABLE}, or say --no-keys if everybody may use this server"
+        )
+    return Access(known, hosts_of(host, known, hosts), origins_of(origins), body_bytes)
+
+
+def _read_keys(file: Path | None) -> list[str]:
     """Return the API keys of a file, one a line, and of the environment variable MOCAE_API_KEYS, commas between.
 
     Raises:
@@ -51,10 +81,10 @@ def read_keys(file: Path | None) -> list[str]:
             raise ConfigError(
                 f"--api-keys {file}: cannot be read ({error}); give a text file, one key a line"
             ) from error
-        found = [line for line in lines if line and not line.startswith("#")]
-        if not found:
+        in_file = [line for line in lines if line and not line.startswith("#")]
+        if not in_file:
             raise ConfigError(f"--api-keys {file}: no key in it; give one key a line")
-        keys += found
+        keys += in_file
     keys = [key for key in keys if key]
     for number, key in enumerate(keys, start=1):
         if len(key) < _SHORTEST_KEY or not key.isascii() or any(c.isspace() for c in key):
@@ -65,19 +95,6 @@ def read_keys(file: Path | None) -> list[str]:
     return keys
 
 
-def refuse_open(host: str, keys: Collection[str], *, without_keys: bool) -> None:
-    """Raise if others could use the server without a key and nobody said that they may.
-
-    Raises:
-        ConfigError: no keys on an address that is not this machine's own.
-    """
-    if host not in LOOPBACK and not keys and not without_keys:
-        raise ConfigError(
-            f"--host {host} lets other machines in and there are no API keys; give --api-keys FILE or set "
-            f"{API_KEYS_VARIABLE}, or say --no-keys if everybody may use this server"
-        )
-
-
 def hosts_of(host: str, keys: Collection[str], allowed: Collection[str]) -> frozenset[str] | None:
     """Return the names a server may be called by, None where any will do (it asks for keys, or is open to all)."""
     if keys or host not in LOOPBACK:
@@ -85,13 +102,13 @@ def hosts_of(host: str, keys: Collection[str], allowed: Collection[str]) -> froz
     return LOOPBACK | {name.lower() for name in allowed}
 
 
-def origins_of(given: Collection[str]) -> list[str]:
+def origins_of(names: Collection[str]) -> list[str]:
     """Return the origins whose pages may ask, as browsers write them.
 
     Raises:
         ConfigError: one is no origin.
     """
-    origins = [origin.lower() for origin in given]
+    origins = [origin.lower() for origin in names]
     for origin in origins:
         with suppress(ValueError):
             parts = urlsplit(origin)

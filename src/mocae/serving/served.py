@@ -49,20 +49,21 @@ class Served:
     Args:
         artifact: the run.
         version: of this package, told in responses.
+        first: name of the system that is listed first; None: the best router.
 
     Attributes:
-        models: name -> one line for people, the best router first.
+        models: name -> one line for people, the default first.
         vocabulary: number of tokens.
         context: tokens the model can read and write together.
         max_new_tokens: length of an answer when a request names none.
     """
 
-    def __init__(self, artifact: OpenedRun, *, version: str = "") -> None:
+    def __init__(self, artifact: OpenedRun, *, version: str = "", first: str | None = None) -> None:
         self.version = version
         self._artifact = artifact
         self.mixture = artifact.mixture
         self.max_new_tokens = artifact.max_new_tokens
-        self.models = dict(artifact.about)
+        self.models = dict(sorted(artifact.about.items(), key=lambda item: item[0] != first))
         self.text_tokens(" ")  # the first call may set up the tokenizer, which two threads share from now on
         embeddings: Any = artifact.base.model.get_input_embeddings()
         self.vocabulary = int(embeddings.weight.shape[0])
@@ -124,7 +125,7 @@ class Served:
             if steer or weights is not None:
                 raise ConfigError(
                     f"model {name!r} has no weights that could be steered or given; leave them out, or ask for a model "
-                    f"over the bank of experts, such as {next(iter(self.models))!r}"
+                    f"over the bank of experts, such as {next(m for m in self.models if not self.lane(m))!r}"
                 )
             return None
         model = self.generator(name)
