@@ -31,8 +31,9 @@ from mocae.export import (
 from mocae.export.card import export_card
 from mocae.export.gguf import NumberFormat
 from mocae.files import inside, read_tensors
-from mocae.pipelines.artifact import base_of, refuse_unusable, stage_folders, systems_of
+from mocae.pipelines.artifact import refuse_unusable
 from mocae.pipelines.manifest import CHOSEN, read_manifest, refuse_changed_stages
+from mocae.pipelines.opened import base_of, stage_folders, systems_of
 from mocae.policies import CodeBook, CodeBookPolicy, Mixture, Policy, PromptBatch, RoutedPolicy
 from mocae.progress import visible
 from mocae.prompts import FORMATS

@@ -16,7 +16,7 @@ __all__ = ["OpenedRun", "Served"]
 
 @runtime_checkable
 class OpenedRun(Protocol):
-    """What serving needs of a finished run; `mocae.pipelines.artifact.Artifact` is one.
+    """What serving needs of a finished run; `mocae.pipelines.opened.Artifact` is one.
 
     Attributes:
         base: its base model.
