@@ -117,6 +117,11 @@ class LoraWeights:
         """Number of values in all pairs."""
         return sum(pair.A.numel() + pair.B.numel() for pair in self.layers.values())
 
+    @property
+    def largest_rank(self) -> int:
+        """Largest rank of a pair, 0 without pairs."""
+        return max((pair.r for pair in self.layers.values()), default=0)
+
 
 def load_peft(folder: str | Path, *, name: str | None = None) -> LoraWeights:
     """Return the expert in a PEFT LoRA folder; tensors are on the CPU in the dtype they were saved in.

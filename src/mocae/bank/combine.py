@@ -93,7 +93,7 @@ def padded(weights: LoraWeights, *, r: int, start: int = 0) -> LoraWeights:
     Raises:
         ConfigError: a pair does not fit into the ranks from `start` to r.
     """
-    largest = max((pair.r for pair in weights.layers.values()), default=0)
+    largest = weights.largest_rank
     if start < 0 or start + largest > r:
         raise ConfigError(f"expert {weights.name!r} has pairs of rank {largest}, which do not fit into {start} to {r}")
     layers = {}

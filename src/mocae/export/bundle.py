@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PositiveInt
 from torch import Tensor
 
-from mocae.bank import LoraWeights
+from mocae.bank import LoraWeights, Truncated, combine, truncate
 from mocae.calibration import AlignXRouter
 from mocae.errors import ArtifactError, ConfigError
 from mocae.files import Inside, Record, check_record, digest, inside, make_readable, plain_files, read_json
@@ -21,7 +21,15 @@ from mocae.merging import Delta
 from mocae.models import BASE_MODELS, LoadedBase
 from mocae.policies import RouterOptions, weights_vector
 
-__all__ = ["BASE_COPY", "MANIFEST", "Bundle", "mixture_vector", "read_export", "whole_folder", "write_manifest"]
+__all__ = [
+    "BASE_COPY",
+    "MANIFEST",
+    "Bundle",
+    "mixture_vector",
+    "read_export",
+    "whole_folder",
+    "write_manifest",
+]
 
 MANIFEST = "export.json"
 BASE_COPY = "base"
@@ -86,13 +94,25 @@ class Bundle:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     change: Delta | None = None
 
-    def vector(self, weights: Mapping[str, float] | None, *, to: str) -> Tensor:
-        """Return weights given by name as a vector, shape (K,).
+    def named(self, alpha: Tensor) -> dict[str, float]:
+        """Return weights (K,) by the names of their experts."""
+        return dict(zip(self.experts, alpha.tolist(), strict=True))
+
+    def adapter(self, alpha: Tensor, *, rank: int | None, name: str = "mixture") -> Truncated:
+        """Return the experts under weights (K,) as one adapter, exact or cut to a rank, and the relative error."""
+        adapter = combine(self.experts, alpha, name=name)
+        return Truncated(adapter, 0.0) if rank is None else truncate(adapter, rank)
+
+    def mixtures(self, weights: Mapping[str, float] | None, *, to: str) -> dict[str, dict[str, float]]:
+        """Return mixtures that a request may ask for: every expert alone, all alike, and `given` where weights are.
 
         Raises:
             ConfigError: see `mixture_vector`.
         """
-        return mixture_vector(weights, list(self.experts), to=to)
+        names = list(self.experts)
+        mixtures = {name: {other: float(name == other) for other in names} for name in names}
+        mixtures["uniform"] = dict.fromkeys(names, 1 / len(names))
+        return mixtures | ({"given": self.named(mixture_vector(weights, names, to=to))} if weights else {})
 
     def require_router(self, *, to: str) -> AlignXRouter:
         """Return the router.

@@ -46,17 +46,12 @@ def export_gguf(
         ModelMismatchError: an architecture, rope scaling, activation, tokenizer or adapted module llama.cpp has no
             place for.
     """
-    extra = bundle.vector(weights, to="gguf") if weights else None
+    mixtures = bundle.mixtures(weights, to="gguf")
     arch = _architecture(bundle)
     _write_base(bundle, folder / "base.gguf", arch, number_format)
-    files = {}
+    files = {name: f"{name}.gguf" for name in bundle.experts}
     for name, expert in bundle.experts.items():
-        files[name] = f"{name}.gguf"
         _write_adapter(bundle, expert, folder / files[name], arch)
-    mixtures = {name: _one_hot(list(files), name) for name in files}
-    mixtures["uniform"] = dict.fromkeys(files, 1 / len(files))
-    if extra is not None:
-        mixtures["given"] = dict(zip(files, extra.tolist(), strict=True))
     requests = {
         mixture: [{"id": i, "scale": scales[name]} for i, name in enumerate(files)]
         for mixture, scales in mixtures.items()
@@ -70,10 +65,6 @@ def export_gguf(
         "weights": mixtures.get("given"),
         "notes": _notes(bundle),
     }
-
-
-def _one_hot(names: list[str], chosen: str) -> dict[str, float]:
-    return {name: float(name == chosen) for name in names}
 
 
 def _notes(bundle: Bundle) -> list[str]:
@@ -199,7 +190,7 @@ def _write_adapter(bundle: Bundle, expert: LoraWeights, path: Path, arch: str) -
 
     config: Any = bundle.base.model.config
     names = _Names(arch, config)
-    r = max(pair.r for pair in expert.layers.values())
+    r = expert.largest_rank
     writer = gguf.GGUFWriter(str(path), arch)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
@@ -221,8 +212,7 @@ def _add_tensor(writer: Any, name: str, tensor: Tensor, number_format: NumberFor
     import gguf
 
     array = np.ascontiguousarray(tensor.detach().float().cpu().numpy())
-    kind = {"f32": "F32", "f16": "F16", "bf16": "BF16"}[number_format]
-    quantised = gguf.GGMLQuantizationType[kind]
+    quantised = gguf.GGMLQuantizationType[number_format.upper()]
     if number_format != "f32":
         array = gguf.quantize(array, quantised)
     writer.add_tensor(name, array, raw_dtype=quantised)
@@ -241,13 +231,11 @@ def _add_vocabulary(writer: Any, bundle: Bundle) -> None:
     if words.merges is not None:
         # llama.cpp refuses byte-level BPE without merges; this one joins nothing that occurs.
         writer.add_token_merges(words.merges or [f"{words.tokens[0]} {words.tokens[0]}"])
-    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    if bos is not None:
-        writer.add_bos_token_id(bos)
-    if eos is not None:
-        writer.add_eos_token_id(eos)
-    if pad is not None:
-        writer.add_pad_token_id(pad)
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    for name in ("bos", "eos", "pad"):
+        token = getattr(tokenizer, f"{name}_token_id")
+        if token is not None:
+            getattr(writer, f"add_{name}_token_id")(token)
     _add_endings(writer, bundle.base.description, eos)
     writer.add_add_bos_token(bos is not None and tokenizer("a").input_ids[0] == bos)
     writer.add_add_eos_token(False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mocae.bank import ExpertBank
 from mocae.errors import ConfigError
-from mocae.export.bundle import Bundle
+from mocae.export.bundle import Bundle, mixture_vector
 from mocae.merging import applied
 
 __all__ = ["export_merged"]
@@ -35,8 +35,8 @@ def export_merged(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] 
             stack.enter_context(applied(model, bundle.change))
             used: dict[str, float] = {}
         else:
-            alpha = bundle.vector(weights, to="merged")
-            used = dict(zip(bundle.experts, alpha.tolist(), strict=True))
+            alpha = mixture_vector(weights, list(bundle.experts), to="merged")
+            used = bundle.named(alpha)
             bank = ExpertBank.attach(model, bundle.experts, fused=False)
             stack.callback(bank.detach)
             stack.enter_context(bank.merged(alpha))

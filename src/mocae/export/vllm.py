@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mocae.bank import combine, padded, save_peft, truncate
+from mocae.bank import padded, save_peft
 from mocae.errors import ConfigError
 from mocae.export.bundle import Bundle
+from mocae.export.card import written
 from mocae.policies import CodeBook
 
 __all__ = ["export_vllm", "fit_code_book", "write_command"]
@@ -66,13 +65,10 @@ def export_vllm(
     base_name = bundle.place_base(folder)
     errors, ranks = [], []
     for name, weights in zip(book.names, book.mixtures, strict=True):
-        adapter, error = combine(bundle.experts, weights, name=name), 0.0
-        if rank is not None:
-            adapter, error = truncate(adapter, rank)
-        r = max(pair.r for pair in adapter.layers.values())
-        save_peft(padded(adapter, r=r), folder / "adapters" / name, base_model_name=base_name)
+        adapter, error = bundle.adapter(weights, rank=rank, name=name)
         errors.append(error)
-        ranks.append(r)
+        ranks.append(adapter.largest_rank)
+        save_peft(padded(adapter, r=ranks[-1]), folder / "adapters" / name, base_model_name=base_name)
     largest = next((allowed for allowed in _RANKS if allowed >= max(ranks)), None)
     if largest is None:
         raise ConfigError(
@@ -83,24 +79,12 @@ def export_vllm(
     bundle.base.save_reading(folder / "tokenizer")
     write_command(folder, base_name, largest)
     return {
-        "mixtures": [dict(zip(book.experts, row.tolist(), strict=True)) for row in book.mixtures],
+        "mixtures": [bundle.named(row) for row in book.mixtures],
         "rank": max(ranks),
         "max_lora_rank": largest,
         "relative_errors": errors,
         "moved_weight": float(book.distance(alpha).mean()),
     }
-
-
-_COMMAND = """#!/bin/sh
-# Start vLLM with the mixtures of the code book; words after it go to vLLM, as in: sh serve.sh --port 8000
-base={base}
-if [ -d "$base" ]; then base=$(CDPATH= cd -- "$base" && pwd) || exit; fi
-CDPATH= cd -- "$(dirname -- "$0")" || exit
-if [ -d base ]; then base=base; fi # the export brought its base model along
-exec vllm serve "$base" --tokenizer tokenizer --generation-config tokenizer \\
-  --enable-lora --max-loras {n} --max-lora-rank {rank} --lora-modules \\
-  {modules} "$@"
-"""
 
 
 def write_command(folder: Path, base_name: str, max_rank: int) -> None:
@@ -110,9 +94,6 @@ def write_command(folder: Path, base_name: str, max_rank: int) -> None:
         ArtifactError: the export's code book cannot be read.
     """
     book = CodeBook.load(folder / "code_book.json")
-    modules = " \\\n  ".join(
-        shlex.quote(json.dumps({"name": name, "path": f"adapters/{name}", "base_model_name": base_name}))
-        for name in book.names
-    )
-    text = _COMMAND.format(base=shlex.quote(base_name), n=len(book.names), rank=max_rank, modules=modules)
+    modules = [{"name": name, "path": f"adapters/{name}", "base_model_name": base_name} for name in book.names]
+    text = written("serve.sh.j2", {"base": base_name, "rank": max_rank, "modules": modules})
     (folder / "serve.sh").write_text(text, encoding="utf-8")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import gradio as gr
 from markupsafe import Markup
@@ -31,17 +30,8 @@ _NOTHING_YET = "<p class='hint'>Ask something: here stands why the answer was mi
 _CUT = "\n\n*(cut off: the longest answer is reached)*"
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """A question with its answer so far."""
-
-    question: Question
-    answer: Answer
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One system's part of the page."""
+class _Side(NamedTuple):
+    """One system's part of the page; `turns` holds its questions with their answers so far."""
 
     system: gr.Dropdown
     chat: gr.Chatbot
@@ -87,6 +77,9 @@ def _prompts(report: Mapping[str, Any] | None) -> list[str]:
 class _Conversation:
     """One tab: a question goes to each of its systems, all answers are written at once.
 
+    Gradio's ChatInterface asks one function and shows one conversation; here one question has two answers beside each
+    other, and each answer changes bars and reasons while it is written.
+
     Args:
         talk: answers.
         systems: asked at the beginning; one, or two side by side.
@@ -101,30 +94,28 @@ class _Conversation:
 
     def build(self) -> None:
         """Put the tab's components where gradio stands, and wire them."""
+        self._sides: list[_Side] = []
         if len(self._systems) == 1:
             with gr.Row():
                 with gr.Column(scale=3, min_width=300):
                     chat = self._chat("min(62vh, 560px)")
-                    text, stop, new = self._input()
+                    self._input()
                 with gr.Column(scale=2, min_width=300):
                     system = self._system(0)
-                    sliders, reset, remember = self._settings()
-                    why = self._why()
-            sides = [_Side(system, chat, why, gr.State([]))]
+                    self._settings()
+                    self._sides = [_Side(system, chat, self._why(), gr.State([]))]
         else:
-            sides = []
             with gr.Row():
                 for i in range(len(self._systems)):
                     with gr.Column(min_width=300):
-                        system, chat, why = self._system(i), self._chat("min(46vh, 420px)"), self._why()
-                        sides.append(_Side(system, chat, why, gr.State([])))
-            text, stop, new = self._input()
-            sliders, reset, remember = self._settings()
-        self._wire(sides, text, stop, new, sliders, reset, remember)
+                        side = _Side(self._system(i), self._chat("min(46vh, 420px)"), self._why(), gr.State([]))
+                        self._sides.append(side)
+            self._input()
+            self._settings()
+        self._wire()
 
     def _system(self, i: int) -> gr.Dropdown:
-        models = self._talk.served.models
-        choices = [(f"{name}: {about}", name) for name, about in models.items()]
+        choices = [(f"{name}: {about}", name) for name, about in self._talk.served.models.items()]
         return gr.Dropdown(choices, value=self._systems[i], label="System", filterable=False, elem_classes="system")
 
     def _chat(self, height: str) -> gr.Chatbot:
@@ -143,79 +134,47 @@ class _Conversation:
         with gr.Accordion("Why this mix", open=len(self._systems) == 1):
             return gr.HTML(_NOTHING_YET, elem_classes="why")
 
-    def _input(self) -> tuple[gr.Textbox, gr.Button, gr.Button]:
-        text = gr.Textbox(
-            show_label=False,
-            placeholder="Your question (Enter sends)",
-            max_length=_LONGEST,
-            max_lines=6,
-            submit_btn="Send",
-        )
+    def _input(self) -> None:
+        hint = "Your question (Enter sends)"
+        self._text = gr.Textbox(show_label=False, placeholder=hint, max_length=_LONGEST, max_lines=6, submit_btn="Send")
         with gr.Row():
-            stop, new = (
-                gr.Button("Stop", size="sm", interactive=False, min_width=120),
-                gr.Button("New conversation", size="sm", min_width=120),
-            )
-        return text, stop, new
+            self._stop = gr.Button("Stop", size="sm", interactive=False, min_width=120)
+            self._new = gr.Button("New conversation", size="sm", min_width=120)
 
-    def _settings(self) -> tuple[list[gr.Slider], gr.Button, gr.Checkbox]:
+    def _settings(self) -> None:
         gr.HTML(
             "<p class='hint'>Steer the next answer: factors on the weights of the experts. 1 as the system chooses, "
             "0 without this expert.</p>"
         )
+        looks: dict[str, Any] = {"step": 0.1, "buttons": ["reset"], "min_width": 280}
         with gr.Row():
-            sliders = [
-                gr.Slider(
-                    0,
-                    _STRONGEST,
-                    1,
-                    step=0.1,
-                    label=axis,
-                    elem_classes=slider_class(i),
-                    buttons=["reset"],
-                    min_width=280,
-                )
+            self._sliders = [
+                gr.Slider(0, _STRONGEST, 1, label=axis, elem_classes=slider_class(i), **looks)
                 for i, axis in enumerate(self._axes)
             ]
+        multi_turn = self._talk.served.multi_turn
+        info = None if multi_turn else "This run's experts were trained on single questions."
         with gr.Row():
-            reset = gr.Button("Reset factors to 1", size="sm", min_width=120)
-            remember = gr.Checkbox(
-                self._talk.served.multi_turn,
-                label="Read earlier turns too",
-                info=None if self._talk.served.multi_turn else "This run's experts were trained on single questions.",
-            )
-        return sliders, reset, remember
+            self._reset = gr.Button("Reset factors to 1", size="sm", min_width=120)
+            self._remember = gr.Checkbox(multi_turn, label="Read earlier turns too", info=info)
 
-    def _wire(
-        self,
-        sides: Sequence[_Side],
-        text: gr.Textbox,
-        stop: gr.Button,
-        new: gr.Button,
-        sliders: Sequence[gr.Slider],
-        reset: gr.Button,
-        remember: gr.Checkbox,
-    ) -> None:
+    def _wire(self) -> None:
+        sides, stop = self._sides, self._stop
         shown = [part for side in sides for part in (side.turns, side.chat, side.why)]
-        inputs = [text, remember, *(side.system for side in sides), *(side.turns for side in sides), *sliders]
-        asked = text.submit(self._asked, inputs, [text, stop, *shown], **_quiet())
-        examples = [
-            side.chat.example_select(_example, None, text, **_quiet(queue=False)).then(
-                self._asked, inputs, [text, stop, *shown], **_quiet()
-            )
-            for side in sides
-        ]
-        stop.click(lambda: gr.Button(interactive=False), None, stop, cancels=[asked, *examples], **_quiet(queue=False))
-        reset.click(lambda: [1.0] * len(sliders), None, list(sliders), **_quiet(queue=False))
-        for clear in (new.click, *(side.chat.clear for side in sides)):
+        systems, turns = [side.system for side in sides], [side.turns for side in sides]
+        inputs, outputs = [self._text, self._remember, *systems, *turns, *self._sliders], [self._text, stop, *shown]
+        asked = [self._text.submit(self._asked, inputs, outputs, **_quiet())]
+        for side in sides:
+            example = side.chat.example_select(_example, None, self._text, **_quiet(queue=False))
+            asked.append(example.then(self._asked, inputs, outputs, **_quiet()))
+        stop.click(_idle, None, stop, cancels=asked, **_quiet(queue=False))
+        self._reset.click(lambda: [1.0] * len(self._sliders), None, self._sliders, **_quiet(queue=False))
+        for clear in (self._new.click, *(side.chat.clear for side in sides)):
             clear(
-                lambda: [
-                    gr.Button(interactive=False),
-                    *([], [], _NOTHING_YET) * len(sides),
-                ],
+                lambda: [_idle(), *([], [], _NOTHING_YET) * len(sides)],
                 None,
                 [stop, *shown],
-                cancels=[asked, *examples],
+                cancels=asked,
                 **_quiet(queue=False),
             )
 
@@ -231,42 +190,39 @@ class _Conversation:
             yield [gr.skip()] * (2 + 3 * n)
             return
         steer = {axis: float(factor) for axis, factor in zip(self._axes, factors, strict=True) if factor != 1}
-        questions = [
-            Question(
-                system,
-                text,
-                tuple((turn.question.text, turn.answer.text) for turn in mine) if remember else (),
-                steer,
-            )
-            for system, mine in zip(systems, turns, strict=True)
-        ]
+        questions = []
+        for system, before in zip(systems, turns, strict=True):
+            earlier = tuple((question.text, answer.text) for question, answer in before) if remember else ()
+            questions.append(Question(system, text, earlier, steer))
         explained = [False] * n
         try:
             for answers in self._talk.answers(questions):
                 outputs: list[Any] = ["", gr.Button(interactive=any(answer.reason is None for answer in answers))]
                 for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-                    all_turns = [*turns[i], _Turn(question, answer)]
-                    outputs += [all_turns, _messages(all_turns), gr.skip()]
+                    all_turns, why = [*turns[i], (question, answer)], gr.skip()
                     if answer.weights is not None and not explained[i]:
                         explained[i] = True
-                        outputs[-1] = reasons(answer.why, system=question.system, steered=bool(question.steer))
+                        why = reasons(answer.why, system=question.system, steered=bool(question.steer))
+                    outputs += [all_turns, _messages(all_turns), why]
                 yield outputs
         except MocaeError as error:
             gr.Warning(html.escape(str(error)), title="No answer", duration=None)
-            yield [gr.skip(), gr.Button(interactive=False), *[gr.skip()] * 3 * n]
+            yield [gr.skip(), _idle(), *[gr.skip()] * 3 * n]
 
 
-def _messages(turns: Sequence[_Turn]) -> list[dict[str, Any]]:
+def _messages(turns: Sequence[tuple[Question, Answer]]) -> list[dict[str, Any]]:
     """Return a conversation as gradio shows it: below each answer its weights."""
     messages: list[dict[str, Any]] = []
-    for turn in turns:
-        messages.append({"role": "user", "content": gr.HTML(asked(turn.question.text))})
-        text = turn.answer.text + (_CUT if turn.answer.reason == "length" else "")
-        content: list[Any] = [text or "…"]
-        if turn.answer.weights is not None:
-            content.append(gr.HTML(bars(turn.answer.weights)))
-        messages.append({"role": "assistant", "content": content})
+    for question, answer in turns:
+        messages.append({"role": "user", "content": gr.HTML(asked(question.text))})
+        text = answer.text + (_CUT if answer.reason == "length" else "")
+        below = [] if answer.weights is None else [gr.HTML(bars(answer.weights))]
+        messages.append({"role": "assistant", "content": [text or "…", *below]})
     return messages
+
+
+def _idle() -> gr.Button:
+    return gr.Button(interactive=False)
 
 
 def _example(event: gr.SelectData) -> str:

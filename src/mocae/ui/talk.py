@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
@@ -77,35 +78,23 @@ class Talk:
         watched = [self._request(question) for question in questions]
         events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
 
-        def sink(index: int, event: Event) -> None:
-            events.put((index, event))
-
-        tickets = self.engine.submit(
-            [replace(request, policy=policy) for request, policy in watched],
-            [lambda event, i=i: sink(i, event) for i in range(len(watched))],  # type: ignore[misc]
-        )
+        sinks = [partial(_put, events, i) for i in range(len(watched))]
+        tickets = self.engine.submit([replace(request, policy=policy) for request, policy in watched], sinks)
         answers = [Answer() for _ in questions]
         try:
             while any(answer.reason is None for answer in answers):
-                told = [events.get()]
-                while not events.empty():
-                    told.append(events.get())
-                for i, event in told:
-                    answers[i] = self._grown(answers[i], event, questions[i], watched[i][1])
-                yield list(answers)
+                i, event = events.get()
+                answers[i] = self._grown(answers[i], event, questions[i], watched[i][1])
+                if events.empty():
+                    yield list(answers)
         finally:
             for ticket in tickets:
                 ticket.cancel()
 
     def _request(self, question: Question) -> tuple[Request, _Watched | None]:
-        said = [*(text for pair in question.before for text in pair), question.text]
-        roles: tuple[Literal["user", "assistant"], ...] = ("user", "assistant")
-        body = ChatRequest(
-            model=question.system,
-            messages=[ChatMessage(role=roles[i % 2], content=text) for i, text in enumerate(said)],
-            steer=dict(question.steer) or None,
-            stream=True,
-        )
+        texts = [*(text for pair in question.before for text in pair), question.text]
+        messages = [ChatMessage(role="assistant" if i % 2 else "user", content=text) for i, text in enumerate(texts)]
+        body = ChatRequest(model=question.system, messages=messages, steer=dict(question.steer) or None, stream=True)
         tokens = self.served.chat_tokens(turns_of(body), model=question.system)
         [request] = ask(body, [tokens], served=self.served, max_tokens=None, timeout_s=self._timeout_s).requests
         return request, None if request.policy is None else _Watched(request.policy)
@@ -126,6 +115,10 @@ class Talk:
         if not isinstance(routed, RoutedPolicy) or policy.pooled is None:
             return None
         return explain(routed.router, policy.pooled)
+
+
+def _put(events: queue.SimpleQueue[tuple[int, Event]], index: int, event: Event) -> None:
+    events.put((index, event))
 
 
 class _Watched(Policy):

@@ -1,4 +1,4 @@
-"""Adapters for LoRAX, which mixes adapters by `merged_adapters` in each request, laid out so that its sum is exact."""
+"""Adapters in PEFT's format: one for given weights, and those that LoRAX mixes in each request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,44 @@ from pathlib import Path
 from typing import Any
 
 from mocae.bank import LoraWeights, padded, save_peft
-from mocae.export.bundle import Bundle
+from mocae.export.bundle import Bundle, mixture_vector
 
-__all__ = ["MINUS", "export_lorax", "merged_adapters"]
+__all__ = ["MINUS", "export_lorax", "export_peft", "merged_adapters"]
 
 MINUS = "-minus"
 """Ending of the adapter that stands for an expert with negative weight."""
+
+
+def export_peft(
+    bundle: Bundle, folder: Path, *, weights: Mapping[str, float] | None, rank: int | None = None
+) -> dict[str, Any]:
+    """Write the mixture as one adapter and return its details: weights, rank, relative error.
+
+    Beside it stand the tokenizer and `generation_config.json`, so that prompts read and answers end as measured.
+
+    Without `rank` the factors are concatenated, so the adapter *is* the mixture (its rank is the sum of the experts').
+    With it the change is cut to that rank by SVD, and the error is the Frobenius norm of what was lost over that of the
+    whole, all linears together.
+
+    Args:
+        bundle: base and experts.
+        folder: empty.
+        weights: expert -> weight, negative allowed.
+        rank: of the result, None: exact.
+
+    Raises:
+        ConfigError: no weights, a name that is no expert, or a rank under 1.
+    """
+    alpha = mixture_vector(weights, list(bundle.experts), to="peft")
+    adapter, error = bundle.adapter(alpha, rank=rank)
+    save_peft(adapter, folder, base_model_name=bundle.place_base(folder))
+    bundle.base.save_reading(folder)
+    return {
+        "weights": bundle.named(alpha),
+        "rank": adapter.largest_rank,
+        "relative_error": error,
+        "n_parameters": adapter.n_parameters,
+    }
 
 
 def export_lorax(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -33,20 +65,14 @@ def export_lorax(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] |
     Raises:
         ConfigError: a name that is no expert.
     """
-    extra = bundle.vector(weights, to="lorax") if weights else None
-    ranks = {name: max(pair.r for pair in expert.layers.values()) for name, expert in bundle.experts.items()}
-    total, start = sum(ranks.values()), 0
+    mixtures = bundle.mixtures(weights, to="lorax")
+    total, start = sum(expert.largest_rank for expert in bundle.experts.values()), 0
     base_name = bundle.place_base(folder)
     for name, expert in bundle.experts.items():
         own = padded(expert, r=total, start=start)
         save_peft(own, folder / "adapters" / name, base_model_name=base_name)
         save_peft(_mirrored(own), folder / "adapters" / f"{name}{MINUS}", base_model_name=base_name)
-        start += ranks[name]
-    names = list(bundle.experts)
-    mixtures = {name: {name: 1.0} for name in names}
-    mixtures["uniform"] = dict.fromkeys(names, 1 / len(names))
-    if extra is not None:
-        mixtures["given"] = dict(zip(names, extra.tolist(), strict=True))
+        start += expert.largest_rank
     (folder / "requests").mkdir()
     for mixture, mixed in mixtures.items():
         body = {"inputs": "...", "parameters": {"max_new_tokens": 64, **merged_adapters(mixed)}}
@@ -70,13 +96,9 @@ def merged_adapters(weights: Mapping[str, float], *, prefix: str = "") -> dict[s
     used = {name: weight for name, weight in weights.items() if weight}
     if not used:
         return {}
-    return {
-        "merged_adapters": {
-            "ids": [f"{prefix}{name}{MINUS if weight < 0 else ''}" for name, weight in used.items()],
-            "weights": [math.sqrt(abs(weight)) for weight in used.values()],
-            "merge_strategy": "linear",
-        }
-    }
+    ids = [f"{prefix}{name}{MINUS if weight < 0 else ''}" for name, weight in used.items()]
+    roots = [math.sqrt(abs(weight)) for weight in used.values()]
+    return {"merged_adapters": {"ids": ids, "weights": roots, "merge_strategy": "linear"}}
 
 
 def _mirrored(expert: LoraWeights) -> LoraWeights:
