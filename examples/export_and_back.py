@@ -56,8 +56,9 @@ def out_and_loaded(
         export(artifact, to=form, out=out / form, options=options, device="cpu", progress=progress)
     model = mocae.load(artifact, device="cpu")
     ids = model.tokenizer(PROMPT, return_tensors="pt").input_ids
-    with model.mixture.bank.weights(weights_vector(weights, model.experts)):
-        policy = logits(model.mixture.base.model, ids)
+    mixture = model.model  # the router over the bank of experts
+    with mixture.bank.weights(weights_vector(weights, model.experts)):
+        policy = logits(mixture.base.model, ids)
     base = bundle_of(artifact, device="cpu").base.model
     found = {"base model": logits(base, ids)}
     found["peft"] = logits(PeftModel.from_pretrained(base, out / "peft"), ids)

@@ -58,6 +58,9 @@ class TinyArtifact:
         """Names of the systems, the default first."""
         return {"alignx": "reads the prompt", **dict.fromkeys((*self.fixed, *self.others), "a system")}
 
+    def shared_mixture(self) -> Mixture:
+        return self.mixture
+
     def over_the_bank(self, name: str) -> bool:
         return name not in self.others
 

@@ -16,7 +16,7 @@ import mocae
 
 ROOT = Path(__file__).parents[1]
 TEXTS = (".py", ".md", ".toml", ".yaml", ".txt", ".j2", ".html", "Makefile", "run")
-FOLDERS = ("src", "tests", "recipes", "docs", "examples", ".ci")
+FOLDERS = ("src", "plugins", "tests", "recipes", "docs", "examples", ".ci")
 
 
 def project() -> dict[str, Any]:

@@ -17,10 +17,10 @@ __all__ = ["Registry"]
 T = TypeVar("T")
 
 _RIVALS = {
-    "mocae.systems": ("arrow", "h3fusion", "hma", "xlora"),
-    "mocae.merge_methods": (*("dare", "dare-ties", "hma", "linear-peft", "lox", "slerp", "sparse-consensus", "ties"),),
-    "mocae.trainers": ("mezo",),
-    "mocae.bench_parts": ("arrow", "feed-forward", "xlora"),
+    "mocae.systems": {"arrow", "h3fusion", "hma", "xlora"},
+    "mocae.merge_methods": {"dare", "dare-ties", "hma", "linear-peft", "lox", "slerp", "sparse-consensus", "ties"},
+    "mocae.trainers": {"mezo"},
+    "mocae.bench_parts": {"arrow", "feed-forward", "xlora"},
 }
 """Entry point group -> names that `plugins/rivals` brings, for what is said where it is not installed."""
 

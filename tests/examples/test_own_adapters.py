@@ -49,12 +49,12 @@ def test_an_expert_alone_is_the_adapter_in_peft(own: Any, example: Any) -> None:
     ids = random_ids(1, 9)
     for name in example.ADAPTERS:
         with torch.no_grad():
-            with model.mixture.bank.weights(torch.tensor([float(expert == name) for expert in model.experts])):
-                found = model.mixture.base.model(input_ids=ids).logits
-            with model.mixture.bank.weights(None):
-                plain = model.mixture.base.model(input_ids=ids).logits
-            model.mixture.bank.detach()
-            wanted = with_peft(model.mixture.base.model, out / "adapters" / name)(input_ids=ids).logits
+            with model.model.bank.weights(torch.tensor([float(expert == name) for expert in model.experts])):
+                found = model.model.base.model(input_ids=ids).logits
+            with model.model.bank.weights(None):
+                plain = model.model.base.model(input_ids=ids).logits
+            model.model.bank.detach()
+            wanted = with_peft(model.model.base.model, out / "adapters" / name)(input_ids=ids).logits
         model = mocae.load(out / "artifact", device="cpu")
         assert (found - wanted).abs().max() < 1e-5
         assert (found - plain).abs().max() > 1e-4

@@ -36,9 +36,9 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     ("words", "message"),
     [
         (("--steer", "foo=1"), "unknown expert 'foo'. Known: "),
-        (("--policy", "nope"), "unknown policy of this run 'nope'. Known: 'alignx', 'base', 'expert:"),
-        (("--policy", "oracle"), "unknown policy of this run 'oracle'. Known: "),
-        (("--policy", "static"), "unknown policy of this run 'static'. Known: "),
+        (("--system", "nope"), "unknown system of this run 'nope'. Known: 'alignx', 'base', 'expert:"),
+        (("--system", "oracle"), "system 'oracle' is an upper bound and cannot be used: "),
+        (("--system", "static"), "unknown system of this run 'static'. Known: "),
         (("--prompt", " "), "--prompt is empty; give the text to answer"),
     ],
 )

@@ -15,7 +15,7 @@ from mocae.errors import ConfigError, DataError, TrainingError
 from mocae.experts import given_back
 from mocae.models import LoadedBase, PlainModel
 from mocae_rivals.arrow import on_arrow
-from mocae_rivals.xlora import XLoraMixture, on_xlora, scaling_head, train_xlora
+from mocae_rivals.xlora import XLoraMixture, XLoraOptions, on_xlora, scaling_head, train_xlora
 from tiny import ALL_LINEARS, random_ids, tiny_adapter, tiny_llama
 
 IDS = random_ids(3, 9, seed=4)
@@ -39,7 +39,7 @@ def banked(folders: list[Path], weights: Tensor) -> Tensor:
 @pytest.mark.parametrize("layerwise", [False, True])
 def test_an_x_lora_of_equal_weights_is_the_uniform_bank(base: LoadedBase, folders: list[Path], layerwise: bool) -> None:
     with given_back(base.model):
-        wrapped = on_xlora(base.model, folders, layerwise=layerwise)
+        wrapped = on_xlora(base.model, folders, options=XLoraOptions(layerwise_scalings=layerwise))
         with torch.no_grad():
             for parameter in scaling_head(wrapped).parameters():
                 parameter.zero_()
@@ -52,7 +52,7 @@ def test_x_lora_trains_its_head_alone_and_gives_the_base_back(base: LoadedBase, 
     untouched = logits(base.model)
     use_cache = base.model.config.use_cache
     with given_back(base.model):
-        wrapped = on_xlora(base.model, folders, depth=2, hidden=8)
+        wrapped = on_xlora(base.model, folders, options=XLoraOptions(xlora_depth=2, xlora_size=8))
         frozen = {n: p.detach().clone() for n, p in wrapped.named_parameters() if ".lora_" in n}
         head = [parameter.detach().clone() for parameter in scaling_head(wrapped).parameters()]
         record = train_xlora(base, wrapped, ROWS, **SETTINGS)
@@ -73,7 +73,7 @@ def test_x_lora_trains_its_head_alone_and_gives_the_base_back(base: LoadedBase, 
 
 def test_an_x_lora_of_one_expert_a_token_tells_the_shares_in_use(base: LoadedBase, folders: list[Path]) -> None:
     with given_back(base.model):
-        wrapped = on_xlora(base.model, folders, top_k=1)
+        wrapped = on_xlora(base.model, folders, options=XLoraOptions(top_k=1))
         with torch.no_grad():
             for parameter in scaling_head(wrapped).parameters():
                 parameter.zero_()
@@ -86,7 +86,7 @@ def test_an_x_lora_of_one_expert_a_token_tells_the_shares_in_use(base: LoadedBas
 def test_choices_are_scored_with_every_token_weighed(base: LoadedBase, folders: list[Path]) -> None:
     plain = one_by_one(base.model)
     with given_back(base.model):
-        wrapped = on_xlora(base.model, folders, depth=2, hidden=8)
+        wrapped = on_xlora(base.model, folders, options=XLoraOptions(xlora_depth=2, xlora_size=8))
         expected = one_by_one(wrapped)
         assert_scores(XLoraMixture(base, wrapped, "abc"), expected)
     assert expected != plain
@@ -135,4 +135,4 @@ def test_experts_that_do_not_fit_are_refused(base: LoadedBase, folders: list[Pat
     with given_back(base.model), pytest.raises(ConfigError, match=r"Arrow needs experts of one rank .*\[4, 8\]"):
         on_arrow(base.model, [folders[0], wide], top_k=1)
     with pytest.raises(ConfigError, match="X-LoRA: top_k is 4, but there are 3 experts"):
-        on_xlora(base.model, folders, top_k=4)
+        on_xlora(base.model, folders, options=XLoraOptions(top_k=4))

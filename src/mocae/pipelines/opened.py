@@ -69,8 +69,7 @@ class Artifact:
         """Name of the system that answers where none is named."""
         return next(iter(self.systems))
 
-    @property
-    def mixture(self) -> Mixture:
+    def shared_mixture(self) -> Mixture:
         """The bank under the first system over it."""
         model = self.generator(next(name for name, system in self.systems.items() if isinstance(system, BankSystem)))
         assert isinstance(model, Mixture)

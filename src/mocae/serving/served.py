@@ -33,8 +33,7 @@ class OpenedRun(Protocol):
     @property
     def about(self) -> Mapping[str, str]: ...  # noqa: D102 - name of each system -> one line, the default first
 
-    @property
-    def mixture(self) -> Mixture: ...  # noqa: D102 - the bank of experts, which systems over it share
+    def shared_mixture(self) -> Mixture: ...  # noqa: D102 - the bank of experts, which systems over it share
 
     def over_the_bank(self, name: str) -> bool: ...  # noqa: D102 - whether a system is a policy over it
 
@@ -61,7 +60,7 @@ class Served:
     def __init__(self, artifact: OpenedRun, *, version: str = "", first: str | None = None) -> None:
         self.version = version
         self._artifact = artifact
-        self.mixture = artifact.mixture
+        self.mixture = artifact.shared_mixture()
         self.max_new_tokens = artifact.max_new_tokens
         self.models = dict(sorted(artifact.about.items(), key=lambda item: item[0] != first))
         self.text_tokens(" ")  # the first call may set up the tokenizer, which two threads share from now on

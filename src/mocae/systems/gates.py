@@ -10,7 +10,7 @@ from pydantic import PositiveFloat, PositiveInt
 from mocae.config.base import Config
 from mocae.stages.run import Run
 
-__all__ = ["GateOptions", "collapse_warnings", "gate_inputs", "gate_rows"]
+__all__ = ["GateOptions", "collapse_warnings", "gate_inputs", "gate_rows", "gate_settings"]
 
 _TRAINING = 2
 """Version of how gates are trained and what is recorded of it: gates of another one are trained again."""
@@ -41,15 +41,24 @@ def gate_rows(run: Run, max_rows: int | None) -> list[tuple[str, str, int]]:
     ]
 
 
-def gate_inputs(run: Run, options: GateOptions) -> dict[str, Any]:
-    """Return what trained gates depend on beside the stages they need."""
+def gate_settings(run: Run, options: GateOptions) -> dict[str, Any]:
+    """Return how gates are trained: learning_rate, epochs, batch_size, max_length and seed."""
     experts = run.recipe.experts
     return {
-        "options": options.model_dump(mode="json"),
-        "rows": gate_rows(run, options.max_rows),
+        "learning_rate": options.learning_rate,
+        "epochs": options.epochs,
         "batch_size": experts.optimizer.batch_size,
         "max_length": experts.max_length,
         "seed": run.recipe.seed,
+    }
+
+
+def gate_inputs(run: Run, options: GateOptions) -> dict[str, Any]:
+    """Return what trained gates depend on beside the stages they need."""
+    return {
+        "options": options.model_dump(mode="json"),
+        "rows": gate_rows(run, options.max_rows),
+        "settings": gate_settings(run, options),
         "training": _TRAINING,
     }
 

@@ -24,7 +24,7 @@ from mocae.stages.run import Made, Run
 from mocae.stages.store import Stage, folder_name
 from mocae.stages.training_plan import TrainingPlan, mixture_plan
 from mocae.systems.base import System, task_vectors
-from mocae.systems.gates import GateOptions, collapse_warnings, gate_inputs, gate_rows
+from mocae.systems.gates import GateOptions, collapse_warnings, gate_inputs, gate_rows, gate_settings
 from mocae.systems.routers import refuse_large_top_k
 from mocae.trinityx import LossWeights, TrinityXMixture, TrinityXRouter, feed_forward_blocks, train_router
 
@@ -153,7 +153,7 @@ class TrinityX(System):
     def _fit(
         self, run: Run, bank: ExpertBank, vectors: Mapping[str, TaskVector], reference: _Reference, folder: Path
     ) -> None:
-        options, experts = self.options, run.recipe.experts
+        options = self.options
         router = TrinityXRouter(
             bank.names,
             layers=tuple(feed_forward_blocks(bank)),
@@ -169,11 +169,7 @@ class TrinityX(System):
             router,
             gate_rows(run, options.max_rows),
             weights=LossWeights(options.gating, options.regularisation, options.entropy, options.kl),
-            learning_rate=options.learning_rate,
-            epochs=options.epochs,
-            batch_size=experts.optimizer.batch_size,
-            max_length=experts.max_length,
-            seed=run.recipe.seed,
+            **gate_settings(run, options),
             expert_norms=torch.tensor([vectors[name].norm() for name in bank.names]),
         )
         router.save(folder)

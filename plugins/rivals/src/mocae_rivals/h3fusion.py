@@ -20,7 +20,7 @@ from mocae.stages.store import Stage
 from mocae.stages.training import first_expert_layer, note_training
 from mocae.stages.training_plan import TrainingPlan, mixture_plan
 from mocae.systems import System
-from mocae.systems.gates import GateOptions, collapse_warnings, gate_inputs, gate_rows
+from mocae.systems.gates import GateOptions, collapse_warnings, gate_inputs, gate_rows, gate_settings
 from mocae.systems.routers import refuse_large_top_k
 from mocae_rivals.feed_forward import load_modules, mix_feed_forward, save_modules
 from mocae_rivals.h3fusion_training import H3FusionMixture, H3Losses, finetune_blocks, on_h3fusion, train_h3fusion
@@ -90,11 +90,7 @@ class H3Fusion(System):
                     gate_rows(run, options.max_rows),
                     losses=H3Losses(options.gating, options.regularisation),
                     train_experts=options.train_experts,
-                    learning_rate=options.learning_rate,
-                    epochs=options.epochs,
-                    batch_size=recipe.experts.optimizer.batch_size,
-                    max_length=recipe.experts.max_length,
-                    seed=recipe.seed,
+                    **gate_settings(run, options),
                 )
                 save_modules(mixtures, folder / _FUSED)
             shape = {

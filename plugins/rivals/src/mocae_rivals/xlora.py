@@ -33,12 +33,27 @@ from mocae.stages.store import Stage
 from mocae.stages.training import note_training
 from mocae.stages.training_plan import TrainingPlan, mixture_plan
 from mocae.systems import System
-from mocae.systems.gates import GateOptions, collapse_warnings, gate_inputs, gate_rows
+from mocae.systems.gates import GateOptions, collapse_warnings, gate_inputs, gate_rows, gate_settings
 from mocae.systems.routers import refuse_large_top_k
 
-__all__ = ["XLora", "XLoraMixture", "on_xlora", "scaling_head", "train_xlora"]
+__all__ = ["XLora", "XLoraMixture", "XLoraOptions", "on_xlora", "scaling_head", "train_xlora"]
 
 _HEAD = "xlora.safetensors"
+
+
+class XLoraOptions(GateOptions):
+    """Options of an `xlora` system, in PEFT's words where it has them."""
+
+    top_k: PositiveInt | None = None
+    """Experts a token uses; null: all."""
+    softmax_temperature: PositiveFloat = 1.0
+    """Of the head's softmax."""
+    layerwise_scalings: bool = False
+    """Weights of its own for every adapted linear."""
+    xlora_depth: PositiveInt = 1
+    """Linears in the head."""
+    xlora_size: PositiveInt = 256
+    """Width between them."""
 
 
 class _InFp32(nn.Module):
@@ -52,12 +67,8 @@ def on_xlora(
     model: Any,
     folders: Sequence[Path],
     *,
+    options: XLoraOptions = XLoraOptions(),  # noqa: B008 - frozen
     seed: int = 0,
-    top_k: int | None = None,
-    temperature: float = 1.0,
-    layerwise: bool = False,
-    depth: int = 1,
-    hidden: int = 256,
     autocast: bool = True,
 ) -> PeftModel:
     """Return `model` with the experts behind PEFT's X-LoRA, in place, in evaluation mode, the experts frozen.
@@ -67,12 +78,8 @@ def on_xlora(
     Args:
         model: the base model.
         folders: PEFT adapters; ranks and linears may differ.
+        options: of the head.
         seed: of the head's first weights, and of torch's global generator from here on.
-        top_k: experts a token uses; None: all.
-        temperature: of the head's softmax.
-        layerwise: weights of its own for every adapted linear.
-        depth: linears in the head.
-        hidden: width between them.
         autocast: keep experts in fp32 where the base is of half precision.
 
     Raises:
@@ -80,8 +87,8 @@ def on_xlora(
 
     Reference: Buehler and Buehler, X-LoRA (arXiv 2402.07148).
     """
-    if top_k is not None and top_k > len(folders):
-        raise ConfigError(f"X-LoRA: top_k is {top_k}, but there are {len(folders)} experts; give at most that")
+    if options.top_k is not None and options.top_k > len(folders):
+        raise ConfigError(f"X-LoRA: top_k is {options.top_k}, but there are {len(folders)} experts; give at most that")
     torch.manual_seed(seed)
     model.config.use_cache = False
     config = XLoraConfig(
@@ -89,12 +96,12 @@ def on_xlora(
         hidden_size=int(model.get_input_embeddings().weight.shape[1]),
         # PEFT loads the experts as "0", "1", ... and switches on those of these names; other names are never used.
         adapters={str(k): str(folder) for k, folder in enumerate(folders)},
-        softmax_temperature=temperature,
-        layerwise_scalings=layerwise,
-        xlora_depth=depth,
-        xlora_size=hidden,
+        softmax_temperature=options.softmax_temperature,
+        layerwise_scalings=options.layerwise_scalings,
+        xlora_depth=options.xlora_depth,
+        xlora_size=options.xlora_size,
         xlora_dropout_p=0.0,
-        top_k_lora=top_k,
+        top_k_lora=options.top_k,
     )
     try:
         with quiet_peft():
@@ -227,21 +234,6 @@ def _used(wrapped: PeftModel, scalings: Float[Tensor, "B T M K"], mask: Tensor) 
     return mean / mean.sum(-1, keepdim=True)
 
 
-class XLoraOptions(GateOptions):
-    """Options of an `xlora` system, in PEFT's words where it has them."""
-
-    top_k: PositiveInt | None = None
-    """Experts a token uses; null: all."""
-    softmax_temperature: PositiveFloat = 1.0
-    """Of the head's softmax."""
-    layerwise_scalings: bool = False
-    """Weights of its own for every adapted linear."""
-    xlora_depth: PositiveInt = 1
-    """Linears in the head."""
-    xlora_size: PositiveInt = 256
-    """Width between them."""
-
-
 class XLora(System):
     """PEFT's X-LoRA over the same experts, its head trained."""
 
@@ -264,16 +256,13 @@ class XLora(System):
 
         def fit(folder: Path) -> None:
             with run.bare() as base, given_back(base.model):
-                wrapped = self._on(base.model, [stage.folder for stage in experts.values()], seed=run.recipe.seed)
+                folders = [stage.folder for stage in experts.values()]
+                wrapped = on_xlora(base.model, folders, options=self.options, seed=run.recipe.seed)
                 record = train_xlora(
                     base,
                     wrapped,
                     gate_rows(run, self.options.max_rows),
-                    learning_rate=self.options.learning_rate,
-                    epochs=self.options.epochs,
-                    batch_size=run.recipe.experts.optimizer.batch_size,
-                    max_length=run.recipe.experts.max_length,
-                    seed=run.recipe.seed,
+                    **gate_settings(run, self.options),
                 )
                 save_file(dict(scaling_head(wrapped).state_dict()), str(folder / _HEAD))
             note_training(record, folder)
@@ -285,7 +274,8 @@ class XLora(System):
         """Return the base model with experts and head."""
         with ExitStack() as stack:
             stack.enter_context(given_back(made.base.model))
-            wrapped = self._on(made.base.model, [made.folders[f"expert:{axis}"] for axis in made.axes])
+            folders = [made.folders[f"expert:{axis}"] for axis in made.axes]
+            wrapped = on_xlora(made.base.model, folders, options=self.options)
             scaling_head(wrapped).load_state_dict(read_tensors(made.folders["head"] / _HEAD))
             return XLoraMixture(made.base, wrapped, made.axes, on_release=stack.pop_all().close)
 
@@ -297,16 +287,3 @@ class XLora(System):
         """Return the cost of the head, counted with one linear, for which the base model is read twice."""
         gates = len(self.axes) * (base.hidden_size + 1)
         return mixture_plan(recipe, base, self.kind, n_rows, experts=0, gates=gates, extra_passes=1)
-
-    def _on(self, model: Any, folders: Sequence[Path], *, seed: int = 0) -> PeftModel:
-        options = self.options
-        return on_xlora(
-            model,
-            folders,
-            seed=seed,
-            top_k=options.top_k,
-            temperature=options.softmax_temperature,
-            layerwise=options.layerwise_scalings,
-            depth=options.xlora_depth,
-            hidden=options.xlora_size,
-        )
