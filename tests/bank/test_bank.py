@@ -182,15 +182,6 @@ def test_fused_and_unfused_agree_under_inference_mode_and_bf16(folders: dict[str
     assert (found[0] - found[1]).norm() < 0.03 * found[1].norm()  # bf16 has 8 bits
 
 
-def test_groups_given_by_name_compute_the_same(folders: dict[str, Path]) -> None:
-    ids, traced, named = random_ids(1, 4), tiny_llama(), tiny_llama()
-    first = ExpertBank.attach(traced, folders)
-    # q and o do not share an input: a wrong group costs time, never the result
-    second = ExpertBank.attach(named, folders, families=[("q_proj", "o_proj"), ("up_proj", "gate_proj")])
-    with first.weights(ALPHA), second.weights(ALPHA):
-        close(logits(traced, ids), logits(named, ids))
-
-
 def test_a_product_made_in_a_context_does_not_outlive_it(bank: ExpertBank, model: LlamaForCausalLM) -> None:
     attention, x = model.model.layers[0].self_attn, torch.randn(1, 3, 32)
     with torch.no_grad(), bank.weights(ALPHA):

@@ -1,7 +1,7 @@
 """The bank: all experts attached to one base model, off, weighed per prompt or per token, or merged."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,7 +68,6 @@ class ExpertBank:
         experts: Mapping[str, LoraWeights | str | Path],
         *,
         fused: bool = True,
-        families: Iterable[Sequence[str]] | None = None,
     ) -> "ExpertBank":
         """Return a bank on `model`, experts off; the model changes only in place and `detach` undoes it bit for bit.
 
@@ -79,11 +78,10 @@ class ExpertBank:
             model: base model with its weights loaded. Quantised linears work, unfused.
             experts: name -> expert or its PEFT folder; the order is the order of weights.
             fused: one product for linears with the same input; costs one traced forward pass over one token.
-            families: endings of linears that share an input, see `mocae.models.linear_groups`; None = trace them.
 
         Raises:
             ConfigError: no experts, or a bank is attached already.
-            ModelMismatchError: an expert does not fit the model (module or shape), or the trace failed.
+            ModelMismatchError: an expert does not fit the model (module or shape).
             ArtifactError: an adapter folder cannot be read.
         """
         if not experts:
@@ -95,7 +93,7 @@ class ExpertBank:
         loaded = {name: e if isinstance(e, LoraWeights) else load_peft(e, name=name) for name, e in experts.items()}
         gates = Gates(len(loaded))
         linears = bank_linears(model, loaded, gates=gates)
-        groups = linear_groups(model, names={m.name for m in linears}, families=families) if fused else []
+        groups = linear_groups(model, names={m.name for m in linears}) if fused else []
         bank = cls(model, list(loaded), gates=gates, linears=linears, stacks=[])
         try:
             for stack in stacks(linears, groups, gates=gates):

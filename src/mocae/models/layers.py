@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -38,29 +38,17 @@ def count_tokens(tokenizer: Any, text: str, *, enough: int) -> int:
     return len(tokenizer(text, verbose=False).input_ids)
 
 
-def decoder_layers(model: nn.Module, *, path: str | None = None) -> nn.ModuleList:
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Return the list of decoder layers: the longest `ModuleList` of one class that holds attention.
 
-    Args:
-        model: any Transformer.
-        path: name of the list inside the model (e.g. "model.layers"), when the search does not find it.
-
     Raises:
-        ModelMismatchError: nothing fits, or `path` names no `ModuleList`.
+        ModelMismatchError: nothing fits.
     """
-    if path is not None:
-        named = dict(model.named_modules()).get(path)
-        if isinstance(named, nn.ModuleList) and len(named):
-            return named
-        raise ModelMismatchError(
-            f"`model.decoder_layers` is {path!r}, which is {type(named).__name__} in {type(model).__name__}; "
-            f"it must name a ModuleList with layers in it. Candidates: {_module_lists(model)}"
-        )
     fitting = [m for m in model.modules() if isinstance(m, nn.ModuleList) and _is_decoder(m)]
     if not fitting:
         raise ModelMismatchError(
-            f"no list of decoder layers found in {type(model).__name__} (a ModuleList of one class that holds "
-            f"attention). Set `model.decoder_layers` to its name. Candidates: {_module_lists(model)}"
+            f"no list of decoder layers found in {type(model).__name__}: one ModuleList of one class with attention "
+            f"is needed, and it has {_module_lists(model)}; use a Transformer with decoder layers as base model"
         )
     return max(fitting, key=len)
 
@@ -79,27 +67,20 @@ def layer_index(module_name: str) -> int | None:
     return next(numbers, None)
 
 
-def linear_groups(
-    model: nn.Module, *, names: Collection[str] | None = None, families: Iterable[Sequence[str]] | None = None
-) -> list[tuple[str, ...]]:
+def linear_groups(model: nn.Module, *, names: Collection[str] | None = None) -> list[tuple[str, ...]]:
     """Return names of linears that receive the same input tensor, one tuple a group (q, k, v; gate, up).
 
     The groups are seen, not guessed: one token is run through the model, and linears that are handed the very
-    same tensor form a group. Linears that did not run, or ran more than once, stay alone. Every name asked for
-    is in exactly one group; order is that of the model. The pass takes no gradient and leaves the model as it was.
+    same tensor form a group. Linears that did not run, or ran more than once, stay alone, and so do all where the
+    model does not run on one token. Every name asked for is in exactly one group; order is that of the model. The pass
+    takes no gradient and leaves the model as it was.
 
     Args:
         model: a causal language model.
         names: linears to look at, all `nn.Linear` when None.
-        families: name endings that form a group, e.g. `[("q_proj", "k_proj", "v_proj")]`; given, nothing is traced.
-
-    Raises:
-        ModelMismatchError: the model does not run on one token.
     """
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     wanted = linears if names is None else [name for name in linears if name in names]
-    if families is not None:
-        return _by_family(wanted, [tuple(family) for family in families])
     groups: dict[object, list[str]] = {}
     inputs = _traced_inputs(model, wanted)
     for name in wanted:
@@ -119,18 +100,6 @@ def _module_lists(model: nn.Module) -> str:
     return ", ".join(found) or "none"
 
 
-def _by_family(names: list[str], families: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        key = name
-        for family in families:
-            ending = next((e for e in family if name == e or name.endswith(f".{e}")), None)
-            if ending is not None:
-                key = f"{name.removesuffix(ending)}{'|'.join(family)}"
-        groups.setdefault(key, []).append(name)
-    return [tuple(group) for group in groups.values()]
-
-
 def _traced_inputs(model: nn.Module, names: list[str]) -> dict[str, list[Tensor]]:
     """Return what each linear was handed in one pass over one token; tensors are kept so that ids stay unique."""
     inputs: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -146,12 +115,8 @@ def _traced_inputs(model: nn.Module, names: list[str]) -> dict[str, list[Tensor]
         device = next(model.parameters()).device
         with torch.no_grad():
             model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=device), use_cache=False)
-    except Exception as error:  # any model code can run here; the caller needs to know what to set instead
-        raise ModelMismatchError(
-            f"{type(model).__name__} does not run on one token, so linears with the same input cannot be found "
-            f"({type(error).__name__}: {error}). Set `model.linear_groups` to name endings that share an input, "
-            "e.g. [[q_proj, k_proj, v_proj], [gate_proj, up_proj]]"
-        ) from error
+    except Exception:  # any model code can run here; without groups every linear is computed by itself
+        return {name: [] for name in names}
     finally:
         for module, was in training:
             module.training = was
