@@ -8,7 +8,8 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from mocae.errors import ConfigError, DataError, PluginError
-from mocae.prompts import FORMATS
+from mocae.prompts import FORMATS, chat_text, template_of
+from mocae.serving.conversation import Turn, conversation_tokens
 from tiny import tiny_tokenizer
 
 PROMPT = "Name a river."
@@ -118,3 +119,48 @@ def test_what_is_no_text_is_an_error_of_ours() -> None:
     script = "from mocae.prompts import PLAIN; PLAIN.format_prompt(['a', 'b'], injection=None)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "mocae.errors.DataError: got a prompt of type list; expected text, one prompt at a time" in done.stderr
+
+
+TALK = [
+    ("system", "Be brief."),
+    ("system", "And {{ kind }}."),
+    ("user", "Who\n{% goes %} 'there'?"),
+    ("assistant", " I."),
+    ("user", "Why? "),
+]
+
+
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("name", ["plain", "alpaca"])
+@pytest.mark.parametrize("turns", [TALK[2:3], TALK[:3], TALK[2:], TALK])
+def test_a_format_as_a_chat_template_writes_what_our_server_reads(
+    name: str, adds: bool, turns: list[tuple[Any, str]]
+) -> None:
+    tokenizer, prompt_format = tiny_tokenizer(), FORMATS.get(name)
+    if adds:
+        processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)])
+        tokenizer.backend_tokenizer.post_processor = processor
+    template = template_of(prompt_format, tokenizer)
+    messages = [{"role": role, "content": text} for role, text in turns]
+    text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
+    wanted = conversation_tokens([Turn(*turn) for turn in turns], prompt_format=prompt_format, tokenizer=tokenizer)
+    assert text == tokenizer.decode(wanted)
+    assert text.startswith("<bos>") == adds
+
+
+class Shouting:
+    """Changes what it is given, which a template cannot follow."""
+
+    def format_prompt(self, prompt: str, *, injection: str | None, tokenizer: Any = None) -> str:
+        return f"{injection or ''}{prompt.upper()}"
+
+    def format_response(self, response: str) -> str:
+        return response
+
+
+def test_a_format_that_changes_the_prompt_has_no_chat_template() -> None:
+    assert template_of(Shouting(), tiny_tokenizer()) is None
+    chat = tiny_tokenizer()
+    assert chat_text(chat, [{"role": "user", "content": "Hi"}], template=template_of(FORMATS.get("chat"), chat)) == (
+        "user: Hi\nassistant:"
+    )

@@ -41,7 +41,7 @@ def export_peft(
     alpha = mixture_vector(weights, list(bundle.experts), to="peft")
     adapter, error = bundle.adapter(alpha, rank=rank)
     save_peft(adapter, folder, base_model_name=bundle.place_base(folder))
-    bundle.base.save_reading(folder)
+    bundle.base.save_reading(folder, bundle.template())
     return {
         "weights": bundle.named(alpha),
         "rank": adapter.largest_rank,

@@ -20,6 +20,8 @@ from mocae.files import Inside, Record, check_record, digest, inside, make_reada
 from mocae.merging import Delta
 from mocae.models import BASE_MODELS, LoadedBase
 from mocae.policies import RouterOptions, weights_vector
+from mocae.progress import say
+from mocae.prompts import FORMATS, template_of
 
 __all__ = [
     "BASE_COPY",
@@ -113,6 +115,16 @@ class Bundle:
         mixtures = {name: {other: float(name == other) for other in names} for name in names}
         mixtures["uniform"] = dict.fromkeys(names, 1 / len(names))
         return mixtures | ({"given": self.named(mixture_vector(weights, names, to=to))} if weights else {})
+
+    def template(self) -> str | None:
+        """Return the chat template by which servers write messages as the experts read them; None if none can."""
+        template = template_of(FORMATS.get(self.prompt_format), self.base.tokenizer)
+        if template is None:
+            say(
+                f"no chat template writes what prompt format {self.prompt_format!r} does, so the export has none: send "
+                "whole prompts in this format, no chat requests"
+            )
+        return template
 
     def require_router(self, *, to: str) -> AlignXRouter:
         """Return the router.

@@ -239,8 +239,9 @@ def _add_vocabulary(writer: Any, bundle: Bundle) -> None:
     _add_endings(writer, bundle.base.description, eos)
     writer.add_add_bos_token(bos is not None and tokenizer("a").input_ids[0] == bos)
     writer.add_add_eos_token(False)
-    if tokenizer.chat_template:
-        writer.add_chat_template(tokenizer.chat_template)
+    template = bundle.template()
+    if template:
+        writer.add_chat_template(template)
 
 
 def _add_endings(writer: Any, description: BaseDescription, eos: int | None) -> None:

@@ -46,5 +46,5 @@ def export_merged(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] 
                     f"--weights {dict(weights or {})}: {name} is not finite in {value.dtype}; give smaller ones"
                 )
         model.save_pretrained(str(folder))
-    bundle.base.save_reading(folder)
+    bundle.base.save_reading(folder, bundle.template())
     return {"weights": used, "dtype": str(model.dtype).removeprefix("torch.")}

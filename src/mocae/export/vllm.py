@@ -76,7 +76,7 @@ def export_vllm(
         )
     book.save(folder / "code_book.json")
     bundle.save_router(folder)
-    bundle.base.save_reading(folder / "tokenizer")
+    bundle.base.save_reading(folder / "tokenizer", bundle.template())
     write_command(folder, base_name, largest)
     return {
         "mixtures": [bundle.named(row) for row in book.mixtures],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -86,9 +87,11 @@ class LoadedBase:
         out: Tensor = model.generate(input_ids=input_ids, attention_mask=mask, **given)
         return out
 
-    def save_reading(self, folder: Path) -> None:
-        """Write the tokenizer with its chat template, and `generation_config.json`, for other libraries."""
-        self.tokenizer.save_pretrained(str(folder))
+    def save_reading(self, folder: Path, template: str | None) -> None:
+        """Write the tokenizer with a chat template, and `generation_config.json`, for other libraries."""
+        tokenizer = copy.copy(self.tokenizer)
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(str(folder))
         self.description.generation_config(self.tokenizer).save_pretrained(str(folder))
 
 

@@ -3,6 +3,7 @@
 from mocae.prompts.formats import ALPACA, CHAT, FORMATS, PLAIN, AlpacaFormat, ChatFormat, PlainFormat, PromptFormat
 from mocae.prompts.templates import THOUGHTS, chat_text, resolve_template, turn_end
 from mocae.prompts.tokens import row_tokens, without_end_token
+from mocae.prompts.written import template_of
 
 __all__ = [
     "ALPACA",
@@ -17,6 +18,7 @@ __all__ = [
     "chat_text",
     "resolve_template",
     "row_tokens",
+    "template_of",
     "turn_end",
     "without_end_token",
 ]

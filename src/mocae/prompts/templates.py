@@ -39,7 +39,7 @@ _Messages = Sequence[Mapping[str, str]]
 _resolved: dict[tuple[Any, ...], str] = {}
 
 
-def chat_text(tokenizer: Any, messages: _Messages, *, answer_next: bool = True) -> str:
+def chat_text(tokenizer: Any, messages: _Messages, *, answer_next: bool = True, template: str | None = None) -> str:
     """Return a conversation as the tokenizer's resolved chat template writes it.
 
     A beginning-of-text token is left out where the tokenizer adds it, so that it is never there twice, and so are
@@ -49,27 +49,31 @@ def chat_text(tokenizer: Any, messages: _Messages, *, answer_next: bool = True) 
         tokenizer: of the model.
         messages: with `role` and `content`.
         answer_next: end where the model speaks.
+        template: resolved, in place of the tokenizer's.
 
     Raises:
         ConfigError: no chat template, several of which none is chosen, or one that cannot write these messages.
     """
-    text = _render(tokenizer, resolve_template(tokenizer), messages, answer_next=answer_next)
+    text = _render(tokenizer, template or resolve_template(tokenizer), messages, answer_next=answer_next)
     return (text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text).rstrip(" ")
 
 
-def resolve_template(tokenizer: Any, *, name: str | None = None, options: Mapping[str, Any] | None = None) -> str:
+def resolve_template(
+    tokenizer: Any, *, name: str | None = None, options: Mapping[str, Any] | None = None, text: str | None = None
+) -> str:
     """Return the tokenizer's chat template with all that is chosen written into it.
 
     Args:
         tokenizer: its templates.
         name: of one of several templates; None: "default".
         options: values of the template's variables.
+        text: a template in place of the tokenizer's.
 
     Raises:
         ConfigError: no template, none of this name, an option the template does not read, or a template that cannot
             write a user's message.
     """
-    text = _chosen(tokenizer, name)
+    text = _chosen(tokenizer, name) if text is None else text
     tokens = tuple(sorted((key, str(value)) for key, value in tokenizer.special_tokens_map.items()))
     key = (text, repr(sorted((options or {}).items())), tokens, _adds_bos(tokenizer))
     if key not in _resolved:
