@@ -86,7 +86,7 @@ def test_settings_act_as_the_librarys_do_and_are_exported(tmp_path: Path) -> Non
     assert torch.equal(found, wanted)
     odd = ODD["chosen penalty"]
     base = load_base(write_odd(odd, tmp_path), dtype="fp32", device="cpu", **odd.said)
-    base.save_reading(tmp_path / "out")
+    base.save_reading(tmp_path / "out", base.tokenizer.chat_template)
     written = GenerationConfig.from_pretrained(tmp_path / "out")
     assert written.repetition_penalty == 1.4
     assert written.eos_token_id == sorted(base.description.end_tokens)
