@@ -18,10 +18,9 @@ from mocae.config import dump_recipe, load_recipe, parse_recipe
 from mocae.config.yaml import read_yaml
 from mocae.data import read_source
 from mocae.errors import ConfigError, MocaeError
-from mocae.evaluation import read_samples
+from mocae.evaluation import AnswerLog, read_samples
 from mocae.export.bundle import read_export
 from mocae.judges.endpoint.parsers import PARSERS
-from mocae.pipelines.eval_log import EvalLog
 from mocae.pipelines.manifest import read_manifest
 from mocae.stages.store import refuse_changed
 
@@ -104,8 +103,8 @@ _ARTIFACT: tuple[tuple[str, Callable[[Path], object]], ...] = (
     ("adapter_model.safetensors", load_peft),
     ("export.json", read_export),
     ("samples.jsonl", lambda folder: list(read_samples(folder / "samples.jsonl"))),
-    ("answers.jsonl", EvalLog),
-    ("verdicts.jsonl", EvalLog),
+    ("answers.jsonl", AnswerLog),
+    ("verdicts.jsonl", AnswerLog),
 )
 
 

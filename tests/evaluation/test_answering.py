@@ -9,7 +9,7 @@ import torch
 
 from mocae.bank import ExpertBank
 from mocae.errors import DataError
-from mocae.evaluation import Generation, answer_all
+from mocae.evaluation import AnswerLog, Generation, answer_all
 from mocae.models import Generated, LoadedBase, PlainModel
 from mocae.policies import Mixture, Policy
 from mocae.prompts import FORMATS
@@ -39,9 +39,9 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixture]:
     bank.detach()
 
 
-def answers(model: Any, *, batch_size: int, **options: Any) -> list[Any]:
+def answers(model: Any, *, batch_size: int, log: AnswerLog | None = None, **options: Any) -> list[Any]:
     generation = Generation(max_new_tokens=6, batch_size=batch_size, **options)
-    return answer_all(model, PROMPTS, prompt_format=PLAIN, generation=generation, label="test")[0]
+    return answer_all(model, PROMPTS, prompt_format=PLAIN, generation=generation, label="test", log=log)[0]
 
 
 def test_answers_keep_order_and_weights_whatever_the_batch(mixture: Mixture) -> None:
@@ -69,6 +69,29 @@ def test_sampling_is_fixed_by_its_seed(mixture: Mixture) -> None:
     )
     assert first == again
     assert first != other
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_a_call_that_was_stopped_goes_on_in_the_middle_and_ends_the_same(
+    mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, do_sample: bool
+) -> None:
+    whole = answers(mixture, batch_size=2, do_sample=do_sample, temperature=5.0)
+    batches: list[list[str]] = []
+    generate = Mixture.generate
+
+    def counted(model: Mixture, *args: Any, **kwargs: Any) -> Generated:
+        batches.append(list(kwargs["ids"]))
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return generate(model, *args, **kwargs)
+
+    monkeypatch.setattr(Mixture, "generate", counted)
+    with pytest.raises(KeyboardInterrupt):
+        answers(mixture, batch_size=2, do_sample=do_sample, temperature=5.0, log=AnswerLog(tmp_path / "log"))
+    log = AnswerLog(tmp_path / "log")
+    assert answers(mixture, batch_size=2, do_sample=do_sample, temperature=5.0, log=log) == whole
+    assert len(batches) == 4
+    assert batches[2] == batches[3]  # two batches were kept, the third alone was asked again
 
 
 def test_the_injection_stands_in_front(mixture: Mixture) -> None:
@@ -102,7 +125,8 @@ class Scripted(PlainModel):
     def generate(self, input_ids: torch.Tensor, **_: Any) -> Generated:
         width = max(map(len, self.rows))
         new = torch.tensor([[*row, *[PAD] * (width - len(row))] for row in self.rows])
-        return Generated.unsure(torch.cat([input_ids, new], dim=1), torch.full((len(self.rows), 1), 1 / 3))
+        weights, unsure = torch.full((len(self.rows), 1), 1 / 3), [None] * len(self.rows)
+        return Generated(torch.cat([input_ids, new], dim=1), weights, [*unsure], [*unsure])
 
 
 A, B, C = (tiny_tokenizer()(letter).input_ids[0] for letter in "ABC")

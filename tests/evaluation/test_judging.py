@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
 from mocae.errors import JudgeError, PluginError
-from mocae.evaluation import judge_answers
+from mocae.evaluation import AnswerLog, judge_answers
 from mocae.types import Answer, Example, Verdict
 
 
@@ -77,6 +78,17 @@ def test_a_judge_that_loses_answers_is_refused() -> None:
         JudgeError, match=r"judge 'short' gave verdicts on 1 of 2 answers of 'base'; it must return one"
     ):
         judge_answers("base", answers("x", "y"), [Short("short", {})])
+
+
+def test_verdicts_that_are_kept_are_not_asked_again(tmp_path: Path) -> None:
+    first, second = Fixed("one", {"x": {"correct": 1.0}}), Fixed("one", {"y": {"correct": 0.0}})
+    samples = judge_answers("base", answers("x", "y"), [first, second], log=AnswerLog(tmp_path))
+    silent = Fixed("one", {})
+    again = judge_answers("base", answers("x", "y"), [silent, silent], log=AnswerLog(tmp_path))
+    assert [s.acceptable for s in samples] == [True, False]
+    assert again == samples  # two judges of one name are told apart by their place
+    fresh = judge_answers("base", answers("x", "y"), [silent, silent], log=AnswerLog(tmp_path / "new"))
+    assert [s.acceptable for s in fresh] == [None, None]
 
 
 def test_an_unknown_probe_is_refused() -> None:

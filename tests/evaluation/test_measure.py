@@ -9,7 +9,7 @@ import pytest
 import mocae.data.honesty  # noqa: F401  # registers its probes
 from mocae.axes import probe as find_probe
 from mocae.errors import DataError
-from mocae.evaluation import Bootstrap, difference, mean_difference, measure_routing, measure_system, measure_weights
+from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system, measure_weights
 from mocae.metrics import win_rate
 from mocae.types import Answer, Example, Sample, Verdict
 
@@ -233,16 +233,6 @@ def test_systems_that_agree_everywhere_may_differ_on_prompts_not_seen() -> None:
     shares = {4: (1 / 3, 1 / 6, 1 / 3), 2: (1 / 6,)}  # of the tables with four prompts, and with two
     far = sum((share * (1 - 0.025 ** (1 / n))) ** 2 for n, several in shares.items() for share in several) ** 0.5
     assert (same.value, same.low, same.high) == pytest.approx((0.0, -far, far))
-
-
-def test_runs_on_the_same_prompts_are_averaged_prompt_by_prompt() -> None:
-    first = rows("help", "task", correct=[1, 1, 0, 0])
-    second = rows("help", "task", correct=[0, 1, 1, 0])
-    third = rows("help", "task", correct=[0, 0, 0, None])
-    twice = mean_difference([(first, third), (second, third)], AXES, boot=BOOT)
-    assert (twice.value, twice.n) == (pytest.approx((0.5 + 1.0 + 0.5) / 3), 3)
-    # Another run with the same answers is no new evidence.
-    assert mean_difference([(first, third)] * 9, AXES, boot=BOOT) == difference(first, third, AXES, boot=BOOT)
 
 
 def routed(*cases: tuple[list[float], int | None]) -> list[Sample]:

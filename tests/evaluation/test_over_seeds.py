@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mocae.evaluation import Bootstrap, difference, difference_over_seeds, mean_difference
+from mocae.evaluation import Bootstrap, difference, difference_over_seeds
 from mocae.types import Answer, Example, Sample
 
 AXES = ("help", "safe")
@@ -36,13 +36,17 @@ def test_value_and_runs_are_paired_differences() -> None:
 
 
 def test_the_interval_over_prompts_is_that_of_the_plain_bootstrap() -> None:
+    plain = difference(*PAIRS[0], AXES, boot=BOOT)
+    alone = difference_over_seeds(PAIRS[:1], AXES, boot=BOOT)
+    assert alone.prompts_only == pytest.approx((plain.low, plain.high), abs=0.02)
+    # The same answers in another run are no new evidence about prompts; runs that differ add to the interval.
+    again = difference_over_seeds(PAIRS[:1] * 3, AXES, boot=BOOT)
+    assert again.prompts_only == pytest.approx(alone.prompts_only, abs=0.02)
     found = difference_over_seeds(PAIRS, AXES, boot=BOOT)
-    plain = mean_difference(PAIRS, AXES, boot=BOOT)
-    assert found.prompts_only == pytest.approx((plain.low, plain.high), abs=0.02)
     assert found.low is not None
-    assert found.low < (plain.low or 0)  # seeds add to it
+    assert found.low < (found.prompts_only[0] or 0)
     assert found.high is not None
-    assert found.high > (plain.high or 0)
+    assert found.high > (found.prompts_only[1] or 0)
 
 
 def test_one_run_has_no_spread_over_seeds() -> None:

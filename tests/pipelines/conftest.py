@@ -63,7 +63,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
 
     notes: dict[str, Callable[..., object]] = {
         "finetune": lambda *_, label, **__: done.trained.append(label),
-        "answer_all": lambda *_, label, **__: done.asked.append(label),
+        "examine": lambda *_, label, **__: done.asked.append(label),
         "fit_router": lambda data, **_: done.fitted.append(len(data.labels)),
     }
     monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)

@@ -16,6 +16,7 @@ from evaluate_for_tests import N, own_suite, speak, target
 from mocae.cli import main
 from mocae.config import load_recipe
 from mocae.errors import ArtifactError, ConfigError, DataError, JudgeError
+from mocae.evaluation import read_samples
 from mocae.judges.endpoint import Endpoint
 from mocae.pipelines.compare import compare
 from mocae.pipelines.evaluate import evaluate
@@ -275,6 +276,55 @@ def test_a_run_tells_what_it_learned_from(finished: Any, tmp_path: Path) -> None
     (tmp_path / "seen.json").write_text('{"prompts": [1]}', encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"seen\.json: damaged"):
         read_seen(tmp_path)
+
+
+CHOICES = """
+name: choices
+version: 1
+description: a table, and multiple choice
+axes:
+  - name: honesty
+    tests: {source: table, path: tasks.jsonl, options: {probe: task, columns: {prompt: prompt}}}
+judges: [{judge: refusal}]
+multiple_choice: {axis: honesty, test: {source: truthfulqa-mc, path: choices.json}}
+generation: {max_new_tokens: 4}
+"""
+
+
+def test_a_system_of_a_run_is_evaluated_by_its_name(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "Say apples"}\n{"prompt": "Say pears"}\n', encoding="utf-8")
+    targets = {name: {"yes": 1, "no": 0} for name in ("mc1_targets", "mc2_targets")}
+    (tmp_path / "choices.json").write_text(json.dumps([{"question": "Is it?", **targets}]), encoding="utf-8")
+    (tmp_path / "choices.yaml").write_text(CHOICES, encoding="utf-8")
+    words = ["eval", str(finished.out), "--suite", str(tmp_path / "choices.yaml"), "--set", f"data_root={tmp_path}"]
+    words += ["--no-progress", "--json", "--system", "base", "--out", str(tmp_path / "base")]
+    reports = []
+    for _ in range(2):
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        assert left.value.code == 0
+        reports.append(json.loads((tmp_path / "base" / "report.json").read_text(encoding="utf-8")))
+        monkeypatch.setattr(
+            "mocae.pipelines.evaluate.score_multiple_choice", None
+        )  # what is finished is not made again
+    label = f"{finished.out.name} base"
+    assert list(reports[0]["systems"]) == [label]
+    assert reports[0]["systems"][label]["honesty"]["mc1"]["n"] == 1
+    assert reports[1]["systems"] == reports[0]["systems"]
+    samples = read_samples(tmp_path / "base" / "samples.jsonl")
+    assert all(sample.answer.weights is None for sample in samples)  # the base model, not the router
+    with pytest.raises(ArtifactError, match="holds an evaluation with another system"):
+        evaluate(
+            artifact_target(finished.out),
+            load_suite(str(tmp_path / "choices.yaml"), [f"data_root={tmp_path}"]),
+            out=tmp_path / "base",
+            progress=False,
+        )
+    with pytest.raises(SystemExit) as left:
+        main([*words[:1], "--model", "x", *words[2:]])
+    assert left.value.code == 2
 
 
 def test_no_server_gets_the_key_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

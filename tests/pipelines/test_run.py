@@ -18,7 +18,7 @@ import mocae
 from mocae.bank import ExpertBank
 from mocae.config import dump_recipe, load_recipe
 from mocae.errors import ArtifactError, ConfigError, DataError, MocaeError
-from mocae.evaluation import read_samples
+from mocae.evaluation import answering, read_samples
 from mocae.models import load_base
 from mocae.pipelines.run import run
 from mocae.stages.run import Run
@@ -332,6 +332,31 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished: Any, tmp_path: Path, w
     assert f"expert {AXES[1]}" in work.trained
     assert_same_numbers(result.report, finished.result.report)
     assert not (tmp_path / "out" / ".partial").exists()
+
+
+@pytest.mark.usefixtures("work")
+def test_a_run_killed_among_the_answers_of_a_system_goes_on_behind_the_last_batch(
+    finished: Any, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, batches = answering._answer_batch, []
+
+    def killed(model: Any, examples: Any, *rest: Any) -> Any:
+        batches.append([example.id for example in examples])
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return answer(model, examples, *rest)
+
+    (copy / "answers" / "base" / "samples.jsonl").unlink()
+    monkeypatch.setattr(answering, "_answer_batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(finished.recipe, out=copy, progress=False)
+    run(finished.recipe, out=copy, progress=False)
+    once = sum(s.system == "base" for s in read_samples(finished.out / "samples.jsonl"))
+    assert len({i for batch in batches for i in batch}) == once
+    assert batches[1] == batches[2]
+    assert sum(map(len, batches)) == once + len(batches[1])  # what was not kept is all that was asked twice
+    assert list(read_samples(copy / "samples.jsonl")) == list(read_samples(finished.out / "samples.jsonl"))
+    assert not (copy / ".work").exists()
 
 
 def test_a_subset_of_systems_is_compared_with_base_and_experts(finished: Any, copy: Path, work: Any) -> None:

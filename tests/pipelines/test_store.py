@@ -347,7 +347,7 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
 
 def test_clean_keeps_the_stages(store: Store) -> None:
     finished(store)
-    store.work("experts/kind").mkdir(parents=True)
+    store.work("experts/kind", {}).mkdir(parents=True)
     (store.root / ".partial" / "x").mkdir(parents=True)
     store.clean()
     assert {path.name for path in store.root.iterdir()} == {"experts"}

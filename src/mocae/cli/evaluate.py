@@ -18,6 +18,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     artifact: Annotated[Path | None, Argument(metavar="[DIR]", help="Folder a run has written.")] = None,
+    system: Annotated[str | None, Option(metavar="NAME", help="System of the folder; else its best router.")] = None,
     model: Annotated[
         str | None,
         Option(metavar="ID_OR_PATH", help="A Hugging Face model; or, of a server, its name."),
@@ -65,6 +66,8 @@ def evaluate(
 
     [bold]mocae eval out/pocket --suite pocket --out out/eval[/bold]
 
+    [bold]mocae eval out/pocket --system joint --suite pocket --out out/joint[/bold]
+
     [bold]mocae eval --endpoint http://127.0.0.1:8000/v1 --model llama --suite pocket --out out/llama[/bold]
     """
     from mocae.cli.tables import echo_result
@@ -87,7 +90,9 @@ def evaluate(
         )
     if parameters and endpoint is None:
         raise ConfigError("eval: --parameter is for --endpoint; give that too")
-    target = _target(artifact, model, endpoint, prompt_format, api_key_variable, parameters, out)
+    if system is not None and artifact is None:
+        raise ConfigError(f"eval: --system {system} is of a folder that a run has written; give that too")
+    target = _target(artifact, system, model, endpoint, prompt_format, api_key_variable, parameters, out)
     target.label = name or target.label
     result = run_suite(target, loaded, out=out, limit=limit, seed=seed, progress=progress)
     echo_result(result, as_json=as_json)
@@ -109,6 +114,7 @@ def _parameters(option: str, words: list[str] | None) -> dict[str, Any]:
 
 def _target(
     artifact: Path | None,
+    system: str | None,
     model: str | None,
     endpoint: str | None,
     prompt_format: str | None,
@@ -148,6 +154,6 @@ def _target(
     if (artifact is None) is (model is None):
         raise ConfigError("eval: give one thing to evaluate: a folder a run has written, --model, or --endpoint")
     if artifact is not None:
-        return artifact_target(artifact)
+        return artifact_target(artifact, system=system)
     assert model is not None
     return model_target(model, prompt_format=prompt_format)

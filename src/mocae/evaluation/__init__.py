@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from mocae.evaluation.answering import Cost, Generation, answer_all, too_long
 from mocae.evaluation.choices import score_multiple_choice
+from mocae.evaluation.examining import examine
+from mocae.evaluation.forgetting import forgetting
 from mocae.evaluation.judging import judge_answers
+from mocae.evaluation.log import AnswerLog
 from mocae.evaluation.measure import (
     Bootstrap,
     difference,
-    mean_difference,
     mean_score,
-    measure_routing,
     measure_system,
-    measure_weights,
     probes_by_axis,
 )
 from mocae.evaluation.over_seeds import SeedDifference, difference_over_seeds
-from mocae.evaluation.records import VerdictRecord, read_samples, sample_to_json, write_samples
+from mocae.evaluation.records import read_samples, sample_to_json, write_samples
+from mocae.evaluation.routing import measure_routing, measure_weights
 
 __all__ = [
+    "AnswerLog",
     "Bootstrap",
     "Cost",
     "Generation",
     "SeedDifference",
-    "VerdictRecord",
     "answer_all",
     "difference",
     "difference_over_seeds",
+    "examine",
+    "forgetting",
     "judge_answers",
-    "mean_difference",
     "mean_score",
     "measure_routing",
     "measure_system",

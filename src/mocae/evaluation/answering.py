@@ -13,6 +13,7 @@ import torch
 
 from mocae.distributed import spread
 from mocae.errors import DataError
+from mocae.evaluation.log import AnswerLog
 from mocae.models import Generator, LoadedBase, is_sharded
 from mocae.progress import bar
 from mocae.prompts import PromptFormat
@@ -79,6 +80,7 @@ def answer_all(
     prompt_format: PromptFormat,
     generation: Generation,
     label: str,
+    log: AnswerLog | None = None,
 ) -> tuple[list[Answer], Cost]:
     """Return one answer an example, in order, and what they cost.
 
@@ -86,6 +88,15 @@ def answer_all(
     (`Generator.mixed`). The answer is cut at token positions,
     so template markers inside a prompt change nothing. Several processes share the batches, which are those of one
     process; where answers are sampled every batch has a seed of its own, so they are the same too.
+
+    Args:
+        model: what answers.
+        examples: the prompts; with a log they differ.
+        prompt_format: how they are written.
+        generation: how answers are generated.
+        label: for the bar and messages.
+        log: keeps every batch when it is answered, in one process; batches it holds whole are not answered again, so
+            that answers are the same whether they came in one go or not. The cost is then that of all of them.
 
     Raises:
         DataError: no examples.
@@ -96,21 +107,26 @@ def answer_all(
     texts = [prompt_format.format_prompt(e.prompt, injection=model.injection, tokenizer=tokenizer) for e in examples]
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
     batches = [order[i : i + generation.batch_size] for i in range(0, len(order), generation.batch_size)]
+    kept = [None if log is None else log.answer(example) for example in examples]
+    missing = [some for some in batches if any(kept[i] is None for i in some)]
     _reset_peak_memory()
     started = time.perf_counter()
-    with bar(len(examples), label) as shown:
+    with bar(sum(map(len, missing)), label) as shown:
 
         def answer(some: Sequence[int]) -> list[Answer]:
             torch.manual_seed(generation.seed + some[0])
+            began = time.perf_counter()
             made = _answer_batch(model, [examples[i] for i in some], [texts[i] for i in some], generation)
+            if log is not None:
+                log.add_answers(made, time.perf_counter() - began)
             shown.advance(len(some))
             return made
 
-        made = spread(batches, answer, lockstep=is_sharded(model.base.model))
+        made = spread(missing, answer, lockstep=is_sharded(model.base.model))
         shown.finish()
-    answers = dict(zip((i for some in batches for i in some), (a for some in made for a in some), strict=True))
-    seconds = time.perf_counter() - started
-    rows = [answers[i] for i in range(len(examples))]
+    new = dict(zip((i for some in missing for i in some), (a for some in made for a in some), strict=True))
+    rows = [answer for i, held in enumerate(kept) if (answer := new.get(i, held)) is not None]
+    seconds = time.perf_counter() - started if log is None else log.seconds()
     return rows, Cost(seconds, sum(a.n_tokens for a in rows), _peak_memory_bytes())
 
 

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from mocae.axes import probe
 from mocae.distributed import size, spread
 from mocae.errors import JudgeError
+from mocae.evaluation.log import AnswerLog
 from mocae.judges import Judge
+from mocae.progress import bar
 from mocae.types import Answer, Sample, Verdict
 
 __all__ = ["judge_answers"]
 
 
-def judge_answers(system: str, answers: Sequence[Answer], judges: Sequence[Judge]) -> list[Sample]:
+_CHUNK = 32
+"""Answers a judge is asked about at once where its verdicts are kept: what a kill can cost."""
+
+
+def judge_answers(
+    system: str, answers: Sequence[Answer], judges: Sequence[Judge], *, log: AnswerLog | None = None
+) -> list[Sample]:
     """Return a judged sample an answer, in order.
 
     Judges are asked in order, each about the answers that lack a scored verdict on any of its judgements: where several
     could give the same one the first that scores it counts, and the others are not asked for what would not be used. A
     judgement nobody scored stays unscored: it makes the answer neither acceptable nor unacceptable.
 
+    Args:
+        system: what answered.
+        answers: to prompts that differ, where there is a log.
+        judges: the same judges in the same order wherever the log is the same.
+        log: keeps verdicts as they come; what it holds is not asked again.
+
     Raises:
         JudgeError: a judge gave another number of verdicts than there are answers.
     """
     held: list[dict[str, Verdict]] = [{} for _ in answers]
-    for judge in judges:
+    for place, judge in enumerate(judges):
         lacking = [i for i, verdicts in enumerate(held) if not all(_scored(verdicts, n) for n in judge.judgements)]
-        for i, given in zip(lacking, _verdicts(system, judge, [answers[i] for i in lacking]), strict=True):
-            held[i] |= {name: verdict for name, verdict in given.items() if not _scored(held[i], name)}
+        some = [answers[i] for i in lacking]
+        rows = (
+            _verdicts(system, judge, some) if log is None else _kept(system, judge, some, log, f"{place} {judge.name}")
+        )
+        for i, verdicts in zip(lacking, rows, strict=True):
+            held[i] |= {name: verdict for name, verdict in verdicts.items() if not _scored(held[i], name)}
     return [
         Sample(system, answer, verdicts, probe(answer.example.probe).accepts(verdicts))
         for answer, verdicts in zip(answers, held, strict=True)
@@ -36,6 +55,24 @@ def judge_answers(system: str, answers: Sequence[Answer], judges: Sequence[Judge
 
 def _scored(verdicts: Mapping[str, Verdict], name: str) -> bool:
     return name in verdicts and verdicts[name].score is not None
+
+
+def _kept(
+    system: str, judge: Judge, answers: Sequence[Answer], log: AnswerLog, key: str
+) -> list[Mapping[str, Verdict]]:
+    """Return verdicts from the log, and new ones a few at a time, kept before the next are asked for."""
+    rows: list[Mapping[str, Verdict] | None] = [log.verdicts(key, answer.example) for answer in answers]
+    missing = [i for i, verdicts in enumerate(rows) if verdicts is None]
+    with bar(len(missing), f"verdicts {judge.name}") if missing else nullcontext() as shown:
+        for start in range(0, len(missing), _CHUNK):
+            some = missing[start : start + _CHUNK]
+            new = _verdicts(system, judge, [answers[i] for i in some])
+            log.add_verdicts(key, {answers[i].example.id: row for i, row in zip(some, new, strict=True)})
+            for i, row in zip(some, new, strict=True):
+                rows[i] = row
+            if shown is not None:
+                shown.advance(len(some))
+    return [row or {} for row in rows]
 
 
 def _verdicts(system: str, judge: Judge, answers: Sequence[Answer]) -> list[Mapping[str, Verdict]]:

@@ -6,53 +6,34 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mocae.axes import PROBES, stored_probe
 from mocae.errors import DataError
 from mocae.metrics import (
     Table,
     average_alignment_score,
-    bootstrap_mean,
-    bootstrap_statistic,
     bootstrap_tables,
-    brier_score,
     estimate_rate,
-    expected_calibration_error,
     in_table_order,
     metric,
-    misrouted,
-    regret,
-    reliability_bins,
-    routing_entropy,
-    top_confidence,
     truthful_informative,
     widened,
     wins_from_scores,
 )
-from mocae.types import Answer, Estimate, Sample
+from mocae.types import Estimate, Sample
 
 __all__ = [
     "Bootstrap",
     "axis_table",
     "difference",
-    "mean_difference",
     "mean_score",
-    "measure_routing",
     "measure_system",
-    "measure_weights",
+    "paired",
     "probes_by_axis",
+    "shares",
 ]
 
 _RATES, _DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
-_NOVEL = 0.95
-"""A prompt counts as novel where this share of the held-out calibration prompts is more like the others."""
 
-_ROUTING = (
-    *("ece", "brier", "confidence", "novel_rate", "over_random", "over_best", "misrouted_rate", "regret", "entropy"),
-    "largest_share",
-)
 """What is measured of a router."""
 
 
@@ -229,7 +210,7 @@ def axis_table(
     return dict(tables)
 
 
-def _shares(tables: Collection[tuple[str, str]]) -> list[float]:
+def shares(tables: Collection[tuple[str, str]]) -> list[float]:
     """Return how much each (axis, probe) counts: axes alike, and the probes of an axis."""
     axes = [axis for axis, _ in tables]
     return [1 / axes.count(axis) / len(set(axes)) for axis in axes]
@@ -242,7 +223,7 @@ def _mean_of_tables(
     if not tables:
         return Estimate(None)
     keys = sorted(tables)
-    share = _shares(keys)
+    share = shares(keys)
     columns, parts = [], []
     for i, key in enumerate(keys):
         values, groups = [v for v, _ in tables[key].values()], [g for _, g in tables[key].values()]
@@ -262,136 +243,16 @@ def mean_score(samples: Sequence[Sample], axes: Sequence[str], *, boot: Bootstra
 
 def difference(first: Sequence[Sample], second: Sequence[Sample], axes: Sequence[str], *, boot: Bootstrap) -> Estimate:
     """Return mean_axis_score(first) - mean_axis_score(second) over the prompts both have scored, paired."""
-    return mean_difference([(first, second)], axes, boot=boot)
+    return _mean_of_tables(paired(first, second, axes), boot, span=_DIFFERENCES)
 
 
-def mean_difference(
-    pairs: Sequence[tuple[Sequence[Sample], Sequence[Sample]]], axes: Sequence[str], *, boot: Bootstrap
-) -> Estimate:
-    """Return the paired difference of two systems in `mean_axis_score`, averaged over runs (seeds) prompt by prompt.
-
-    Runs ask the same prompts, so a prompt is resampled with its differences in all of them: the interval says how far
-    other prompts would move the number, not other seeds, and does not shrink by running again on the same ones.
-    """
-    tables: dict[tuple[str, str], dict[str, tuple[list[float], str]]] = {}
-    for first, second in pairs:
-        mine, theirs = axis_table(first, axes), axis_table(second, axes)
-        for key, rows in mine.items():
-            others = theirs.get(key, {})
-            for i in (i for i in rows if i in others):
-                differences, _ = tables.setdefault(key, {}).setdefault(i, ([], rows[i][1]))
-                differences.append(rows[i][0] - others[i][0])
-    paired = {
-        key: {i: (sum(differences) / len(differences), group) for i, (differences, group) in rows.items()}
-        for key, rows in tables.items()
+def paired(
+    first: Sequence[Sample], second: Sequence[Sample], axes: Sequence[str]
+) -> dict[tuple[str, str], dict[str, tuple[float, str]]]:
+    """Return for each (axis, probe) with prompts that both have scored: id -> (difference, group)."""
+    mine, theirs = axis_table(first, axes), axis_table(second, axes)
+    both = {
+        key: {i: (value - theirs[key][i][0], group) for i, (value, group) in rows.items() if i in theirs.get(key, {})}
+        for key, rows in mine.items()
     }
-    return _mean_of_tables(paired, boot, span=_DIFFERENCES)
-
-
-def measure_routing(
-    samples: Sequence[Sample], experts: Mapping[str, Sequence[Sample]], *, calibrated: bool, boot: Bootstrap
-) -> dict[str, Any] | None:
-    """Return the entry of one policy under `routing` in `report.json`, None where no prompt has all it needs.
-
-    Args:
-        samples: judged answers of the policy, with their weights; where all say how sure they are, that is the
-            confidence, else the largest weight.
-        experts: judged answers of every expert alone to the same prompts; the order of weights.
-        calibrated: whether weights are meant as probabilities; else ECE and Brier have no value. Entropy has none
-            where the weights are no distribution.
-        boot: intervals.
-    """
-    names = list(experts)
-    outcome = {name: {s.answer.example.id: s.acceptable for s in experts[name]} for name in names}
-    verdicts = [[outcome[name].get(s.answer.example.id) for name in names] for s in samples]
-    rows = [
-        (s.answer, float(s.acceptable), verdict)
-        for s, verdict in zip(samples, verdicts, strict=True)
-        if s.acceptable is not None and s.answer.weights is not None and None not in verdict
-    ]
-    if not rows:
-        return None
-    answers = [answer for answer, _, _ in rows]
-    resampled: dict[str, Any] = {"groups": [answer.example.group for answer in answers], **boot.arguments()}
-    weights = _weights(answers, names)
-    right = np.array([verdict for _, _, verdict in rows], dtype=bool)
-    own = np.array([answered for _, answered, _ in rows])
-    rates = {
-        "over_random": bootstrap_mean(own - right.mean(1), **resampled),
-        "over_best": bootstrap_mean(own - right[:, int(right.mean(0).argmax())], **resampled),
-        "misrouted_rate": estimate_rate(misrouted(weights, right).astype(float), **resampled),
-        "regret": bootstrap_mean(regret(right.astype(float), own), **resampled),
-        **_spread(weights, resampled),
-    }
-    reliability = []
-    if calibrated and _are_distributions(weights):
-        sure = [answer.confidence for answer in answers]
-        confidence, correct = top_confidence((weights / weights.sum(1, keepdims=True)).clip(0, 1), right)
-        if None not in sure:
-            confidence = np.asarray(sure, dtype=float)
-        outcomes = correct.astype(float)
-        columns = {"confidences": confidence, "outcomes": outcomes}
-        rates["ece"] = bootstrap_statistic(expected_calibration_error, columns, **resampled)
-        rates["brier"] = bootstrap_statistic(brier_score, {"probs": confidence, "outcomes": outcomes}, **resampled)
-        rates["confidence"] = bootstrap_mean(confidence, **resampled)
-        reliability = [asdict(b) for b in reliability_bins(confidence, correct)]
-    novelty = [answer.novelty for answer in answers]
-    if None not in novelty:
-        rates["novel_rate"] = estimate_rate((np.asarray(novelty) > _NOVEL).astype(float), **resampled)
-    return _routing_entry(rates, reliability, samples, names)
-
-
-def measure_weights(samples: Sequence[Sample], names: Sequence[str], *, boot: Bootstrap) -> dict[str, Any] | None:
-    """Return the entry under `routing` of a system whose experts are not those of the bank, None without weights.
-
-    How its weights are spread can be said; whom it should have asked cannot, as its experts were not asked alone.
-
-    Args:
-        samples: judged answers, with their weights.
-        names: of the experts; the order of weights.
-        boot: intervals.
-    """
-    answers = [s.answer for s in samples if s.answer.weights is not None]
-    if not answers:
-        return None
-    resampled = {"groups": [answer.example.group for answer in answers], **boot.arguments()}
-    return _routing_entry(_spread(_weights(answers, names), resampled), [], samples, names)
-
-
-def _routing_entry(
-    rates: Mapping[str, Estimate], reliability: Sequence[Any], samples: Sequence[Sample], names: Sequence[str]
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {name: asdict(rates.get(name, Estimate(None))) for name in _ROUTING}
-    return entry | {"reliability": reliability, "weights_by_kind": _weights_by_kind(samples, names)}
-
-
-def _weights(answers: Sequence[Answer], names: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([[(answer.weights or {})[name] for name in names] for answer in answers], dtype=float)
-
-
-def _are_distributions(weights: NDArray[np.float64]) -> bool:
-    return bool((weights >= 0).all() and np.allclose(weights.sum(1), 1, atol=1e-3))
-
-
-def _spread(weights: NDArray[np.float64], resampled: Mapping[str, Any]) -> dict[str, Estimate]:
-    """Return how weights (N, K) are spread: over the experts of a prompt, and over the prompts of the most used one."""
-    if not _are_distributions(weights):
-        return {}
-    weights = weights / weights.sum(1, keepdims=True)
-    most = int(weights.mean(0).argmax())
-    return {
-        "entropy": bootstrap_mean(routing_entropy(weights, normalised=True), **resampled),
-        "largest_share": bootstrap_mean(weights[:, most], **resampled),
-    }
-
-
-def _weights_by_kind(samples: Sequence[Sample], experts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return the mean weight of each expert by kind of question, or by probe where kinds are many."""
-    sums: dict[str, list[np.ndarray[Any, Any]]] = {}
-    for sample in samples:
-        example = sample.answer.example
-        if sample.answer.weights is not None:
-            name = example.kind if example.probe == "question" and example.kind else example.probe
-            sums.setdefault(name, []).append(np.array([sample.answer.weights[e] for e in experts]))
-    means = {name: np.mean(rows, axis=0) for name, rows in sorted(sums.items())}
-    return {name: {e: round(float(w), 4) for e, w in zip(experts, row, strict=True)} for name, row in means.items()}
+    return {key: rows for key, rows in both.items() if rows}

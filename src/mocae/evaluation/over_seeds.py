@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mocae.evaluation.measure import Bootstrap, axis_table
+from mocae.evaluation.measure import Bootstrap, paired, shares
 from mocae.metrics import CrossedTable, crossed_bootstrap_mean, widened
 from mocae.types import Estimate, Sample
 
 __all__ = ["SeedDifference", "difference_over_seeds"]
 
 _Pair = tuple[Sequence[Sample], Sequence[Sample]]
-_Rows = list[tuple[float, int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +69,19 @@ def _mean(pairs: Sequence[_Pair], axes: Sequence[str], boot: Bootstrap, *, one_r
     if not tables:
         return Estimate(None)
     parts = [(table.weight, table.values, table.groups) for table in tables]
-    found = crossed_bootstrap_mean(tables, **boot.arguments())
-    return widened(found, parts, span=(-1.0, 1.0), confidence=boot.confidence)
+    estimate = crossed_bootstrap_mean(tables, **boot.arguments())
+    return widened(estimate, parts, span=(-1.0, 1.0), confidence=boot.confidence)
 
 
 def _tables(pairs: Sequence[_Pair], axes: Sequence[str], *, one_run: bool) -> list[CrossedTable]:
     """Return one table for each (axis, kind of probe), weighed as in `mean_axis_score`."""
-    found: dict[tuple[str, str], _Rows] = {}
+    tables: dict[tuple[str, str], list[tuple[float, int, str]]] = {}
     for run, (first, second) in enumerate(pairs):
-        mine, theirs = axis_table(first, axes), axis_table(second, axes)
-        for key, rows in mine.items():
-            others: Mapping[str, tuple[float, str]] = theirs.get(key, {})
-            found.setdefault(key, []).extend(
-                (value - others[i][0], run, group or f"\0{i}") for i, (value, group) in rows.items() if i in others
-            )
-    kept = {key: rows for key, rows in sorted(found.items()) if rows}
-    probes = [axis for axis, _ in kept]
+        for key, rows in paired(first, second, axes).items():
+            number = 0 if one_run else run
+            tables.setdefault(key, []).extend((value, number, group or f"\0{i}") for i, (value, group) in rows.items())
+    keys = sorted(tables)
     return [
-        CrossedTable(
-            [value for value, _, _ in rows],
-            [0 if one_run else run for _, run, _ in rows],
-            [group for _, _, group in rows],
-            weight=1 / (len(set(probes)) * probes.count(axis)),
-        )
-        for (axis, _), rows in kept.items()
+        CrossedTable(*map(list, zip(*tables[key], strict=True)), weight=share)
+        for key, share in zip(keys, shares(keys), strict=True)
     ]

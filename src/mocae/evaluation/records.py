@@ -13,16 +13,16 @@ from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt
 from mocae.files import Record, read_lines
 from mocae.types import Answer, Example, Sample, Verdict
 
-__all__ = ["read_samples", "sample_to_json", "write_samples"]
+__all__ = ["Score", "VerdictRecord", "read_samples", "sample_to_json", "write_samples"]
 
 
-_Score = Annotated[float, Field(ge=0, le=1)] | None
+Score = Annotated[float, Field(ge=0, le=1)] | None
 
 
 class VerdictRecord(Record):
     """A verdict as lines of JSON hold it."""
 
-    score: _Score
+    score: Score
     label: str = ""
     judge: str = ""
     raw: str = ""
@@ -41,8 +41,8 @@ class _SampleRecord(Record):
     answer: str
     thought: str = ""
     weights: dict[str, float] | None
-    confidence: _Score = None
-    novelty: _Score = None
+    confidence: Score = None
+    novelty: Score = None
     n_tokens: NonNegativeInt
     verdicts: dict[str, VerdictRecord]
     acceptable: bool | None

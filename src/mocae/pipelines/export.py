@@ -15,7 +15,7 @@ from mocae.calibration import AlignXRouter
 from mocae.config import load_recipe
 from mocae.distributed import alone
 from mocae.errors import ArtifactError, ConfigError, unknown_name
-from mocae.evaluation import Generation, answer_all, judge_answers
+from mocae.evaluation import examine
 from mocae.export import (
     Bundle,
     export_gguf,
@@ -39,7 +39,7 @@ from mocae.progress import visible
 from mocae.prompts import FORMATS
 from mocae.stages.judging import make_judges
 from mocae.stages.rows import read_rows_of
-from mocae.stages.run import Made
+from mocae.stages.run import Made, generation_of
 from mocae.stages.store import refuse_changed
 from mocae.systems import System
 from mocae.systems.routers import RouterSystem
@@ -235,24 +235,24 @@ def _measured(root: Path, bundle: Bundle, policy: Policy, book: CodeBook) -> dic
     recipe = load_recipe(root / "recipe.yaml")
     rows = read_rows_of(recipe)
     judges = make_judges(recipe, rows).judges
-    given = recipe.generation
-    generation = Generation(max_new_tokens=given.max_new_tokens, batch_size=given.batch_size, seed=recipe.seed)
+    generation = replace(generation_of(recipe.generation, seed=recipe.seed), do_sample=False)
     bank = ExpertBank.attach(bundle.base.model, bundle.experts)
     accepted: dict[str, dict[str, bool]] = {}
     moved = 0.0
     try:
         for name, chosen in (("exact", policy), ("code_book", CodeBookPolicy(policy, book))):
-            answers, _ = answer_all(
+            samples, _ = examine(
                 Mixture(bundle.base, bank, chosen),
                 rows.all_of("test"),
+                judges,
+                system=name,
                 prompt_format=FORMATS.get(recipe.prompt_format),
                 generation=generation,
                 label=f"answers {name.replace('_', ' ')}",
             )
-            samples = judge_answers(name, answers, judges)
             accepted[name] = {s.answer.example.id: s.acceptable for s in samples if s.acceptable is not None}
             if name == "exact":
-                weights = torch.tensor([[(a.weights or {})[e] for e in book.experts] for a in answers])
+                weights = torch.tensor([[(s.answer.weights or {})[e] for e in book.experts] for s in samples])
                 moved = float(book.distance(weights).mean())
     finally:
         bank.detach()

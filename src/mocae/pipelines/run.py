@@ -15,35 +15,25 @@ import mocae
 from mocae.config import Recipe, SystemConfig, dump_recipe, load_recipe
 from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, MocaeError, unknown_name
-from mocae.evaluation import sample_to_json
 from mocae.extras import require
 from mocae.files import read_json, write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
 from mocae.pipelines.build import BUILD
 from mocae.pipelines.check import validate
 from mocae.pipelines.seen import write_seen
-from mocae.pipelines.summary import SCHEMA, Entrant, environment, summarise
+from mocae.pipelines.summary import SCHEMA, Entrant, RunResult, environment, summarise, write_result
 from mocae.pipelines.updates import updates
 from mocae.progress import say, visible
 from mocae.report import write_report
-from mocae.stages.judging import Judges, audit_all, make_judges
+from mocae.stages.judging import Judges, make_judges
 from mocae.stages.overlap import overlap
 from mocae.stages.pool import StagePool
 from mocae.stages.rows import Rows, read_rows_of, without_long
 from mocae.stages.run import Made, Run, read_answers
 from mocae.stages.store import Store, folder_name
-from mocae.systems import SYSTEMS, System, build_systems
+from mocae.systems import System, build_systems
 
 __all__ = ["RunResult", "run", "train_expert"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run made: the report as a dictionary, and where report and page lie."""
-
-    report: dict[str, Any]
-    report_path: Path
-    html_path: Path
 
 
 def run(
@@ -219,10 +209,8 @@ class _Run:
             entrants=entrants,
             rows=rows,
             judges=judges.judges,
-            audited=audit_all(judges.judges, list(rows.all_of("test"))),
             n_base_parameters=run.n_base_parameters,
             overlap=overlaps,
-            notes=[*(["synthetic, tiny model"] if self.recipe.base.model == "pocket" else []), *self.recipe.notes],
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
         self._write(report, entrants, manifest, rows)
@@ -269,16 +257,13 @@ class _Run:
         if not is_main():
             return
         root = self.store.root
-        samples = (sample_to_json(sample) for entrant in entrants.values() for sample in entrant.answered.samples)
-        lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        write_whole(root / "samples.jsonl", "".join(lines))
         if outcomes := self.store.stages.get("outcomes"):
             text = (outcomes.folder / "outcomes.jsonl").read_text(encoding="utf-8")
             write_whole(root / "outcomes.jsonl", text)
         seen = (row.id for split in ("train", "calibration") for row in rows.all_of(split))
         write_seen(root, seen, unknown=[axis.name for axis in self.recipe.axes if axis.adapter is not None])
         write_whole(root / "recipe.yaml", dump_recipe(self.recipe))
-        write_whole(root / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_result(root, report, (s for entrant in entrants.values() for s in entrant.answered.samples))
         write_report(report, root)
         write_whole(root / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
@@ -322,12 +307,8 @@ def _entrant(run: Run, system: System) -> Entrant:
     answers = run.answers(system)
     made = Made(run.base, system.axes, {role: stage.folder for role, stage in system.stages(run).items()})
     return Entrant(
+        system,
         read_answers(answers),
-        about=SYSTEMS.describe()[system.kind],
-        plain=system.name == system.policy,
-        upper_bound=system.upper_bound is not None,
-        one_adapter=system.one_adapter,
-        weights_mean=system.weights_mean,
         on_the_way=on_the_way,
         updates=updates(answers),
         warnings=system.warnings(made),

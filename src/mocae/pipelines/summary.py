@@ -1,28 +1,63 @@
-"""From judged answers to `report.json`."""
+"""From judged answers to `report.json`, of a run and of an evaluation alike."""
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 
 import mocae
 from mocae.config import Recipe
 from mocae.distributed import size
-from mocae.evaluation import Bootstrap, difference, measure_routing, measure_system, measure_weights, probes_by_axis
+from mocae.evaluation import (
+    Bootstrap,
+    difference,
+    forgetting,
+    measure_routing,
+    measure_system,
+    measure_weights,
+    probes_by_axis,
+    sample_to_json,
+)
+from mocae.files import write_whole
 from mocae.judges import Judge
-from mocae.pipelines.forgetting import forgetting
-from mocae.stages.judging import Audited
+from mocae.judges.endpoint import EndpointJudge, Usage
+from mocae.stages.judging import audit_all
 from mocae.stages.rows import Rows
 from mocae.stages.run import Answered
-from mocae.types import Sample
+from mocae.systems import SYSTEMS, System
+from mocae.types import Example, Sample
 
-__all__ = ["SCHEMA", "Entrant", "environment", "summarise"]
+__all__ = ["SCHEMA", "Entrant", "RunResult", "environment", "sections", "summarise", "write_result"]
 
 SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run or an evaluation made: the report as a dictionary, and where report and page lie."""
+
+    report: dict[str, Any]
+    report_path: Path
+    html_path: Path
+
+
+def write_result(root: Path, report: dict[str, Any], samples: Iterable[Sample]) -> RunResult:
+    """Return where `report.json` and the page lie, after writing the report and `samples.jsonl`, each whole.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    lines = (json.dumps(sample_to_json(sample), ensure_ascii=False) + "\n" for sample in samples)
+    write_whole(root / "samples.jsonl", "".join(lines))
+    path = write_whole(root / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return RunResult(report, path, root / "report.html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +65,15 @@ class Entrant:
     """What came of one system.
 
     Attributes:
+        system: which one.
         answered: judged answers and cost.
-        about: one line for people.
-        plain: whether it is called like its kind.
-        upper_bound: whether it has seen the verdicts it is scored on.
-        one_adapter: whether it is one adapter trained on all axes, the plain rival of every mixture.
-        weights_mean: see `mocae.systems.System`.
         on_the_way: axis -> answers after it was trained, for a system trained axis after axis.
         updates: what taking in something new costs it, see `mocae.pipelines.updates.updates`.
         warnings: what a reader of the report must know.
     """
 
+    system: System
     answered: Answered
-    about: str = ""
-    plain: bool = False
-    upper_bound: bool = False
-    one_adapter: bool = False
-    weights_mean: Literal["chances", "shares"] | None = None
     on_the_way: Mapping[str, Answered] = field(default_factory=dict)
     updates: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
@@ -58,79 +85,103 @@ def summarise(
     entrants: Mapping[str, Entrant],
     rows: Rows,
     judges: Sequence[Judge],
-    audited: Audited,
     overlap: Mapping[str, Any] | None,
     n_base_parameters: int,
-    notes: Sequence[str],
     environment: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return `report.json`, version 1.
+    """Return `report.json` of a run, version 1.
 
     Args:
         recipe: as run.
-        entrants: system -> what came of it; "base" and one "expert:<axis>" for each axis among them.
+        entrants: system -> what came of it; "base", first of all, and one "expert:<axis>" for each axis among them.
         rows: for the counts.
         judges: for their quality.
-        audited: what they say to constant answers.
         overlap: of the experts, see `mocae.stages.overlap.overlap`.
         n_base_parameters: of the base model.
-        notes: labels that stand beside every number.
         environment: versions and hardware.
     """
     boot = Bootstrap(n_resamples=recipe.report.resamples, confidence=recipe.report.confidence, seed=recipe.seed)
     axes = recipe.axis_names
     answered = {name: entrant.answered for name, entrant in entrants.items()}
     base = answered["base"].samples
-    systems = {}
-    for name, system in answered.items():
-        entry = measure_system(system.samples, base, axes, boot=boot)
-        entry["cost"] = _cost(system, n_base_parameters)
-        entry |= {key: getattr(entrants[name], key) for key in ("about", "plain", "upper_bound", "one_adapter")}
-        systems[name] = entry
-    experts = {axis: answered[f"expert:{axis}"].samples for axis in axes}
-    routing = {}
+    report = sections(
+        answered,
+        axes,
+        judges,
+        rows.all_of("test"),
+        boot=boot,
+        counts={**rows.counts(), "skipped": rows.n_skipped},
+        notes=[
+            *(["synthetic, tiny model"] if recipe.base.model == "pocket" else []),
+            *recipe.notes,
+            *(warning for entrant in entrants.values() for warning in entrant.warnings),
+        ],
+        base=base,
+        per_kind=recipe.report.examples,
+        n_base_parameters=n_base_parameters,
+    )
     for name, entrant in entrants.items():
-        samples = answered[name].samples
-        if entrant.weights_mean == "chances":
-            measured = measure_routing(samples, experts, calibrated=True, boot=boot)
-        elif entrant.weights_mean == "shares":
-            measured = measure_weights(samples, axes, boot=boot)
-        else:
-            continue
-        if measured is not None:
-            routing[name] = measured
+        report["systems"][name] |= _about(entrant.system)
     orders = {
         name: lost
         for name, entrant in entrants.items()
-        if entrant.on_the_way and (lost := forgetting(axes, base, entrant.on_the_way, boot)) is not None
+        if (lost := forgetting(axes, base, {a: on.samples for a, on in entrant.on_the_way.items()}, boot)) is not None
     }
-    every = [sample for system in answered.values() for sample in system.samples]
-    return {
-        "schema": SCHEMA,
+    return report | {
         "recipe": recipe.model_dump(mode="json"),
-        "systems": systems,
-        "probes": probes_by_axis(base, axes),
-        "routing": routing,
+        "routing": _routing(entrants, axes, boot),
         "forgetting": next(iter(orders.values()), {}),
         "collapse": {"orders": orders, "overlap": overlap},
         "updates": {name: entrant.updates for name, entrant in entrants.items() if entrant.updates},
         "comparisons": _comparisons(answered, axes, boot),
+        "environment": dict(environment),
+    }
+
+
+def sections(
+    answered: Mapping[str, Answered],
+    axes: Sequence[str],
+    judges: Sequence[Judge],
+    tests: Sequence[Example],
+    *,
+    boot: Bootstrap,
+    counts: Mapping[str, Any],
+    notes: Sequence[str],
+    base: Sequence[Sample] = (),
+    per_kind: int = 3,
+    n_base_parameters: int | None = None,
+) -> dict[str, Any]:
+    """Return what every `report.json` says of judged answers; `recipe` and `environment` are still to be added.
+
+    Args:
+        answered: system -> its judged answers and their cost.
+        axes: names, in order.
+        judges: who decided.
+        tests: the prompts, for the audit of the judges.
+        boot: how intervals are made.
+        counts: of rows.
+        notes: labels that stand beside every number.
+        base: answers of the base model, which others are measured against where no judge compares.
+        per_kind: examples of every kind of prompt.
+        n_base_parameters: of the base model; None: not known.
+    """
+    audited = audit_all(judges, tests)
+    every = [sample for system in answered.values() for sample in system.samples]
+    systems = {
+        name: {**measure_system(one.samples, base, axes, boot=boot), "cost": _cost(one, n_base_parameters)}
+        for name, one in answered.items()
+    }
+    return {
+        "schema": SCHEMA,
+        "systems": systems,
+        "probes": probes_by_axis(every, axes),
         "judges": [
             _judge(judge, every) | {"audit": audit} for judge, audit in zip(judges, audited.audits, strict=True)
         ],
         "constants": list(audited.constants),
-        "examples": _examples(answered, recipe.report.examples),
-        "counts": {
-            **rows.counts(),
-            "skipped": rows.n_skipped,
-            "unscored": sum(sample.acceptable is None for sample in every),
-        },
-        "notes": [
-            *notes,
-            *audited.notes,
-            *(warning for entrant in entrants.values() for warning in entrant.warnings),
-        ],
-        "environment": dict(environment),
+        "examples": _examples(answered, per_kind),
+        "counts": {**counts, "unscored": sum(sample.acceptable is None for sample in every)},
+        "notes": [*notes, *audited.notes, *_notes(every)],
     }
 
 
@@ -147,14 +198,35 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def _cost(system: Answered, n_base: int) -> dict[str, Any]:
+def _about(system: System) -> dict[str, Any]:
+    return {
+        "about": SYSTEMS.describe()[system.kind],
+        "plain": system.name == system.policy,
+        "upper_bound": system.upper_bound is not None,
+        "one_adapter": system.one_adapter,
+    }
+
+
+def _routing(entrants: Mapping[str, Entrant], axes: Sequence[str], boot: Bootstrap) -> dict[str, Any]:
+    experts = {axis: entrants[f"expert:{axis}"].answered.samples for axis in axes}
+    routing = {}
+    for name, entrant in entrants.items():
+        samples = entrant.answered.samples
+        if entrant.system.weights_mean == "chances":
+            routing[name] = measure_routing(samples, experts, calibrated=True, boot=boot)
+        elif entrant.system.weights_mean == "shares":
+            routing[name] = measure_weights(samples, axes, boot=boot)
+    return {name: measured for name, measured in routing.items() if measured is not None}
+
+
+def _cost(system: Answered, n_base: int | None) -> dict[str, Any]:
     cost = system.cost
     return {
         "seconds": round(cost.seconds, 3),
         "tokens_per_second": round(cost.n_tokens / cost.seconds, 1) if cost.seconds > 0 else None,
         "peak_memory_bytes": cost.peak_memory_bytes,
-        "parameters": n_base + system.n_active,
-        "trained_parameters": system.n_active,
+        "parameters": None if n_base is None else n_base + system.n_active,
+        "trained_parameters": None if n_base is None else system.n_active,
     }
 
 
@@ -173,34 +245,55 @@ def _comparisons(answered: Mapping[str, Answered], axes: Sequence[str], boot: Bo
 
 
 def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
-    mine = [v for s in samples for v in s.verdicts.values() if v.judge == judge.name]
-    return {
+    mine = [{n: v for n, v in s.verdicts.items() if v.judge == judge.name} for s in samples]
+    # A comparison that was won is an acceptable answer: one verdict, said twice.
+    scores = [v.score for row in mine for name, v in row.items() if not (name == "correct" and "win" in row)]
+    entry: dict[str, Any] = {
         "name": judge.name,
         "judgements": list(judge.judgements),
         "quality": asdict(judge.quality) if judge.quality is not None else None,
         "exact": bool(getattr(judge, "exact", False)),
-        "n_verdicts": len(mine),
-        "n_unscored": sum(v.score is None for v in mine),
+        "n_verdicts": len(scores),
+        "n_unscored": scores.count(None),
     }
+    wins = [row["win"] for row in mine if "win" in row and row["win"].score is not None]
+    if wins:
+        entry["flip_rate"] = sum(v.label == "flipped" for v in wins) / len(wins)
+    usage = getattr(judge, "usage", None)
+    if isinstance(usage, Usage):
+        entry["usage"] = asdict(usage)
+    if isinstance(judge, EndpointJudge):
+        entry["usage_before"] = asdict(judge.usage_before([s.answer for s in samples]))
+    return entry
+
+
+def _notes(samples: Sequence[Sample]) -> list[str]:
+    """Return what is to be known of answers that came with a thought, and of verdicts that say why they failed."""
+    notes = []
+    thought = [sample.answer for sample in samples if sample.answer.thought]
+    if thought:
+        alone = sum(not answer.text for answer in thought)
+        notes.append(f"{len(thought)} answers came with a thought, which was not judged; {alone} are thought alone")
+    unscored = Counter(
+        (verdict.judge, verdict.label.removeprefix("unscored: "))
+        for sample in samples
+        for verdict in sample.verdicts.values()
+        if verdict.score is None and verdict.label.startswith("unscored: ")
+    )
+    return notes + [f"{judge}: {n} verdicts unscored: {why}" for (judge, why), n in sorted(unscored.items())]
 
 
 def _examples(answered: Mapping[str, Answered], per_kind: int) -> list[dict[str, Any]]:
     """Return the first prompts of every kind with every system's answer; no choice by result."""
-    taken: dict[tuple[str, str, str], int] = {}
+    taken: Counter[tuple[str, str, str]] = Counter()
     chosen: dict[str, dict[str, Any]] = {}
-    for sample in answered["base"].samples:
+    for sample in next(iter(answered.values())).samples:
         example = sample.answer.example
-        kind = example.kind if example.probe == "question" else ""
-        place = (example.axis, example.probe, kind)
-        if taken.get(place, 0) < per_kind:
-            taken[place] = taken.get(place, 0) + 1
-            chosen[example.id] = {
-                "prompt": example.prompt,
-                "axis": example.axis,
-                "probe": example.probe,
-                "kind": example.kind,
-                "answers": {},
-            }
+        kind = (example.axis, example.probe, example.kind if example.probe == "question" else "")
+        taken[kind] += 1
+        if taken[kind] <= per_kind:
+            shown = {name: getattr(example, name) for name in ("prompt", "axis", "probe", "kind")}
+            chosen[example.id] = {**shown, "answers": {}}
     for name, system in answered.items():
         for sample in system.samples:
             if sample.answer.example.id in chosen:

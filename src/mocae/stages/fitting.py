@@ -27,7 +27,7 @@ from mocae.calibration import (
 from mocae.config import Recipe, RoutingConfig
 from mocae.data import select
 from mocae.errors import DataError
-from mocae.evaluation import Generation, answer_all, judge_answers, read_samples, write_samples
+from mocae.evaluation import Generation, examine, read_samples, write_samples
 from mocae.experts import pooled_states
 from mocae.files import read_tensors
 from mocae.metrics import brier_score, expected_calibration_error
@@ -147,19 +147,22 @@ class Fitter:
         # Axis and group too: the router learns from the one and is checked on folds of the other.
         prompts = [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in calibration]
         inputs = {"judges": judges.key, "prompts": prompts, "generation": asdict(self.generation)}
+        work = self.store.work("outcomes", inputs, needs=experts)
 
         def make(folder: Path) -> None:
             samples: list[Sample] = []
             for axis in self.bank.names:
                 policy = FixedPolicy(weights_vector({axis: 1.0}, self.bank.names))
-                answers, _ = answer_all(
+                samples += examine(
                     Mixture(self.base, self.bank, policy),
                     calibration,
+                    judges.judges,
+                    system=f"expert:{axis}",
                     prompt_format=FORMATS.get(self.recipe.prompt_format),
                     generation=self.generation,
                     label=f"outcomes {axis}",
-                )
-                samples += judge_answers(f"expert:{axis}", answers, judges.judges)
+                    work=work / axis,
+                )[0]
             write_samples(samples, folder / "outcomes.jsonl")
 
         return self.store.stage("outcomes", inputs, make, needs=experts)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mocae.bank import ExpertBank
-from mocae.config import Recipe, RoutingConfig
+from mocae.config import GenerationConfig, Recipe, RoutingConfig
 from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.evaluation import (
     Cost,
     Generation,
-    answer_all,
-    judge_answers,
+    examine,
     read_samples,
     score_multiple_choice,
     write_samples,
@@ -32,7 +31,7 @@ from mocae.stages.store import Stage, Store
 from mocae.stages.training import Trainer, first_expert_layer
 from mocae.types import Example, Sample
 
-__all__ = ["Answered", "Asked", "Made", "Run", "read_answers"]
+__all__ = ["Answered", "Asked", "Made", "Run", "generation_of", "read_answers"]
 
 
 @dataclass(slots=True)
@@ -142,15 +141,7 @@ class Run:
     @cached_property
     def generation(self) -> Generation:
         """How answers are generated."""
-        config = self.recipe.generation
-        return Generation(
-            max_new_tokens=config.max_new_tokens,
-            batch_size=config.batch_size,
-            do_sample=config.do_sample,
-            temperature=config.sampling_temperature,
-            top_p=config.top_p,
-            seed=self.recipe.seed,
-        )
+        return generation_of(self.recipe.generation, seed=self.recipe.seed)
 
     @cached_property
     def experts(self) -> Mapping[str, Stage]:
@@ -252,7 +243,7 @@ class Run:
     def answers(self, system: Asked) -> Stage:
         """Return a system's judged answers to the test prompts, `samples.jsonl`, and what they cost, `cost.json`."""
         stages = system.stages(self)
-        prompts = self.rows.all_of("test")
+        name, prompts = f"answers/{system.folder}", self.rows.all_of("test")
         inputs = {
             **self.base_key,
             "judges": self.judges.key,
@@ -261,31 +252,39 @@ class Run:
             "system": system.record(self.recipe),
             "roles": list(stages),
         }
+        work = self.store.work(name, inputs, needs=stages.values())
 
         def answer(folder: Path) -> None:
             with self.bare() as base:
                 made = Made(base, self.recipe.axis_names, {role: stage.folder for role, stage in stages.items()})
                 model = system.load(made)
                 try:
-                    self._examine(system.name, model, prompts, system.n_active(made), folder)
+                    self._examine(system, made, model, folder, work)
                 finally:
                     model.release()
 
-        return self.store.stage(f"answers/{system.folder}", inputs, answer, needs=stages.values())
+        return self.store.stage(name, inputs, answer, needs=stages.values())
 
-    def _examine(self, name: str, model: Generator, prompts: Sequence[Example], n_active: int, folder: Path) -> None:
+    def _examine(self, system: Asked, made: Made, model: Generator, folder: Path, work: Path) -> None:
         """Ask, judge, and write the answers and their cost into `folder`."""
-        answers, cost = answer_all(
-            model, prompts, prompt_format=self.prompt_format, generation=self.generation, label=f"answers {name}"
+        prompts = self.rows.all_of("test")
+        samples, cost = examine(
+            model,
+            prompts,
+            self.judges.judges,
+            system=system.name,
+            prompt_format=self.prompt_format,
+            generation=self.generation,
+            label=f"answers {system.name}",
+            work=work,
         )
-        samples = judge_answers(name, answers, self.judges.judges)
         questions = [row for row in prompts if {"mc1", "mc2"} <= row.facts.keys()]
         if questions:
             scored = score_multiple_choice(model, questions, prompt_format=self.prompt_format)
             choices = {row.id: verdicts for row, verdicts in zip(questions, scored, strict=True)}
             samples = [replace(s, verdicts={**s.verdicts, **choices.get(s.answer.example.id, {})}) for s in samples]
         write_samples(samples, folder / "samples.jsonl")
-        record = {"cost": asdict(cost), "n_active": n_active}
+        record = {"cost": asdict(cost), "n_active": system.n_active(made)}
         (folder / "cost.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def __enter__(self) -> Run:
@@ -295,6 +294,18 @@ class Run:
     def __exit__(self, *_: Any) -> None:
         """Give the base model back as it was."""
         self.close()
+
+
+def generation_of(config: GenerationConfig, *, seed: int) -> Generation:
+    """Return how answers are generated, as a recipe or a suite says it."""
+    return Generation(
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        do_sample=config.do_sample,
+        temperature=config.sampling_temperature,
+        top_p=config.top_p,
+        seed=seed,
+    )
 
 
 def read_answers(stage: Stage) -> Answered:

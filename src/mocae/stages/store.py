@@ -12,67 +12,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import filelock
-from pydantic import Field
 from safetensors import SafetensorError
 
 from mocae.distributed import agreed, is_main, wait
 from mocae.errors import ArtifactError
 from mocae.files import (
-    Inside,
-    Record,
-    check_record,
-    digest,
-    inside,
     make_readable,
-    plain_files,
-    read_json,
     read_record,
     write_whole,
 )
 from mocae.stages.pool import StagePool, link_tree
+from mocae.stages.record import RECORD, VERSION, StageRecord, is_whole, key_of, refuse_changed
 
 __all__ = ["Stage", "Store", "Took", "folder_name", "is_whole", "key_of", "refuse_changed"]
 
-_RECORD = "stage.json"
-_VERSION = 1
-_CLOCKED = "training.json"
-"""Says how long a training took: of two stages made alike the one file that differs."""
-_Seconds = Annotated[float, Field(ge=0)]
-_Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
-
-class _Clock(Record):
-    seconds: _Seconds
-    cpu_seconds: _Seconds
-
-
-class _Stage(Record):
-    """`stage.json`."""
-
-    version: int
-    stage: str
-    key: _Hash
-    files: dict[Inside, _Hash]
-    seal: _Hash
-    took: _Clock | None = None
-
-    @property
-    def made(self) -> str:
-        """What was made: a hash of the inputs and of every file, so that other bits make another stage."""
-        return key_of({"key": self.key, "files": {n: d for n, d in self.files.items() if n != _CLOCKED}})
-
-
-def key_of(inputs: Mapping[str, Any]) -> str:
-    """Return the key of a stage: SHA-256 of its inputs as canonical JSON.
-
-    >>> key_of({"b": 1, "a": [2]}) == key_of({"a": [2], "b": 1})
-    True
-    """
-    text = json.dumps({"version": _VERSION, **inputs}, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+def _key(name: str, inputs: Mapping[str, Any], needs: Iterable[Stage]) -> str:
+    return key_of({"stage": name, **inputs, "needs": [[stage.name, stage.key] for stage in needs]})
 
 
 def folder_name(name: str) -> str:
@@ -227,7 +186,7 @@ class Store:
                 frozen and holds another stage of this name.
         """
         edges = tuple(needs)
-        key = key_of({"stage": name, **inputs, "needs": [[stage.name, stage.key] for stage in edges]})
+        key = _key(name, inputs, edges)
         folder = self.root / name
         # Held by key: of two runs that need the same stage one makes it and the other waits for it.
         with self.pool.held(key) if self.pool is not None and is_main() else nullcontext():
@@ -249,7 +208,7 @@ class Store:
                 with tempfile.TemporaryDirectory(prefix="mocae-") as own:
                     make(Path(own))
         wait()
-        record = read_record(folder / _RECORD, _Stage)
+        record = read_record(folder / RECORD, StageRecord)
         took = None if record.took is None else Took(record.took.seconds, record.took.cpu_seconds)
         self.stages[name] = Stage(folder, record.made, took, name, edges, axis)
         return self.stages[name]
@@ -293,9 +252,12 @@ class Store:
         if self.pool is not None:
             self.pool.add(key, partial)
 
-    def work(self, name: str) -> Path:
-        """Return a folder for files that outlive a kill but are no part of the result (training checkpoints)."""
-        return self.root / ".work" / name.replace("/", "__")
+    def work(self, name: str, inputs: Mapping[str, Any], *, needs: Iterable[Stage] = ()) -> Path:
+        """Return a folder for files that outlive a kill but are no part of the stage (checkpoints, a log of answers).
+
+        The arguments are those of `stage`: what another stage left behind is nothing to go on from.
+        """
+        return self.root / ".work" / f"{name.replace('/', '__')}-{_key(name, inputs, needs)[:12]}"
 
     def clean(self) -> None:
         """Remove what is no part of the result."""
@@ -309,9 +271,9 @@ class Store:
         for name in ("manifest.json", "outcomes.jsonl", ".dtype.json"):  # in this order: a kill may leave half
             (self.root / name).unlink(missing_ok=True)
         self.clean()
-        for record in list(self.root.rglob(_RECORD)):
+        for record in list(self.root.rglob(RECORD)):
             with suppress(ArtifactError):
-                if read_record(record, _Stage).stage == record.parent.relative_to(self.root).as_posix():
+                if read_record(record, StageRecord).stage == record.parent.relative_to(self.root).as_posix():
                     shutil.rmtree(record.parent)
 
     def _seal(self, folder: Path, name: str, key: str, took: Took) -> None:
@@ -322,8 +284,8 @@ class Store:
                 files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
                 os.fsync(file.fileno())
         clock = {name: round(value, 3) for name, value in asdict(took).items()}
-        record = {"version": _VERSION, "stage": name, "key": key, "files": files, "took": clock}
-        write_whole(folder / _RECORD, json.dumps({**record, "seal": key_of(record)}, indent=1) + "\n")
+        record = {"version": VERSION, "stage": name, "key": key, "files": files, "took": clock}
+        write_whole(folder / RECORD, json.dumps({**record, "seal": key_of(record)}, indent=1) + "\n")
 
     def _swap(self, partial: Path, folder: Path) -> None:
         stale = self.root / ".stale" / partial.name
@@ -333,72 +295,3 @@ class Store:
             folder.rename(stale)
         partial.rename(folder)
         shutil.rmtree(stale, ignore_errors=True)
-
-
-def is_whole(folder: Path, key: str) -> bool:
-    """Return whether a folder holds the finished stage of this key, every file as it was when it was finished."""
-    try:
-        record = _sealed(folder)
-        return record.key == key and next(_changed(folder, record), None) is None
-    except ArtifactError:
-        return False
-
-
-def refuse_changed(folder: Path, key: str | None = None) -> None:
-    """Refuse a finished stage that is not as it was finished, or holds anything but plain files.
-
-    Args:
-        folder: of the stage.
-        key: of what it has to be; None: any, and a folder without a record is let through.
-
-    Raises:
-        ArtifactError: the record or a file it lists is missing or has changed, or it is the record of another stage.
-    """
-    plain_files(folder)
-    if key is None and not (folder / _RECORD).exists():
-        return
-    try:
-        record = _sealed(folder)
-    except ArtifactError as error:
-        raise _is_changed(folder, _RECORD) from error
-    # Manifests of before what was made had a key of its own name the key of the inputs.
-    if key not in (None, record.made, record.key):
-        raise ArtifactError(
-            f"{folder}: was made anew, with other settings, after the run was finished; the rest of the folder belongs "
-            "to the one before. Run the recipe again into this folder, which brings them together"
-        )
-    for name in _changed(folder, record):
-        raise _is_changed(folder, name)
-
-
-def _is_changed(folder: Path, name: str) -> ArtifactError:
-    state = "has changed" if (folder / name).exists() else "is missing"
-    return ArtifactError(
-        f"{folder / name}: {state} since the run finished it; copy the folder again, or run the recipe again, which "
-        "makes this part anew"
-    )
-
-
-def _sealed(folder: Path) -> _Stage:
-    """Return the record of a stage.
-
-    Raises:
-        ArtifactError: it is not as it was written, or no record.
-    """
-    values = read_json(folder / _RECORD)
-    record = check_record(_Stage, values, str(folder / _RECORD))
-    del values["seal"]
-    if record.version != _VERSION or key_of(values) != record.seal:
-        raise ArtifactError(f"{folder / _RECORD}: is not as it was written")
-    return record
-
-
-def _changed(folder: Path, record: _Stage) -> Iterator[str]:
-    """Yield the files of a stage that are not as its record says."""
-    for name, expected in record.files.items():
-        try:
-            same = digest(inside(folder, name)) == expected
-        except ArtifactError:
-            same = False
-        if not same:
-            yield name

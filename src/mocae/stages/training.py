@@ -29,7 +29,7 @@ from mocae.experts import (
 )
 from mocae.models import LoadedBase, decoder_layers
 from mocae.prompts import FORMATS
-from mocae.stages.store import Stage, Store, key_of
+from mocae.stages.store import Stage, Store
 from mocae.types import Example
 
 __all__ = ["Trainer", "adapter_folder", "first_expert_layer", "note_training", "refuse_another_base"]
@@ -258,7 +258,7 @@ class Trainer:
         """Return the folder for checkpoints; those of other settings or rows are none to go on from."""
         if not self.recipe.experts.optimizer.checkpoint_steps:
             return None
-        return self.store.work(f"{name}-{key_of(inputs)[:12]}")
+        return self.store.work(name, inputs)
 
 
 def note_training(record: Any, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The log of an evaluation: answers and verdicts, one JSON object a line, only ever appended."""
+"""The log of answers and verdicts: one JSON object a line, only ever appended."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TypeVar
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from mocae.errors import ArtifactError
-from mocae.evaluation import VerdictRecord
+from mocae.evaluation.records import Score, VerdictRecord
 from mocae.files import Record, check_record, parse_json, read_plain
 from mocae.types import Answer, Example, Verdict
 
-__all__ = ["EvalLog"]
+__all__ = ["AnswerLog"]
 
 _RowT = TypeVar("_RowT", bound=Record)
 
@@ -27,6 +27,8 @@ class _Answer(Record):
     thought: str = ""
     weights: dict[str, float] | None
     n_tokens: NonNegativeInt
+    confidence: Score = None
+    novelty: Score = None
     seconds: NonNegativeFloat
 
 
@@ -38,13 +40,13 @@ class _Verdicts(Record):
     verdicts: dict[str, VerdictRecord]
 
 
-class EvalLog:
+class AnswerLog:
     """What was answered and judged so far, in memory and on disk.
 
     A last line that a killed run left half written is dropped, and what it would have held is asked again.
 
     Args:
-        folder: where `answers.jsonl` and `verdicts.jsonl` lie.
+        folder: where `answers.jsonl` and `verdicts.jsonl` lie; made when there is something to keep.
 
     Raises:
         ArtifactError: a line other than the last is damaged.
@@ -58,7 +60,9 @@ class EvalLog:
     def answer(self, example: Example) -> Answer | None:
         """Return the answer to a prompt, None when it has not come yet."""
         row = self._answers.get(example.id)
-        return None if row is None else Answer(example, row.text, row.weights, row.n_tokens, thought=row.thought)
+        if row is None:
+            return None
+        return Answer(example, row.text, row.weights, row.n_tokens, row.confidence, row.thought, row.novelty)
 
     def add_answers(self, answers: Iterable[Answer], seconds: float) -> None:
         """Keep answers; they are on disk when this returns. `seconds` is what they took together."""
@@ -70,6 +74,8 @@ class EvalLog:
                 thought=a.thought,
                 weights=dict(a.weights) if a.weights else None,
                 n_tokens=a.n_tokens,
+                confidence=a.confidence,
+                novelty=a.novelty,
                 seconds=seconds / len(some),
             )
             for a in some
@@ -83,16 +89,16 @@ class EvalLog:
 
     def verdicts(self, judge: str, example: Example) -> dict[str, Verdict] | None:
         """Return what a judge said about an answer, None when it has to be asked: never, or it gave no reply."""
-        found = self._verdicts.get((judge, example.id))
-        if found is None or any(v.score is None and v.label.endswith("no reply") for v in found.values()):
+        held = self._verdicts.get((judge, example.id))
+        if held is None or any(v.score is None and v.label.endswith("no reply") for v in held.values()):
             return None
-        return {name: Verdict(**dict(verdict)) for name, verdict in found.items()}
+        return {name: Verdict(**dict(verdict)) for name, verdict in held.items()}
 
-    def add_verdicts(self, judge: str, given: Mapping[str, Mapping[str, Verdict]]) -> None:
+    def add_verdicts(self, judge: str, verdicts_by_id: Mapping[str, Mapping[str, Verdict]]) -> None:
         """Keep a judge's verdicts by prompt identity; they are on disk when this returns."""
         rows = [
             _Verdicts(judge=judge, id=i, verdicts={name: VerdictRecord(**asdict(v)) for name, v in verdicts.items()})
-            for i, verdicts in given.items()
+            for i, verdicts in verdicts_by_id.items()
         ]
         _append(self._verdicts_path, rows)
         self._verdicts |= {(judge, row.id): row.verdicts for row in rows}
@@ -117,6 +123,7 @@ def _read(path: Path, schema: type[_RowT]) -> Iterator[_RowT]:
 
 def _append(path: Path, rows: Iterable[Record]) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as out:
             for row in rows:
                 out.write(row.model_dump_json() + "\n")

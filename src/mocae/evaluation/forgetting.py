@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mocae.evaluation import Bootstrap, difference, mean_score
+from mocae.evaluation.measure import Bootstrap, difference, mean_score
 from mocae.metrics import forgetting_matrix
-from mocae.stages.run import Answered
 from mocae.types import Sample
 
 __all__ = ["forgetting"]
 
 
 def forgetting(
-    axes: Sequence[str], base: Sequence[Sample], stages: Mapping[str, Answered], boot: Bootstrap
+    axes: Sequence[str], base: Sequence[Sample], stages: Mapping[str, Sequence[Sample]], boot: Bootstrap
 ) -> dict[str, Any] | None:
     """Return the score on every axis after each stage of training one axis after the other.
 
@@ -31,7 +30,7 @@ def forgetting(
         axis has no scored prompt.
     """
     samples = {"base": base}
-    samples |= {axis if i == 0 else f"+{axis}": entry.samples for i, (axis, entry) in enumerate(stages.items())}
+    samples |= {axis if i == 0 else f"+{axis}": rows for i, (axis, rows) in enumerate(stages.items())}
     scores = {
         name: {axis: value for axis in axes if (value := mean_score(rows, [axis], boot=Bootstrap(1)).value) is not None}
         for name, rows in samples.items()
