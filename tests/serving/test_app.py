@@ -18,10 +18,10 @@ from mocae.serving import Limits
 from mocae.serving.app import Settings
 from mocae.serving.connection import Patience
 from mocae.serving.errors import Closed
-from mocae.serving.failure import as_api_error
 from mocae.serving.guard import Access
 from mocae.serving.listening import origins_of
 from mocae.serving.served import Served
+from mocae.serving.wire.failure import as_api_error
 from serving_for_tests import TinyArtifact, idle, live, served, with_router
 from tiny import EOS, tiny_llama
 

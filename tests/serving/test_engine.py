@@ -14,9 +14,9 @@ from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError, ServingError
 from mocae.policies import FixedPolicy, Policy, PromptBatch, Steered, Sureness
 from mocae.serving import Delta, Engine, Failed, Finished, Limits, Request, Sampling
-from mocae.serving.cache import RowCache
 from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
-from mocae.serving.sampling import Sampler, choose
+from mocae.serving.rows.cache import RowCache
+from mocae.serving.rows.sampling import Sampler, choose
 from reading_policy import ReadingPolicy
 from serving_for_tests import TinyArtifact, answer_all, generated, tiny_artifact
 from tiny import ARCHITECTURES, tiny_adapter, tiny_llama

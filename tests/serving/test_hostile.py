@@ -16,11 +16,11 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mocae.serving.answering import MOST_LOGPROBS, ChatAnswers
 from mocae.serving.app import Settings
 from mocae.serving.connection import Patience
 from mocae.serving.guard import Access
-from mocae.serving.schemas import ChatRequest, CompletionRequest
+from mocae.serving.wire.answering import MOST_LOGPROBS, ChatAnswers
+from mocae.serving.wire.requests import ChatRequest, CompletionRequest
 from serving_for_tests import TinyArtifact, live, live_app, served
 from tiny import EOS
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from mocae.models import LoadedBase
 from mocae.policies import FixedPolicy
 from mocae.serving import Delta, Event, Request, Ticket, TokenLogprob
-from mocae.serving.batch import Row
-from mocae.serving.pieces import Laid, Pieces, shown
+from mocae.serving.rows.batch import Row
+from mocae.serving.wire.pieces import Laid, Pieces, shown
 from tiny import tiny_llama, tiny_tokenizer
 
 WORDS = ("The", "answer", "is", "Lima", "😊", "né")

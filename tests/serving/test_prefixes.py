@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from mocae.policies import FixedPolicy, Policy, Steered
 from mocae.serving import Engine, Finished, Limits, Request
-from mocae.serving.prefixes import Prefixes
+from mocae.serving.rows.prefixes import Prefixes
 from reading_policy import ReadingPolicy
 from serving_for_tests import TinyArtifact, answer_all, generated, tiny_artifact
 from tiny import ARCHITECTURES, tiny_adapter, tiny_llama

@@ -20,8 +20,7 @@ def ablate(
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Replace a setting in all runs.")
     ] = None,
     vary: Annotated[
-        list[str] | None,
-        Option(metavar="KEY=V1,V2", help="Sweep a setting; axes.* stands for every axis."),
+        list[str] | None, Option(metavar="KEY=V1,V2", help="Sweep a setting; axes.* stands for every axis.")
     ] = None,
     systems: Annotated[str | None, Option(metavar="A,B", help="Compare only these.")] = None,
     jobs: Annotated[

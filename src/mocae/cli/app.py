@@ -24,9 +24,8 @@ from mocae.cli.build import build, train_expert
 from mocae.cli.chat import chat
 from mocae.cli.compare import compare
 from mocae.cli.evaluate import evaluate
-from mocae.cli.export import export
+from mocae.cli.export import export, pull, push
 from mocae.cli.gateway import gateway
-from mocae.cli.hub import pull, push
 from mocae.cli.judge import judge
 from mocae.cli.ls import ls
 from mocae.cli.plan import plan, validate

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Option, echo
 
-from mocae.cli.options import (
-    LARGEST_SEED,
-    AsJson,
-    Overwrite,
-    Processes,
-    Progress,
-    RecipePath,
-    Settings,
-    pairs,
-)
+from mocae.cli import options as opt
 
-__all__ = ["OnBadRow", "build", "train_expert"]
-
-
-class OnBadRow(StrEnum):
-    """What a row that is damaged or too long does."""
-
-    ERROR = "error"
-    SKIP = "skip"
+__all__ = ["build", "train_expert"]
 
 
 def build(
@@ -40,13 +23,15 @@ def build(
     ] = "plain",
     max_new_tokens: Annotated[int, Option(min=1, help="Longest answer.")] = 64,
     held_out: Annotated[float, Option(help="Share of the prompts the result is tested on.")] = 0.25,
-    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of everything that is drawn.")] = 0,
-    on_bad_row: Annotated[OnBadRow, Option(help="What a row that is damaged or too long does.")] = OnBadRow.ERROR,
-    settings: Settings = None,
-    as_json: AsJson = False,
-    progress: Progress = True,
-    processes: Processes = None,
-    overwrite: Overwrite = False,
+    seed: Annotated[int, Option(min=0, max=opt.LARGEST_SEED, help="Of everything that is drawn.")] = 0,
+    on_bad_row: Annotated[
+        Literal["error", "skip"], Option(help="What a row that is damaged or too long does.")
+    ] = "error",
+    settings: opt.Settings = None,
+    as_json: opt.AsJson = False,
+    progress: opt.Progress = True,
+    processes: opt.Processes = None,
+    overwrite: opt.Overwrite = False,
 ) -> None:
     """Make an artifact from LoRA adapters you have: no training, only features, judged answers and a router.
 
@@ -67,14 +52,14 @@ def build(
 
     recipe = build_recipe(
         base=base,
-        experts=pairs(expert, "--expert", form="name=adapter", example="honesty=path/to/adapter"),
+        experts=opt.pairs(expert, "--expert", form="name=adapter", example="honesty=path/to/adapter"),
         calibration=calibration,
         judges=[parse_judge(text) for text in judge],
         prompt_format=prompt_format,
         max_new_tokens=max_new_tokens,
         held_out=held_out,
         seed=seed,
-        on_bad_row=on_bad_row.value,
+        on_bad_row=on_bad_row,
         settings=settings or (),
     )
     check(recipe, where="build")
@@ -84,12 +69,12 @@ def build(
 
 
 def train_expert(
-    recipe: RecipePath,
+    recipe: opt.RecipePath,
     axis: Annotated[str, Option(metavar="NAME", help="Axis of the recipe.")],
     out: Annotated[Path, Option(metavar="DIR", help="Folder; the adapter is experts/NAME in it.")],
-    settings: Settings = None,
-    progress: Progress = True,
-    processes: Processes = None,
+    settings: opt.Settings = None,
+    progress: opt.Progress = True,
+    processes: opt.Processes = None,
 ) -> None:
     """Train the expert of one axis of a recipe and print its folder, a plain PEFT adapter.
 

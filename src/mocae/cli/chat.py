@@ -18,12 +18,10 @@ def chat(
     artifact: Artifact,
     prompt: Annotated[str | None, Option("--prompt", "-p", help="Answer this and stop.")] = None,
     steer: Annotated[
-        list[str] | None,
-        Option(metavar="AXIS=FACTOR", help="Multiply an axis's weight. Can be repeated."),
+        list[str] | None, Option(metavar="AXIS=FACTOR", help="Multiply an axis's weight. Can be repeated.")
     ] = None,
     system: Annotated[
-        str | None,
-        Option(metavar="NAME", help="Answer with this system; else with the best router."),
+        str | None, Option(metavar="NAME", help="Answer with this system; else with the best router.")
     ] = None,
     show_routing: Annotated[
         bool, Option("--show-routing", help="Print the weight of every expert, and how sure the router is.")

@@ -20,12 +20,10 @@ def evaluate(
     artifact: Annotated[Path | None, Argument(metavar="[DIR]", help="Folder a run has written.")] = None,
     system: Annotated[str | None, Option(metavar="NAME", help="System of the folder; else its best router.")] = None,
     model: Annotated[
-        str | None,
-        Option(metavar="ID_OR_PATH", help="A Hugging Face model; or, of a server, its name."),
+        str | None, Option(metavar="ID_OR_PATH", help="A Hugging Face model; or, of a server, its name.")
     ] = None,
     endpoint: Annotated[
-        str | None,
-        Option(metavar="URL", help="An OpenAI-compatible server, as http://host:8000/v1."),
+        str | None, Option(metavar="URL", help="An OpenAI-compatible server, as http://host:8000/v1.")
     ] = None,
     suite: Annotated[str, Option(metavar="NAME", help="Suite, or a YAML file of one.")] = "pocket",
     out: Annotated[Path | None, Option(metavar="DIR", help="Folder for the log and the report.")] = None,
@@ -35,8 +33,7 @@ def evaluate(
     limit: Annotated[int | None, Option(min=1, help="Most prompts of each source.")] = None,
     seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of draws, sampling and intervals.")] = 0,
     settings: Annotated[
-        list[str] | None,
-        Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, e.g. data_root=~/data."),
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, e.g. data_root=~/data.")
     ] = None,
     prompt_format: Annotated[
         str | None, Option("--format", metavar="NAME", help="Prompt format of --model; default: chat or plain.")
@@ -44,20 +41,17 @@ def evaluate(
     judge_endpoint: Annotated[str | None, Option(metavar="URL", help="Judge with a model behind a server.")] = None,
     judge_model: Annotated[str | None, Option(metavar="NAME", help="Name of that model.")] = None,
     api_key_variable: Annotated[
-        str | None,
-        Option(metavar="NAME", help="Environment variable with the key of --endpoint."),
+        str | None, Option(metavar="NAME", help="Environment variable with the key of --endpoint.")
     ] = None,
     judge_api_key_variable: Annotated[
-        str | None,
-        Option(metavar="NAME", help="The same, with the key of --judge-endpoint."),
+        str | None, Option(metavar="NAME", help="The same, with the key of --judge-endpoint.")
     ] = None,
     parameters: Annotated[
         list[str] | None,
         Option("--parameter", metavar="NAME=VALUE", help="Sent to --endpoint with every prompt; null leaves one out."),
     ] = None,
     judge_parameters: Annotated[
-        list[str] | None,
-        Option("--judge-parameter", metavar="NAME=VALUE", help="The same, sent to --judge-endpoint."),
+        list[str] | None, Option("--judge-parameter", metavar="NAME=VALUE", help="The same, sent to --judge-endpoint.")
     ] = None,
     as_json: AsJson = False,
     progress: Progress = True,

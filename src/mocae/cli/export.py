@@ -1,42 +1,34 @@
-"""`mocae export`: take a finished run to another stack."""
+"""`mocae export`, `mocae push` and `mocae pull`: take a finished run to another stack, and to and from a hub."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Argument, Option, echo
 
-from mocae.cli.options import LARGEST_SEED, AsJson, BaseModel, Progress, echo_json, factors, one_of, words
+from mocae.cli import options as opt
 
-__all__ = ["Form", "Numbers", "export"]
+if TYPE_CHECKING:
+    from mocae.export.gguf import NumberFormat
 
-
-class Form(StrEnum):
-    """Forms an artifact can be exported in."""
-
-    PEFT = "peft"
-    MERGED = "merged"
-    GGUF = "gguf"
-    VLLM = "vllm"
-    LORAX = "lorax"
+__all__ = ["FORMS", "NUMBERS", "export", "pull", "push"]
 
 
-class Numbers(StrEnum):
-    """Number formats of GGUF."""
+FORMS = ("peft", "merged", "gguf", "vllm", "lorax")
+NUMBERS = ("f32", "f16", "bf16")
+"""Number formats of GGUF."""
 
-    F32 = "f32"
-    F16 = "f16"
-    BF16 = "bf16"
+
+Repository = Annotated[str, Argument(metavar="OWNER/NAME", help="Model repository on the Hub.")]
+Revision = Annotated[str | None, Option(help="Branch, tag or commit; default: the main branch.")]
 
 
 def export(
     artifact: Annotated[Path, Argument(metavar="DIR", help="Folder a run or a build has written.")],
     to: Annotated[
-        Form,
-        Option(metavar="FORM", parser=one_of(Form, "form"), help=f"One of: {', '.join(Form)}; see above."),
+        str, Option(metavar="FORM", parser=opt.one_of(FORMS, "form"), help=f"One of: {', '.join(FORMS)}; see above.")
     ],
     out: Annotated[Path, Option(metavar="DIR", help="New folder for the export.")],
     system: Annotated[str | None, Option(metavar="NAME", help="Which system of the run; else its best router.")] = None,
@@ -51,24 +43,21 @@ def export(
         int | None, Option(min=1, help="peft, vllm: cut adapters to this rank by SVD; default: exact.")
     ] = None,
     numbers: Annotated[
-        Numbers | None,
+        str | None,
         Option(
             metavar="FORMAT",
-            parser=one_of(Numbers, "number format"),
-            help=f"gguf: number format of matrices, one of {', '.join(Numbers)}; default: f16.",
+            parser=opt.one_of(NUMBERS, "number format"),
+            help=f"gguf: number format of matrices, one of {', '.join(NUMBERS)}; default: f16.",
         ),
     ] = None,
     mixtures: Annotated[int | None, Option(min=1, help="vllm: mixtures in the code book; default: 8.")] = None,
     measure: Annotated[
-        bool | None,
-        Option(
-            help="vllm: answer the recipe's test prompts with and without the code book; default: yes.",
-        ),
+        bool | None, Option(help="vllm: answer the recipe's test prompts with and without the code book; default: yes.")
     ] = None,
-    base_model: BaseModel = None,
-    seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="vllm: of the code book; default: 0.")] = None,
-    as_json: AsJson = False,
-    progress: Progress = True,
+    base_model: opt.BaseModel = None,
+    seed: Annotated[int | None, Option(min=0, max=opt.LARGEST_SEED, help="vllm: of the code book; default: 0.")] = None,
+    as_json: opt.AsJson = False,
+    progress: opt.Progress = True,
 ) -> None:
     """Write a finished run in the form another stack reads.
 
@@ -88,24 +77,18 @@ def export(
     from mocae.pipelines.export import export as run_export
 
     options = ExportOptions(
-        weights=factors(words(weights, "--weights"), "--weights"),
+        weights=opt.factors(opt.words(weights, "--weights"), "--weights"),
         rank=rank,
-        number_format=numbers.value if numbers else None,
+        number_format=cast("NumberFormat | None", numbers),
         n_mixtures=mixtures,
         measure=measure,
         seed=seed,
     )
     manifest = run_export(
-        artifact,
-        to=to.value,
-        out=out,
-        system=system,
-        options=options,
-        base_model=base_model,
-        progress=progress,
+        artifact, to=to, out=out, system=system, options=options, base_model=base_model, progress=progress
     )
     if as_json:
-        echo_json(manifest)
+        opt.echo_json(manifest)
     else:
         echo("\n".join(_lines(manifest, out)))
 
@@ -131,3 +114,34 @@ def _lines(manifest: Mapping[str, Any], out: Path) -> list[str]:
             f"{measured['code_book']:.3f} (loss {measured['loss']:+.3f}; {measured['changed']} verdicts differ)"
         )
     return lines + [f"note: {note}" for note in manifest.get("notes") or ()]
+
+
+def push(
+    folder: Annotated[Path, Argument(metavar="DIR", help="Folder of a run, a build or an export.")],
+    repository: Repository,
+    public: Annotated[bool, Option("--public", help="Make a new repository public.")] = False,
+    with_answers: Annotated[
+        bool, Option("--with-answers", help="Publish judged answers too; they may hold harmful text.")
+    ] = False,
+    revision: Revision = None,
+    message: Annotated[str | None, Option(help="Of the commit.")] = None,
+) -> None:
+    """Publish an artifact or an export with its model card, in one commit. Log in first: `hf auth login`.
+
+    [bold]mocae push out/pocket ada/aligned-llama[/bold]
+    """
+    from mocae.export import push as publish
+
+    echo(publish(folder, repository, private=not public, revision=revision, with_answers=with_answers, message=message))
+
+
+def pull(
+    repository: Repository, out: Annotated[Path, Option(metavar="DIR", help="New folder.")], revision: Revision = None
+) -> None:
+    """Take an artifact or an export from the Hub and check it. No pickle and no Python is downloaded.
+
+    [bold]mocae pull ada/aligned-llama --out out/aligned && mocae chat out/aligned[/bold]
+    """
+    from mocae.export import pull as take
+
+    echo(take(repository, out, revision=revision))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Argument, Option, echo
 
-from mocae.cli.options import Address, AllowHost, AllowOrigin, ApiKeys, BaseModel, Grace, MaxBody, NoKeys, Port
+from mocae.cli import options as opt
 
 __all__ = ["gateway"]
 
@@ -17,19 +17,19 @@ __all__ = ["gateway"]
 def gateway(
     folder: Annotated[Path, Argument(metavar="DIR", help="An export: --to vllm or --to gguf.")],
     backend: Annotated[str, Option(metavar="URL", help="Server with the adapters, as http://127.0.0.1:8000/v1.")],
-    host: Address = "127.0.0.1",
-    port: Port = 8080,
-    api_keys: ApiKeys = None,
-    no_keys: NoKeys = False,
-    allow_host: AllowHost = None,
-    allow_origin: AllowOrigin = None,
+    host: opt.Address = "127.0.0.1",
+    port: opt.Port = 8080,
+    api_keys: opt.ApiKeys = None,
+    no_keys: opt.NoKeys = False,
+    allow_host: opt.AllowHost = None,
+    allow_origin: opt.AllowOrigin = None,
     queue_size: Annotated[int, Option(min=1, help="Requests that may wait for the router; then 429.")] = 256,
-    max_body: MaxBody = 8 << 20,
+    max_body: opt.MaxBody = 8 << 20,
     timeout: Annotated[float, Option(metavar="S", min=0.1, help="Longest silence of the backend.")] = 600,
     wait: Annotated[float, Option(metavar="S", min=0, help="How long the backend may take to start.")] = 600,
     canary: Annotated[bool, Option(help="First ask the backend for proof that the experts act there.")] = True,
-    grace: Grace = 20,
-    base_model: BaseModel = None,
+    grace: opt.Grace = 20,
+    base_model: opt.BaseModel = None,
     device: Annotated[str | None, Option(help="Where the router's layers run; default: auto.")] = None,
 ) -> None:
     """Stand in front of an OpenAI-compatible server and choose the mixture of experts for every request.

@@ -20,23 +20,17 @@ judge = Typer(name="judge", no_args_is_help=True, help="Train and inspect judges
 
 @judge.command()
 def train(
-    name: Annotated[
-        str,
-        Argument(metavar="JUDGE", help="safety-classifier, refusal-classifier or refusal-signs."),
-    ],
+    name: Annotated[str, Argument(metavar="JUDGE", help="safety-classifier, refusal-classifier or refusal-signs.")],
     data: Annotated[
-        list[Path],
-        Option(metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet. May be repeated."),
+        list[Path], Option(metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet. May be repeated.")
     ],
     out: Annotated[Path, Option(metavar="DIR", help="Folder for the judge.")],
     encoder: Annotated[
-        str | None,
-        Option(metavar="ID_OR_PATH", help="A Hugging Face sentence encoder that looks as well."),
+        str | None, Option(metavar="ID_OR_PATH", help="A Hugging Face sentence encoder that looks as well.")
     ] = None,
     seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of the split into learned and held-out prompts.")] = 0,
     exclude: Annotated[
-        Path | None,
-        Option(metavar="FILE", help="Prompts not to learn from: rows with a column 'prompt'."),
+        Path | None, Option(metavar="FILE", help="Prompts not to learn from: rows with a column 'prompt'.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -70,8 +64,7 @@ def audit(
     name: Annotated[str, Argument(metavar="JUDGE", help="A judge, or JUDGE:{JSON options}, see `mocae ls judges`.")],
     data: Annotated[Path, Option(metavar="FILE", help="Prompts that the judge has not learned from.")],
     source: Annotated[
-        str,
-        Option(metavar="NAME", help="What reads the file, or NAME:{JSON options}; `mocae ls sources`."),
+        str, Option(metavar="NAME", help="What reads the file, or NAME:{JSON options}; `mocae ls sources`.")
     ],
     as_json: AsJson = False,
 ) -> None:

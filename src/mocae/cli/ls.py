@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -13,37 +12,24 @@ from typer import Argument, echo
 from mocae.cli.options import AsJson, echo_json, one_of
 from mocae.errors import ConfigError
 
-__all__ = ["Kind", "ls"]
-
-
-class Kind(StrEnum):
-    """What can be listed."""
-
-    AXES = "axes"
-    FORMATS = "formats"
-    JUDGES = "judges"
-    MERGES = "merges"
-    METRICS = "metrics"
-    PROBES = "probes"
-    RECIPES = "recipes"
-    SCORES = "scores"
-    SOURCES = "sources"
-    SYSTEMS = "systems"
-    TRAINERS = "trainers"
+__all__ = ["KINDS", "ls"]
 
 
 _REGISTRIES = {
-    Kind.FORMATS: "mocae.prompts",
-    Kind.JUDGES: "mocae.judges",
-    Kind.SOURCES: "mocae.data",
-    Kind.SYSTEMS: "mocae.config",
-    Kind.TRAINERS: "mocae.experts",
+    "formats": "mocae.prompts",
+    "judges": "mocae.judges",
+    "sources": "mocae.data",
+    "systems": "mocae.config",
+    "trainers": "mocae.experts",
 }
-"""Kind -> the package whose registry of this name describes itself."""
+"""Kind -> the package whose registry of this name, in capitals, describes itself."""
+
+KINDS = ("axes", *sorted((*_REGISTRIES, "merges", "metrics", "probes", "recipes", "scores")))
+"""What can be listed."""
 
 
 def ls(
-    kind: Annotated[Kind, Argument(metavar="KIND", parser=one_of(Kind, "kind"), help=f"One of: {', '.join(Kind)}.")],
+    kind: Annotated[str, Argument(metavar="KIND", parser=one_of(KINDS, "kind"), help=f"One of: {', '.join(KINDS)}.")],
     recipe: Annotated[
         Path | None, Argument(metavar="RECIPE", help="Recipe whose axes are listed; only for axes.")
     ] = None,
@@ -55,9 +41,9 @@ def ls(
 
     [bold]mocae ls axes pocket[/bold]
     """
-    if kind is Kind.AXES and recipe is None:
+    if kind == "axes" and recipe is None:
         raise ConfigError("ls axes: whose? Axes are written in a recipe; name it, as in `mocae ls axes pocket`")
-    if kind is not Kind.AXES and recipe is not None:
+    if kind != "axes" and recipe is not None:
         raise ConfigError(f"ls {kind}: takes no recipe, these are the same for all; got {str(recipe)!r}")
     listed = _axes(recipe) if recipe else _registered(kind)
     if as_json:
@@ -74,36 +60,36 @@ def _axes(recipe: Path) -> dict[str, str]:
     return {axis.name: axis.injection.strip() for axis in load_recipe(recipe).axes}
 
 
-def _registered(kind: Kind) -> dict[str, str]:
+def _registered(kind: str) -> dict[str, str]:
     """Return name -> one line; only the package that holds this kind is imported."""
     match kind:
-        case Kind.MERGES:
+        case "merges":
             from mocae.merging import MERGE_METHODS
 
             return {
                 name: f"{text.removeprefix('Return ')} [{MERGE_METHODS.get(name).reference}]"
                 for name, text in MERGE_METHODS.describe().items()
             }
-        case Kind.METRICS:
+        case "metrics":
             from mocae.metrics import METRICS, metric
 
             arrows = {"↑": "higher is better", "↓": "lower is better", "": "describes only"}
             metrics = {name: (metric(name), text) for name, text in METRICS.describe().items()}
             return {name: f"{m.text or text} ({m.unit}, {arrows[m.arrow]})" for name, (m, text) in metrics.items()}
-        case Kind.PROBES:
+        case "probes":
             from mocae.axes import PROBES
 
             return {p.name: f"wants {_wants(p.wants)}; measures {', '.join(p.metrics)}" for p in PROBES.values()}
-        case Kind.RECIPES:
+        case "recipes":
             from mocae.config import shipped_recipes
 
             return {name: _purpose(file) for name, file in shipped_recipes().items()}
-        case Kind.SCORES:
+        case "scores":
             from mocae.pipelines.scoring import scores
 
             return {name: f"{s.description} (columns {', '.join(s.columns)})" for name, s in scores().items()}
         case _:
-            described: dict[str, str] = getattr(import_module(_REGISTRIES[kind]), kind.name).describe()
+            described: dict[str, str] = getattr(import_module(_REGISTRIES[kind]), kind.upper()).describe()
             return described
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from typer import Argument, Option, echo
 
@@ -44,8 +43,6 @@ __all__ = [
 
 LARGEST_SEED = 2**32 - 1
 """As in a recipe (`mocae.config`), which is not imported to print a help text."""
-
-Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def fitting_threads(count: int | None) -> int | None:
@@ -103,17 +100,16 @@ def echo_json(value: Any) -> None:
     echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def one_of(choices: type[Choice], what: str) -> Callable[[str], Choice]:
+def one_of(choices: Sequence[str], what: str) -> Callable[[str], str]:
     """Return the parser of an argument that takes one of these words.
 
     It raises ConfigError for another word, with the nearest one.
     """
 
-    def parse(word: str) -> Choice:
-        try:
-            return choices(word)
-        except ValueError:
-            raise ConfigError(unknown_name(what, word, map(str, choices))) from None
+    def parse(word: str) -> str:
+        if word not in choices:
+            raise ConfigError(unknown_name(what, word, choices))
+        return word
 
     return parse
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typer import echo
 
-from mocae.cli.options import AsJson, RecipePath, Settings, echo_json
+from mocae.cli import options as opt
 
 __all__ = ["plan", "validate"]
 
 
-def validate(recipe: RecipePath, settings: Settings = None) -> None:
+def validate(recipe: opt.RecipePath, settings: opt.Settings = None) -> None:
     """Check a recipe: keys, ranges, names of plug-ins, data files, limits that are never reached. Reads no weights.
 
     [bold]mocae validate pocket[/bold]
@@ -27,7 +27,7 @@ def validate(recipe: RecipePath, settings: Settings = None) -> None:
     echo(f"{recipe}: ok ({len(loaded.axes)} axes: {axes}; {systems} systems)")
 
 
-def plan(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False) -> None:
+def plan(recipe: opt.RecipePath, settings: opt.Settings = None, as_json: opt.AsJson = False) -> None:
     """Tell what a run will cost, before it: parameters, tokens, FLOPs, memory, disk. Loads no weights.
 
     [bold]mocae plan recipes/llama-2-7b.yaml[/bold]
@@ -42,6 +42,6 @@ def plan(recipe: RecipePath, settings: Settings = None, as_json: AsJson = False)
     for note in made.notes:
         echo(f"note: {note}", err=True)
     if as_json:
-        echo_json(made.to_dict())
+        opt.echo_json(made.to_dict())
     else:
         print_plan(made)

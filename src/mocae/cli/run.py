@@ -10,23 +10,23 @@ from typing import Annotated
 
 from typer import Option
 
-from mocae.cli.options import AsJson, Overwrite, Processes, Progress, RecipePath, Settings, words
+from mocae.cli import options as opt
 
 __all__ = ["run"]
 
 
 def run(
-    recipe: RecipePath,
+    recipe: opt.RecipePath,
     out: Annotated[Path, Option(metavar="DIR", help="Folder for everything the run makes.")],
-    settings: Settings = None,
+    settings: opt.Settings = None,
     systems: Annotated[str | None, Option(metavar="A,B", help="Compare only these systems of the recipe.")] = None,
     stages: Annotated[
         Path | None, Option(metavar="DIR", help="Share finished stages with other runs through this folder.")
     ] = None,
-    as_json: AsJson = False,
-    progress: Progress = True,
-    processes: Processes = None,
-    overwrite: Overwrite = False,
+    as_json: opt.AsJson = False,
+    progress: opt.Progress = True,
+    processes: opt.Processes = None,
+    overwrite: opt.Overwrite = False,
     lifeline: Annotated[
         bool, Option("--lifeline", hidden=True, help="End when standard input ends, as the process behind it.")
     ] = False,
@@ -57,7 +57,7 @@ def run(
     result = run_recipe(
         loaded,
         out=out,
-        systems=words(systems, "--systems"),
+        systems=opt.words(systems, "--systems"),
         progress=progress,
         processes=processes,
         pool=StagePool(stages) if stages is not None else None,

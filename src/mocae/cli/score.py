@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option, echo
 
@@ -15,14 +14,7 @@ from mocae.cli.options import AsJson, echo_json, pairs
 if TYPE_CHECKING:
     from mocae.pipelines.scoring import Scored
 
-__all__ = ["Binning", "score"]
-
-
-class Binning(StrEnum):
-    """How bins of calibration errors are cut."""
-
-    WIDTH = "width"
-    MASS = "mass"
+__all__ = ["score"]
 
 
 def score(
@@ -36,15 +28,13 @@ def score(
     file: Annotated[Path, Argument(metavar="FILE", help="JSON, JSONL, CSV or Parquet, also .xz or .gz.")],
     as_json: AsJson = False,
     column: Annotated[
-        list[str] | None,
-        Option(metavar="NAME=COLUMN", help="Read a value from another column. Can be repeated."),
+        list[str] | None, Option(metavar="NAME=COLUMN", help="Read a value from another column. Can be repeated.")
     ] = None,
     where: Annotated[
-        list[str] | None,
-        Option(metavar="COLUMN=TEXT", help="Keep rows that match; != and * work. Can be repeated."),
+        list[str] | None, Option(metavar="COLUMN=TEXT", help="Keep rows that match; != and * work. Can be repeated.")
     ] = None,
     bins: Annotated[int, Option(min=1, help="Bins of calibration errors.")] = 15,
-    binning: Annotated[Binning, Option(help="Bins of equal width or equal mass.")] = Binning.WIDTH,
+    binning: Annotated[Literal["width", "mass"], Option(help="Bins of equal width or equal mass.")] = "width",
 ) -> None:
     """Compute a metric from a file made elsewhere: annotations, probabilities with labels, verdicts.
 
@@ -60,7 +50,7 @@ def score(
         columns=pairs(column, "--column", form="NAME=COLUMN", example="prob=p"),
         where=where or (),
         n_bins=bins,
-        binning="mass" if binning == "mass" else "width",
+        binning=binning,
     )
     if as_json:
         echo_json({"metric": metric, "file": file.name, **asdict(scored)})

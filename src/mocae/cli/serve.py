@@ -7,20 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option, echo
 
-from mocae.cli.options import (
-    Address,
-    AllowHost,
-    AllowOrigin,
-    ApiKeys,
-    Artifact,
-    BaseFolder,
-    Device,
-    Grace,
-    MaxBody,
-    NoKeys,
-    Port,
-    Threads,
-)
+from mocae.cli import options as opt
 
 if TYPE_CHECKING:
     from mocae.serving.served import Served
@@ -29,16 +16,16 @@ __all__ = ["opened_run", "serve"]
 
 
 def serve(
-    artifact: Artifact,
+    artifact: opt.Artifact,
     system: Annotated[
         str | None, Option(metavar="NAME", help="The system that is listed first; else the best router.")
     ] = None,
-    host: Address = "127.0.0.1",
-    port: Port = 8000,
-    api_keys: ApiKeys = None,
-    no_keys: NoKeys = False,
-    allow_host: AllowHost = None,
-    allow_origin: AllowOrigin = None,
+    host: opt.Address = "127.0.0.1",
+    port: opt.Port = 8000,
+    api_keys: opt.ApiKeys = None,
+    no_keys: opt.NoKeys = False,
+    allow_host: opt.AllowHost = None,
+    allow_origin: opt.AllowOrigin = None,
     batch_size: Annotated[int, Option(min=1, help="Answers written at once.")] = 32,
     queue_size: Annotated[int, Option(min=0, help="Requests that may wait; then 429.")] = 256,
     prefix_cache: Annotated[
@@ -53,13 +40,13 @@ def serve(
         ),
     ] = 0,
     max_tokens: Annotated[int | None, Option(min=1, help="Longest answer of a request; else the context.")] = None,
-    max_body: MaxBody = 1 << 20,
+    max_body: opt.MaxBody = 1 << 20,
     timeout: Annotated[float, Option(metavar="S", min=0.1, help="Longest time of a request.")] = 120,
     stall: Annotated[float, Option(metavar="S", min=0.1, help="Drop a client that reads nothing for so long.")] = 30,
-    grace: Grace = 20,
-    device: Device = None,
-    base_model: BaseFolder = None,
-    threads: Threads = None,
+    grace: opt.Grace = 20,
+    device: opt.Device = None,
+    base_model: opt.BaseFolder = None,
+    threads: opt.Threads = None,
     log_requests: Annotated[bool, Option("--log-requests", help="One line a request on stderr.")] = False,
 ) -> None:
     """Serve a finished run to any OpenAI client: every system of the run and every expert is a model name.

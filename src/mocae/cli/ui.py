@@ -6,23 +6,23 @@ from typing import Annotated
 
 from typer import Option, echo
 
-from mocae.cli.options import Artifact, BaseFolder, Device, Port, Threads
+from mocae.cli import options as opt
 from mocae.cli.serve import opened_run
 
 __all__ = ["ui"]
 
 
 def ui(
-    artifact: Artifact,
+    artifact: opt.Artifact,
     system: Annotated[
         str | None, Option(metavar="NAME", help="The system that answers first; else the best router.")
     ] = None,
     host: Annotated[str, Option(help="Address; other than loopback needs --open.")] = "127.0.0.1",
-    port: Port = 7860,
+    port: opt.Port = 7860,
     let_in: Annotated[bool, Option("--open", help="Let other machines in; the page has no password.")] = False,
-    device: Device = None,
-    base_model: BaseFolder = None,
-    threads: Threads = None,
+    device: opt.Device = None,
+    base_model: opt.BaseFolder = None,
+    threads: opt.Threads = None,
 ) -> None:
     """Talk to a finished run in a browser, see which experts answer, and steer them.
 

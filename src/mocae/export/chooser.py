@@ -15,7 +15,7 @@ from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.experts import pooled_states
 from mocae.export.bundle import read_export
 from mocae.models import LoadedBase, count_tokens, decoder_layers, load_recorded
-from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, choose
+from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, choose, named_weights
 from mocae.prompts import FORMATS, ChatFormat, PromptFormat
 
 __all__ = ["Choice", "Chooser", "load_chooser"]
@@ -101,9 +101,9 @@ class Chooser:
         alpha = self._route(policy, prompt, is_chat=is_chat)
         if self.book is None:
             scales = [round(w, 6) for w in alpha[0].tolist()]
-            return Choice(dict(zip(self.experts, alpha[0].tolist(), strict=True)), _llama_cpp(scales), "")
+            return Choice(named_weights(self.experts, alpha[0].cpu()), _llama_cpp(scales), "")
         index = int(self.book.nearest(alpha)[0])
-        mixed = dict(zip(self.experts, self.book.mixtures[index].tolist(), strict=True))
+        mixed = named_weights(self.experts, self.book.mixtures[index])
         return Choice(mixed, {"model": self.book.names[index]}, self.book.names[index])
 
     def _route(self, policy: Policy, prompt: str, *, is_chat: bool) -> torch.Tensor:

@@ -145,11 +145,11 @@ def _base_tensors(bundle: Bundle, arch: str) -> Iterator[tuple[str, Tensor]]:
 
 def _rope_factors(model: Any) -> Tensor | None:
     """Return what each rope frequency is divided by, None where nothing is."""
-    found = [m.inv_freq for m in model.modules() if isinstance(getattr(m, "inv_freq", None), Tensor)]
+    frequencies = [m.inv_freq for m in model.modules() if isinstance(getattr(m, "inv_freq", None), Tensor)]
     _, _, size = _heads(model.config)
     theta = float(_rope(model.config)["rope_theta"])
     plain = 1.0 / theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-    factors = plain / found[0].float().cpu()
+    factors = plain / frequencies[0].float().cpu()
     return None if torch.allclose(factors, torch.ones_like(factors), rtol=1e-5) else factors
 
 
@@ -170,10 +170,10 @@ class _Names:
         Raises:
             ModelMismatchError: it has none.
         """
-        found = self._map.get_name(name, try_suffixes=(".weight", ".bias"))
-        if found is None:
+        own = self._map.get_name(name, try_suffixes=(".weight", ".bias"))
+        if own is None:
             raise ModelMismatchError(f"--to gguf: llama.cpp has no place for the tensor {name!r} of this model")
-        return str(found)
+        return str(own)
 
     def permute(self, name: str, tensor: Tensor) -> Tensor:
         """Return the rows of a query or key projection in llama.cpp's order: pairs that rope turns stand together."""

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -21,17 +23,7 @@ __all__ = ["published_files", "pull", "push"]
 
 _ARTIFACT = ("manifest.json", "README.md", "recipe.yaml", "seen.json", "report.json", "report.html")
 _ARTIFACT_FOLDERS = ("experts", "router", "output", "features")
-_SAFE = (
-    "*.json",
-    "*.jsonl",
-    "*.safetensors",
-    "*.gguf",
-    "*.md",
-    "*.yaml",
-    "*.html",
-    "*.model",
-    "*.jinja",
-)
+_SAFE = tuple(f"*.{kind}" for kind in "json jsonl safetensors gguf md yaml html model jinja".split())
 """What `pull` takes: nothing a pickle can hide in, no Python, no script."""
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -55,11 +47,11 @@ def published_files(folder: Path, *, with_answers: bool = False) -> list[Path]:
         )
     folders = (*_ARTIFACT_FOLDERS, "answers", "outcomes") if with_answers else _ARTIFACT_FOLDERS
     files = [Path(name) for name in (*_ARTIFACT, *(("samples.jsonl",) if with_answers else ()))]
-    found = [path for path in files if inside(folder, path.name).is_file()]
+    published = [path for path in files if inside(folder, path.name).is_file()]
     for name in folders:
         if inside(folder, name).is_dir():
-            found += [Path(name) / path for path in plain_files(folder / name)]
-    return [path for path in found if not path.name.startswith(".")]
+            published += [Path(name) / path for path in plain_files(folder / name)]
+    return [path for path in published if not path.name.startswith(".")]
 
 
 def push(
@@ -99,13 +91,11 @@ def push(
         )
         for path in files
     ]
-    try:
+    with _explained(f"push to {repo_id!r}"):
         hub.create_repo(repo_id, repo_type="model", private=private, exist_ok=True)
         done = hub.create_commit(
             repo_id, operations, commit_message=message or "Publish with mocae", revision=revision, repo_type="model"
         )
-    except Exception as error:  # network, login, rights, size: the hub's own words say which
-        raise _refused(f"push to {repo_id!r}", error) from error
     return str(done.commit_url)
 
 
@@ -129,10 +119,8 @@ def pull(repo_id: str, out: Path, *, revision: str | None = None, api: Any = Non
     _check_name(repo_id)
     hub = api or HfApi()
     with whole_folder(out) as folder:
-        try:
+        with _explained(f"pull of {repo_id!r}"):
             snapshot = Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=list(_SAFE)))
-        except Exception as error:
-            raise _refused(f"pull of {repo_id!r}", error) from error
         _take(snapshot, folder)
         if not (folder / MANIFEST).is_file():
             published_files(folder)
@@ -161,11 +149,16 @@ def _check_name(repo_id: str) -> None:
         raise ConfigError(f"{repo_id!r} names no repository; give owner/name, as in ada/aligned-llama")
 
 
-def _refused(what: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"{what} failed: {type(error).__name__}: {error}. Log in with `hf auth login`, or set HF_TOKEN; HF_ENDPOINT "
-        "names another hub"
-    )
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Return a context whose errors (network, login, rights, size) are refusals in the hub's own words."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(
+            f"{what} failed: {type(error).__name__}: {error}. Log in with `hf auth login`, or set HF_TOKEN; "
+            "HF_ENDPOINT names another hub"
+        ) from error
 
 
 def _card(path: Path) -> bytes:

@@ -26,8 +26,8 @@ def prove_export(bundle: Bundle, folder: Path) -> None:
     Raises:
         ModelMismatchError: one changes nothing, or what comes out is not finite.
     """
-    found = sorted(path.parent for path in folder.rglob("adapter_config.json"))
-    adapters = [path for path in found if "base" not in path.relative_to(folder).parts]
+    folders = sorted(path.parent for path in folder.rglob("adapter_config.json"))
+    adapters = [path for path in folders if "base" not in path.relative_to(folder).parts]
     if adapters:
         before = _log_probs(bundle, bundle.base.model)
         for adapter in adapters:
@@ -56,8 +56,8 @@ def _with_peft(bundle: Bundle, adapter: Path) -> Tensor:
 @torch.no_grad()
 def _log_probs(bundle: Bundle, model: Any) -> Tensor:
     ids = bundle.base.tokenizer(_PROMPT, return_tensors="pt").input_ids.to(bundle.base.model.device)
-    found: Tensor = model(input_ids=ids).logits[0, -1].float().log_softmax(-1)
-    return found
+    log_probs: Tensor = model(input_ids=ids).logits[0, -1].float().log_softmax(-1)
+    return log_probs
 
 
 def _difference(bundle: Bundle, folder: Path) -> Tensor:
@@ -67,12 +67,14 @@ def _difference(bundle: Bundle, folder: Path) -> Tensor:
     modules = {module for expert in bundle.experts.values() for module in expert.layers}
     adapted = {f"{module}.weight" for module in modules | set(bundle.change.modules if bundle.change else ())}
     own = dict(bundle.base.model.named_parameters())
-    found = []
+    changes = []
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(str(path), framework="pt") as file:
             names = adapted & set(file.keys())
-            found += [(file.get_tensor(name).float() - own[name].detach().cpu().float()).abs().max() for name in names]
-    return torch.stack(found) if found else torch.zeros(1)
+            changes += [
+                (file.get_tensor(name).float() - own[name].detach().cpu().float()).abs().max() for name in names
+            ]
+    return torch.stack(changes) if changes else torch.zeros(1)
 
 
 def _prove_gguf(path: Path) -> None:

@@ -15,7 +15,7 @@ from mocae.files import read_json
 from mocae.models import Generator
 from mocae.pipelines.manifest import read_manifest
 from mocae.pipelines.opened import Artifact, base_of, refuse_system, systems_of
-from mocae.policies import Mixture, weights_vector
+from mocae.policies import Mixture, named_weights, weights_vector
 from mocae.report import check_report
 from mocae.serving.conversation import Turn, conversation_tokens
 from mocae.serving.served import OpenedRun
@@ -113,13 +113,8 @@ class AlignedModel:
         )
         new = answer.ids[0, n_tokens:].tolist()
         text = self.tokenizer.decode(new[: base.description.length(new)], skip_special_tokens=True)
-        shares = answer.weights[0].tolist() if model.mixed else ()
-        return Reply(
-            text.strip(),
-            dict(zip(model.experts if model.mixed else (), shares, strict=True)),
-            answer.confidence[0],
-            answer.novelty[0],
-        )
+        weights_of = named_weights(model.experts, answer.weights[0]) if model.mixed else {}
+        return Reply(text.strip(), weights_of, answer.confidence[0], answer.novelty[0])
 
     def _chosen(
         self,

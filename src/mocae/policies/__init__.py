@@ -5,6 +5,7 @@ from mocae.policies.base import (
     PromptBatch,
     Reading,
     Sureness,
+    named_weights,
     shape_weights,
     weights_vector,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Steered",
     "Sureness",
     "choose",
+    "named_weights",
     "shape_weights",
     "weights_vector",
 ]

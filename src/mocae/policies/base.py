@@ -20,9 +20,13 @@ __all__ = [
     "PromptBatch",
     "Reading",
     "Sureness",
+    "named_weights",
     "shape_weights",
     "weights_vector",
 ]
+
+_ROUNDING = 1e-5
+"""How far the sum of weights may be from 1 by the rounding of their number format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,20 @@ def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Floa
         if not math.isfinite(value):
             raise ConfigError(f"the number for expert {name!r} is {value}; it must be finite")
     return torch.tensor([float(weights.get(name, 0.0)) for name in experts])
+
+
+def named_weights(experts: Sequence[str], alpha: Float[Tensor, " K"]) -> dict[str, float]:
+    """Return weights by the names of their experts, as they are told.
+
+    Weights that sum to 1 but for the rounding of their number format are told with that sum.
+
+    >>> named_weights(["helpfulness", "honesty"], torch.tensor([1.0000001, 0.0]))
+    {'helpfulness': 1.0, 'honesty': 0.0}
+    """
+    values = alpha.double()
+    if abs(float(values.sum()) - 1) < _ROUNDING:
+        values = values / values.sum()
+    return dict(zip(experts, values.tolist(), strict=True))
 
 
 def shape_weights(

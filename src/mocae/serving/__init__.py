@@ -2,7 +2,7 @@
 
 from mocae.serving.engine import Engine, Limits
 from mocae.serving.request import Delta, Event, Failed, Finished, Request, Ticket
-from mocae.serving.sampling import Sampling, TokenLogprob
+from mocae.serving.rows.sampling import Sampling, TokenLogprob
 
 __all__ = [
     "Delta",

@@ -43,7 +43,7 @@ def prove(
     Raises:
         ServingError: it does not answer in time, refuses a mixture, or answers two of them alike.
     """
-    ends, told = time.monotonic() + wait_s, False
+    ends, waited = time.monotonic() + wait_s, False
     answers: dict[str, _Answer] = {}
     for name, fields in mixtures.items():
         while True:
@@ -57,9 +57,9 @@ def prove(
                         f"the backend {url} does not answer ({reason}) after {wait_s:g} s; start it first, or give it "
                         "longer with --wait"
                     ) from error
-                if not told:
+                if not waited:
                     on_wait(f"waiting for the backend {url} ({reason})")
-                    told = True
+                    waited = True
                 time.sleep(_PAUSE_S)
     first, *others = answers
     alike = ", ".join(name for name in others if answers[name] == answers[first])
@@ -87,20 +87,20 @@ class _Starting(Exception):
 
 
 def _ask(client: httpx.Client, url: str, name: str, fields: Mapping[str, Any]) -> _Answer:
-    found = client.post(f"{url}/completions", json={**_ASKED, **fields})
-    if found.status_code == 503:
+    answer = client.post(f"{url}/completions", json={**_ASKED, **fields})
+    if answer.status_code == 503:
         raise _Starting("503, it is loading")
-    if found.status_code != 200:
+    if answer.status_code != 200:
         raise ServingError(
-            f"the backend {url} refuses a request with {name}: status {found.status_code}, {found.text[:200]!r}. It "
+            f"the backend {url} refuses a request with {name}: status {answer.status_code}, {answer.text[:200]!r}. It "
             "needs the adapters of this export (its README.md says how), and its key, if any, in MOCAE_BACKEND_KEY"
         )
     try:
-        choice = found.json()["choices"][0]
+        choice = answer.json()["choices"][0]
         return _Answer(str(choice["text"]), tuple(_numbers(choice.get("logprobs"))))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ServingError(
-            f"the backend {url} answers with what is no completion: {found.text[:200]!r}; it must speak the OpenAI API"
+            f"the backend {url} answers with what is no completion: {answer.text[:200]!r}; it must speak the OpenAI API"
         ) from error
 
 

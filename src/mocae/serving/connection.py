@@ -6,11 +6,15 @@ uvicorn waits for the head of a request, and for a client to read, as long as it
 from __future__ import annotations
 
 import asyncio
-import resource
 from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+try:
+    import resource
+except ImportError:  # Windows, where no limit of open files is known
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["Connection", "Patience", "connection_class"]
 
@@ -36,7 +40,9 @@ class Patience:
 
     @property
     def most(self) -> int:
-        """Connections that the limit of open files allows."""
+        """Connections that the limit of open files, where there is one, allows."""
+        if resource is None:
+            return self.connections
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return self.connections if files == resource.RLIM_INFINITY else min(self.connections, files - _OTHER_FILES)
 

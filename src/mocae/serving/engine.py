@@ -19,10 +19,10 @@ from mocae.bank import LONG_ANSWER_TOKENS
 from mocae.errors import MocaeError, ServingError
 from mocae.models import BaseGenerator
 from mocae.policies import Mixture
-from mocae.serving.batch import Batch, Row
 from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
-from mocae.serving.prefixes import Prefixes
 from mocae.serving.request import Event, Failed, Finished, Request, Sink, Ticket
+from mocae.serving.rows.batch import Batch, Row
+from mocae.serving.rows.prefixes import Prefixes
 
 __all__ = ["Engine", "Limits"]
 
@@ -149,7 +149,7 @@ class Engine:
         ]
         with self._changed:
             if not self.alive:
-                raise Closed("the server is shutting down")
+                raise Closed
             n_waiting = len(self._waiting)
             free = max(0, self.limits.batch_size - len(self._batch.rows))
             if n_waiting + len(rows) > self.limits.queue_size + free:
@@ -199,7 +199,7 @@ class Engine:
             except Exception as error:  # a defect or lack of memory: these answers are lost, the server is not
                 self._give_up(error)
         for row in [*self._batch.clear(), *self._waiting]:
-            _tell(row, Closed("the server is shutting down"))
+            _tell(row, Closed())
         self._waiting.clear()
 
     def _wait_for_work(self) -> bool:
@@ -239,31 +239,23 @@ class Engine:
             self._steps_waited += bool(self._waiting)
             return
         self._steps_waited = 0
-        while True:
-            rows = self._next_rows()
-            if not rows:
-                return
-            try:
-                self._tell(self._batch.join(rows))
-            except Lost as error:
-                self._give_up(error, rows)
-            except Exception as error:
-                self._join_one_by_one(rows, error)
+        while rows := self._next_rows():
+            self._join(rows)
 
-    def _join_one_by_one(self, rows: Sequence[Row], error: Exception) -> None:
-        """After a failed pass: find out whose fault it was; everybody else is answered."""
-        if len(rows) == 1:
+    def _join(self, rows: Sequence[Row]) -> None:
+        """Let rows join; after a failed pass each alone, to find out whose fault it was: all others are answered."""
+        try:
+            self._tell(self._batch.join(rows))
+        except Lost as error:
+            self._give_up(error, rows)
+        except Exception as error:
+            if len(rows) > 1:
+                for row in rows:
+                    self._join([row])
+                return
             if not isinstance(error, MocaeError):
                 logger.error("a prompt could not be read", exc_info=error)
             _tell(rows[0], error)
-            return
-        for row in rows:
-            try:
-                self._tell(self._batch.join([row]))
-            except Lost as own:
-                self._give_up(own, [row])
-            except Exception as own:
-                self._join_one_by_one([row], own)
 
     def _give_up(self, error: Exception, rows: Sequence[Row] = ()) -> None:
         """Fail what runs, and `rows` with it; the server goes on."""

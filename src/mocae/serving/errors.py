@@ -1,4 +1,4 @@
-"""Why a request is not served; `mocae.serving.app` makes a status of each."""
+"""Why a request is not served; `mocae.serving.wire.failure` makes a status of each."""
 
 from __future__ import annotations
 
@@ -29,4 +29,9 @@ class TimedOut(ServingError):
 
 
 class Closed(ServingError):
-    """The server is shutting down."""
+    """The server is shutting down; another one may be there in `retry_after_s`."""
+
+    retry_after_s = 5.0
+
+    def __init__(self, message: str = "the server is shutting down") -> None:
+        super().__init__(message)

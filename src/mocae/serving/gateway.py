@@ -27,10 +27,10 @@ from mocae.errors import ConfigError, PluginError, unknown_name
 from mocae.export.chooser import Choice, Chooser
 from mocae.serving.canary import prove
 from mocae.serving.errors import Overloaded
-from mocae.serving.failure import ApiError, error_body, install
 from mocae.serving.guard import Access, Guard
-from mocae.serving.schemas import MAX_TEXTS
-from mocae.serving.stream import client_left
+from mocae.serving.wire.failure import ApiError, error_body, invalid, new_app
+from mocae.serving.wire.requests import MAX_TEXTS, Steer, Weights
+from mocae.serving.wire.stream import unless_left
 
 __all__ = ["MODEL_NAME", "backend_address", "create_gateway", "prove_backend"]
 
@@ -53,12 +53,8 @@ class _Asked(BaseModel):
     model: str | None = Field(
         default=None, max_length=256, description="'mocae' or null: routed; or a mixture, which is asked as it is."
     )
-    steer: dict[str, Annotated[float, Field(ge=0, le=1e6)]] | None = Field(
-        default=None, max_length=256, description="Axis -> factor on its routing weight, before normalising."
-    )
-    weights: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] | None = Field(
-        default=None, max_length=256, description="Expert -> weight in place of routing; negative allowed."
-    )
+    steer: Steer = None
+    weights: Weights = None
 
 
 class _Message(BaseModel):
@@ -82,7 +78,7 @@ class _AskedChat(_Asked):
         text = next((message.text() for message in reversed(self.messages) if message.role == "user"), "")
         if not text.strip():
             message = "messages: no text in the last one of the user, so there is nothing to route by"
-            raise ApiError(400, message, param="messages", code="invalid_value")
+            raise invalid("messages", message)
         return text
 
 
@@ -95,31 +91,29 @@ class _AskedCompletion(_Asked):
         """Return the text to route by."""
         text = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
         if not text.strip():
-            raise ApiError(
-                400, "prompt is empty, so there is nothing to route by", param="prompt", code="invalid_value"
-            )
+            raise invalid("prompt", "prompt is empty, so there is nothing to route by")
         return text
 
 
-def backend_address(given: str) -> str:
+def backend_address(address: str) -> str:
     """Return the address of a backend without a slash at its end.
 
     Raises:
         ConfigError: it is no http address, or holds a name or password, which would be seen in logs and in errors.
     """
     try:
-        parts = urlsplit(given)
-        is_address = parts.scheme in ("http", "https") and bool(httpx.URL(given).host) and parts.port != 0
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(httpx.URL(address).host) and parts.port != 0
     except (ValueError, httpx.InvalidURL):
         is_address = False
-    if "@" in given:
+    if "@" in address:
         raise ConfigError(
-            f"--backend: a name or password stands before {given.rpartition('@')[2]!r}, for all to see; give the "
+            f"--backend: a name or password stands before {address.rpartition('@')[2]!r}, for all to see; give the "
             "address alone, and a key in MOCAE_BACKEND_KEY"
         )
     if not is_address:
-        raise ConfigError(f"--backend {given!r}: not an address; give one as http://127.0.0.1:8000/v1")
-    return given.rstrip("/")
+        raise ConfigError(f"--backend {address!r}: not an address; give one as http://127.0.0.1:8000/v1")
+    return address.rstrip("/")
 
 
 class _Backend:
@@ -137,41 +131,34 @@ class _Backend:
         self._dropped = _NOT_PASSED_ON if keep_key and key is None else _NOT_PASSED_ON | {b"authorization"}
         self.client: httpx.AsyncClient | None = None
 
-    async def answer(self, request: Request, path: str, content: bytes, told: Mapping[str, str]) -> Response:
-        """Send a body to the backend and return its answer, streamed if it is a stream, with `told` as headers.
+    async def answer(self, request: Request, path: str, content: bytes, extra: Mapping[str, str]) -> Response:
+        """Send a body to the backend and return its answer, streamed if it is a stream, with `extra` headers.
 
         A client that leaves before its answer is there gives the request up.
         """
         headers = [pair for pair in request.headers.raw if pair[0].lower() not in self._dropped] + self._headers
-        asking = asyncio.create_task(self._ask(f"{self.address}/{path}", content, headers, told))
-        leaving = asyncio.create_task(client_left(request.receive))
-        try:
-            await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
-            return asking.result() if asking.done() else Response(status_code=499)  # nobody reads it
-        finally:
-            for task in (asking, leaving):
-                task.cancel()
-            await asyncio.gather(asking, leaving, return_exceptions=True)
+        asking = self._ask(f"{self.address}/{path}", content, headers, extra)
+        return await unless_left(request.receive, asking) or Response(status_code=499)  # nobody reads it
 
     async def _ask(
-        self, url: str, content: bytes, headers: list[tuple[bytes, bytes]], told: Mapping[str, str]
+        self, url: str, content: bytes, headers: list[tuple[bytes, bytes]], extra: Mapping[str, str]
     ) -> Response:
         assert self.client is not None
         try:
             request = self.client.build_request("POST", url, content=content, headers=headers)
-            found = await self.client.send(request, stream=True)
-            if not 200 <= found.status_code <= 599:  # no server of ours can send it on
-                await found.aclose()
-                message = f"the backend {url} answers with status {found.status_code}, which is none of HTTP's"
+            answer = await self.client.send(request, stream=True)
+            if not 200 <= answer.status_code <= 599:  # no server of ours can send it on
+                await answer.aclose()
+                message = f"the backend {url} answers with status {answer.status_code}, which is none of HTTP's"
                 raise ApiError(502, message, kind="api_error", code="bad_gateway")
-            if found.headers.get("content-type", "").startswith("text/event-stream"):
-                response: Response = StreamingResponse(_events(found), found.status_code)
+            if answer.headers.get("content-type", "").startswith("text/event-stream"):
+                response: Response = StreamingResponse(_events(answer), answer.status_code)
             else:
-                response = Response(await _whole(found), found.status_code)
+                response = Response(await _whole(answer), answer.status_code)
         except httpx.HTTPError as error:
             raise _silent(url, error) from error
-        response.raw_headers += [pair for pair in found.headers.raw if pair[0].lower() not in _NOT_PASSED_BACK]
-        response.raw_headers += [(name.encode(), value.encode()) for name, value in told.items()]
+        response.raw_headers += [pair for pair in answer.headers.raw if pair[0].lower() not in _NOT_PASSED_BACK]
+        response.raw_headers += [(name.encode(), value.encode()) for name, value in extra.items()]
         return response
 
 
@@ -239,14 +226,8 @@ def create_gateway(
             behind.client = client
             yield
 
-    app = FastAPI(
-        title="mocae gateway",
-        description="Chooses the mixture of experts for each request and passes it on.",
-        lifespan=lifespan,
-        docs_url=None,  # the pages load their scripts from elsewhere
-        redoc_url=None,
-    )
-    install(app)
+    about = "Chooses the mixture of experts for each request and passes it on."
+    app = new_app(title="mocae gateway", description=about, lifespan=lifespan)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -275,13 +256,13 @@ def create_gateway(
         if asked.model in chooser.mixtures:
             if asked.steer or asked.weights is not None:
                 message = f"{asked.model!r} has weights of its own; steer and weights are for model {MODEL_NAME!r}"
-                raise ApiError(400, message, param="weights" if asked.steer is None else "steer", code="invalid_value")
+                raise invalid("weights" if asked.steer is None else "steer", message)
             return await behind.answer(request, path, content, {})
         if asked.model not in (None, MODEL_NAME):
             raise PluginError(unknown_name("model", str(asked.model), (MODEL_NAME, *chooser.mixtures)))
         choice = await choose(prompt, asked, is_chat=is_chat)
-        told = {"x-mocae-weights": json.dumps(choice.weights), "x-mocae-mixture": choice.name}
-        return await behind.answer(request, path, _encoded(body | choice.fields), told)
+        extra = {"x-mocae-weights": json.dumps(choice.weights), "x-mocae-mixture": choice.name}
+        return await behind.answer(request, path, _encoded(body | choice.fields), extra)
 
     async def choose(prompt: str, asked: _Asked, *, is_chat: bool) -> Choice:
         nonlocal n_waiting
@@ -314,23 +295,23 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
         raise ApiError(400, message, code="invalid_value") from error
 
 
-async def _whole(found: httpx.Response) -> bytes:
+async def _whole(answer: httpx.Response) -> bytes:
     """Return the bytes of an answer as they came, compressed if they were."""
     try:
-        return b"".join([chunk async for chunk in found.aiter_raw()])
+        return b"".join([chunk async for chunk in answer.aiter_raw()])
     finally:
-        await found.aclose()
+        await answer.aclose()
 
 
-async def _events(found: httpx.Response) -> AsyncIterator[bytes]:
+async def _events(answer: httpx.Response) -> AsyncIterator[bytes]:
     """Yield a stream as it comes; where it breaks off, the error is its last event."""
     try:
-        async for chunk in found.aiter_raw():
+        async for chunk in answer.aiter_raw():
             yield chunk
     except httpx.HTTPError as error:
-        yield f"\n\ndata: {error_body(_silent(str(found.url), error))}\n\n".encode()
+        yield f"\n\ndata: {error_body(_silent(str(answer.url), error))}\n\n".encode()
     finally:
-        await found.aclose()
+        await answer.aclose()
 
 
 def _silent(url: str, error: httpx.HTTPError) -> ApiError:

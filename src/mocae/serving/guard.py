@@ -1,6 +1,8 @@
 """What stands before the application: who may ask, how much a request may send, from where a page came, and the end.
 
-What is refused never reaches the application, and what the end of the server cuts off is told so.
+What is refused never reaches the application, and what the end of the server cuts off is told so. Starlette's
+CORSMiddleware speaks with browsers. Its TrustedHostMiddleware does not stand here: it answers 400 in plain text, not in
+the shape of the API, and takes the part of an IPv6 address before its first colon for the name.
 """
 
 from __future__ import annotations
@@ -8,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mocae.serving.errors import Closed
-from mocae.serving.failure import ApiError, as_api_error, error_body
+from mocae.serving.wire.failure import ApiError, as_api_error, error_body
 
 __all__ = ["Access", "Closing", "Guard"]
 
@@ -60,17 +64,36 @@ class Access:
     body_s: float = 30.0
 
 
+class _Sending:
+    """Sends a response and notes its status, 0 until it has begun, and whether it is complete."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status, self.complete = 0, False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.complete = True
+        await self._send(message)
+
+
 class Guard:
     """ASGI middleware that refuses a request before anything of it is looked at, and ends what runs when time is up.
 
     Args:
         app: what it protects.
         access: the rules.
+        measure: told the path, the status and the seconds of every response; 499 where the client left before.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, *, measure: Callable[[str, int, float], None] | None = None
+    ) -> None:
         self._app = app
         self._access = access
+        self._measure = measure
         self._digests = [_digest(key) for key in access.keys]
         self._entry: ASGIApp = self._serve
         if access.origins:  # first of all: a browser asks without a key, and reads an error only with these headers
@@ -85,85 +108,73 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        await (self._entry if scope["type"] == "http" else self._app)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, sending = time.monotonic(), _Sending(send)
+        try:
+            await self._entry(scope, receive, sending)
+        finally:
+            if self._measure is not None:
+                self._measure(scope["path"], sending.status or 499, time.monotonic() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         closing = scope.get("state", {}).get(Closing.KEY)
         if closing is None:
             await self._admit(scope, receive, send)
         elif closing.begun:
-            await as_api_error(_closed()).response()(scope, receive, send)
+            await as_api_error(Closed()).response()(scope, receive, send)
         else:
             await _until_closed(closing, self._admit, scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        refused = self._host(headers) or self._key(scope["path"], headers) or self._kind(scope["method"], headers)
-        if refused is None:
-            try:
-                body = await asyncio.wait_for(_read(receive, headers, self._access.body_bytes), self._access.body_s)
-            except TimeoutError:
-                refused = ApiError(408, f"the body was not there within {self._access.body_s:g} s", code="slow_request")
-            except ApiError as error:
-                refused = error
-        if refused is not None:
+        headers = Headers(scope=scope)
+        try:
+            self._check(scope["path"], headers)
+            if scope["method"] == "POST":
+                _check_kind(headers)
+            body = await asyncio.wait_for(_read(receive, headers, self._access.body_bytes), self._access.body_s)
+        except TimeoutError:
+            message = f"the body was not there within {self._access.body_s:g} s"
+            await ApiError(408, message, code="slow_request").response()(scope, receive, send)
+        except ApiError as refused:
             await refused.response()(scope, receive, send)
-            return
-        if body is None:  # the client left
-            return
-        await self._app(scope, _replay(body, receive), send)
+        else:
+            if body is not None:  # else the client left
+                await self._app(scope, _replay(body, receive), send)
 
-    def _host(self, headers: dict[bytes, bytes]) -> ApiError | None:
-        if self._access.hosts is None:
-            return None
-        host = headers.get(b"host", b"").decode("latin-1").lower()
+    def _check(self, path: str, headers: Headers) -> None:
+        """Refuse a request to another name, or without a known key."""
+        host = headers.get("host", "").lower()
         name = host.rsplit("]", 1)[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
-        if name in self._access.hosts:
-            return None
-        known = ", ".join(sorted(self._access.hosts))
-        return ApiError(403, f"this server is not called {name!r}; accepted: {known}", code="unknown_host")
-
-    def _key(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
+        if self._access.hosts is not None and name not in self._access.hosts:
+            known = ", ".join(sorted(self._access.hosts))
+            raise ApiError(403, f"this server is not called {name!r}; accepted: {known}", code="unknown_host")
         if not self._digests or path in _OPEN:
-            return None
-        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+            return
+        scheme, _, key = headers.get("authorization", "").partition(" ")
         challenge = {"WWW-Authenticate": "Bearer"}
         if scheme.lower() != "bearer" or not key.strip():
             message = "no API key; send the header 'Authorization: Bearer KEY'"
-            return ApiError(401, message, code="missing_api_key", headers=challenge)
+            raise ApiError(401, message, code="missing_api_key", headers=challenge)
         digest = _digest(key.strip())
         # All keys are compared, in constant time, so that the answer's time tells nothing about them.
         if not any([hmac.compare_digest(digest, known) for known in self._digests]):
-            return ApiError(401, "this API key is not known here", code="invalid_api_key", headers=challenge)
-        return None
-
-    def _kind(self, method: str, headers: dict[bytes, bytes]) -> ApiError | None:
-        """Take JSON only: a page elsewhere can send plain text without asking the browser, but not JSON."""
-        if method != "POST":
-            return None
-        kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
-        if kind == "application/json":
-            return None
-        return ApiError(
-            415, f"the body is of type {kind or 'none'!r}; send 'Content-Type: application/json'", code="invalid_body"
-        )
+            raise ApiError(401, "this API key is not known here", code="invalid_api_key", headers=challenge)
 
 
-def _closed() -> Closed:
-    return Closed("the server is shutting down")
+def _check_kind(headers: Headers) -> None:
+    """Take JSON only: a page elsewhere can send plain text without asking the browser, but not JSON."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        message = f"the body is of type {kind or 'none'!r}; send 'Content-Type: application/json'"
+        raise ApiError(415, message, code="invalid_body")
 
 
 async def _until_closed(closing: Closing, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve a request; when the server's time is over first, end it with 503, a stream with an event that says so."""
-    started = complete = False
-
-    async def noted(message: Message) -> None:
-        nonlocal started, complete
-        started = started or message["type"] == "http.response.start"
-        complete = complete or (message["type"] == "http.response.body" and not message.get("more_body", False))
-        await send(message)
-
-    serving = asyncio.ensure_future(app(scope, receive, noted))
+    sending = _Sending(send)
+    serving = asyncio.ensure_future(app(scope, receive, sending))
     over = asyncio.create_task(closing.over.wait())
     try:
         await asyncio.wait((serving, over), return_when=asyncio.FIRST_COMPLETED)
@@ -174,10 +185,10 @@ async def _until_closed(closing: Closing, app: ASGIApp, scope: Scope, receive: R
         over.cancel()
         serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
-    if not started:
-        await as_api_error(_closed()).response()(scope, receive, send)
-    elif not complete:
-        last = f"\n\ndata: {error_body(_closed())}\n\n".encode()
+    if not sending.status:
+        await as_api_error(Closed()).response()(scope, receive, send)
+    elif not sending.complete:
+        last = f"\n\ndata: {error_body(Closed())}\n\n".encode()
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
@@ -185,29 +196,26 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8")).digest()
 
 
-async def _read(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes | None:
+async def _read(receive: Receive, headers: Headers, most: int) -> bytes | None:
     """Return the body, None if the client left.
 
     Raises:
         ApiError: it is larger than `most`.
     """
-    announced = headers.get(b"content-length", b"")
-    too_large = announced.isdigit() and int(announced) > most
+    announced = headers.get("content-length", "")
+    too_large = announced.isdecimal() and int(announced) > most
     parts: list[bytes] = []
-    n_bytes = 0
-    while True:
+    n_bytes, more = 0, True
+    while more and n_bytes <= _DISCARDED_BYTES:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        part = message.get("body", b"")
-        n_bytes += len(part)
+        parts.append(message.get("body", b""))
+        n_bytes += len(parts[-1])
         too_large = too_large or n_bytes > most
         if too_large:
             parts.clear()
-        else:
-            parts.append(part)
-        if not message.get("more_body", False) or n_bytes > _DISCARDED_BYTES:
-            break
+        more = message.get("more_body", False)
     if too_large:
         raise ApiError(413, f"the body is larger than {most} bytes; send less", code="request_too_large")
     return b"".join(parts)
@@ -215,13 +223,9 @@ async def _read(receive: Receive, headers: dict[bytes, bytes], most: int) -> byt
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives the body that was read, then what the connection tells."""
-    given = False
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return messages.pop() if messages else await receive()
 
     return again

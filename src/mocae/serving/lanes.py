@@ -80,14 +80,19 @@ class Lanes:
             if lane in self._engines:
                 return
             if self._closing:
-                raise Closed("the server is shutting down")
+                raise Closed
             engine = Engine(self.served.generator(lane), limits=self.limits)
             engine.start()
             self._engines[lane] = engine
 
-    def is_open(self, lane: str) -> bool:
-        """Return whether `open` returns at once."""
-        return lane in self._engines
+    def prepare(self, name: str) -> None:
+        """Load a model and open its lane, unless that was done; it can take seconds. Errors as in `open`."""
+        self.served.generator(name)
+        self.open(self.served.lane(name))
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether `prepare` returns at once."""
+        return self.served.is_loaded(name) and self.served.lane(name) in self._engines
 
     def submit(self, requests: Sequence[Request], sinks: Sequence[Sink]) -> list[Ticket]:
         """Queue requests in their lanes, all or none of them, and return a ticket for each; see `Engine.submit`.

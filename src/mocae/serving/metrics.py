@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from functools import partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -10,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from mocae.serving.lanes import Lanes
 from mocae.serving.request import Finished
 
-__all__ = ["CONTENT_TYPE_LATEST", "Metrics", "label_of"]
+__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SHARES = tuple(i / 10 for i in range(11))
@@ -21,66 +23,39 @@ class Metrics:
 
     Args:
         engine: asked for its queue whenever metrics are read.
+
+    Attributes:
+        paths: those that are noted by their names.
     """
+
+    paths: Collection[str] = ()
 
     def __init__(self, engine: Lanes) -> None:
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "mocae_requests", "Requests by what became of them.", ("path", "status"), registry=registry
-        )
-        self._latency = Histogram(
-            "mocae_request_seconds",
-            "Time from request to end of response.",
-            ("path",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._first = Histogram(
-            "mocae_first_token_seconds",
-            "Time to the first token, waiting included.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._waited = Histogram(
-            "mocae_queue_seconds", "Time a request waited for the model.", buckets=_SECONDS, registry=registry
-        )
-        self._prompt_tokens = Counter("mocae_prompt_tokens", "Tokens read.", ("model",), registry=registry)
-        self._known = Counter(
-            "mocae_cached_prompt_tokens",
-            "Tokens read that an earlier prompt began with, so that lower layers took them over.",
-            ("model",),
-            registry=registry,
-        )
-        self._tokens = Counter("mocae_generated_tokens", "Tokens written.", ("model",), registry=registry)
-        self._reasons = Counter(
-            "mocae_answers", "Answers by model and why they ended.", ("model", "reason"), registry=registry
-        )
-        self._cancelled = Counter("mocae_cancelled", "Answers given up because the client left.", registry=registry)
-        self._routing = Histogram(
-            "mocae_routing_weight", "Weights each expert was given.", ("expert",), buckets=_SHARES, registry=registry
-        )
-        self._confidence = Histogram(
-            "mocae_router_confidence",
-            "Chance, as calibrated, that the favourite expert's answer is acceptable.",
-            ("model",),
-            buckets=_SHARES,
-            registry=registry,
-        )
-        self._novelty = Histogram(
-            "mocae_prompt_novelty",
-            "Share of held-out calibration prompts that are more like the others than the prompt is.",
-            ("model",),
-            buckets=_SHARES,
-            registry=registry,
-        )
-        for name, about, value in (
-            ("mocae_queue_length", "Requests that wait.", lambda: engine.n_waiting),
-            ("mocae_running", "Answers being written.", lambda: engine.n_running),
-        ):
-            Gauge(name, about, registry=registry).set_function(value)
+        counter = partial(_make, Counter, registry)
+        seconds = partial(_make, Histogram, registry, buckets=_SECONDS)
+        shares = partial(_make, Histogram, registry, buckets=_SHARES)
+        self._requests = counter("requests", "Requests by what became of them.", "path", "status")
+        self._latency = seconds("request_seconds", "Time from request to end of response.", "path")
+        self._first = seconds("first_token_seconds", "Time to the first token, waiting included.")
+        self._waited = seconds("queue_seconds", "Time a request waited for the model.")
+        self._prompt_tokens = counter("prompt_tokens", "Tokens read.", "model")
+        about = "Tokens read that an earlier prompt began with, so that lower layers took them over."
+        self._known = counter("cached_prompt_tokens", about, "model")
+        self._tokens = counter("generated_tokens", "Tokens written.", "model")
+        self._reasons = counter("answers", "Answers by model and why they ended.", "model", "reason")
+        self._cancelled = counter("cancelled", "Answers given up because the client left.")
+        self._routing = shares("routing_weight", "Weights each expert was given.", "expert")
+        about = "Chance, as calibrated, that the favourite expert's answer is acceptable."
+        self._confidence = shares("router_confidence", about, "model")
+        about = "Share of held-out calibration prompts that are more like the others than the prompt is."
+        self._novelty = shares("prompt_novelty", about, "model")
+        _make(Gauge, registry, "queue_length", "Requests that wait.").set_function(lambda: engine.n_waiting)
+        _make(Gauge, registry, "running", "Answers being written.").set_function(lambda: engine.n_running)
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """Note a response."""
+        """Note a response; paths that are not ours are one label, so that strangers cannot make new ones."""
+        path = path if path in self.paths else "other"
         self._requests.labels(path, str(status)).inc()
         self._latency.labels(path).observe(seconds)
 
@@ -108,6 +83,5 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-def label_of(path: str, known: Sequence[str]) -> str:
-    """Return a path as a label: paths that are not ours are one label, so that strangers cannot make new ones."""
-    return path if path in known else "other"
+def _make(kind: type[Any], registry: CollectorRegistry, name: str, about: str, *labels: str, **how: Any) -> Any:
+    return kind(f"mocae_{name}", about, labels, registry=registry, **how)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from mocae.policies import Policy
-from mocae.serving.sampling import Sampling, TokenLogprob
+from mocae.serving.rows.sampling import Sampling, TokenLogprob
 
 __all__ = ["Delta", "Event", "Failed", "Finished", "Request", "Sink", "Ticket"]
 

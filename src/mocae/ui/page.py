@@ -67,11 +67,11 @@ def build_page(talk: Talk, *, name: str, report: Mapping[str, Any] | None = None
 
 def _prompts(report: Mapping[str, Any] | None) -> list[str]:
     """Return a harmless prompt of each axis that the run was tested on."""
-    found: dict[str, str] = {}
+    prompts: dict[str, str] = {}
     for example in (report or {}).get("examples") or ():
         if example.get("probe") != "harmful":
-            found.setdefault(str(example.get("axis")), str(example["prompt"]))
-    return [prompt for prompt in found.values() if len(prompt) <= 160][:4]
+            prompts.setdefault(str(example.get("axis")), str(example["prompt"]))
+    return [prompt for prompt in prompts.values() if len(prompt) <= 160][:4]
 
 
 class _Conversation:
@@ -163,7 +163,7 @@ class _Conversation:
         shown = [part for side in sides for part in (side.turns, side.chat, side.why)]
         systems, turns = [side.system for side in sides], [side.turns for side in sides]
         inputs, outputs = [self._text, self._remember, *systems, *turns, *self._sliders], [self._text, stop, *shown]
-        asked = [self._text.submit(self._asked, inputs, outputs, **_quiet())]
+        asked: list[dict[str, Any]] = [self._text.submit(self._asked, inputs, outputs, **_quiet())]
         for side in sides:
             example = side.chat.example_select(_example, None, self._text, **_quiet(queue=False))
             asked.append(example.then(self._asked, inputs, outputs, **_quiet()))

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from mocae.serving import Limits
 from mocae.serving.lanes import Lanes
@@ -21,9 +22,9 @@ from mocae.ui.talk import Talk
 __all__ = ["build_site"]
 
 _POLICY = (
-    b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; "
-    b"form-action 'none'; base-uri 'self'; frame-ancestors 'none'"
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; "
+    "form-action 'none'; base-uri 'self'; frame-ancestors 'none'"
 )
 """A model can write the address of a picture, or a form; the browser is not to fetch the one or send the other."""
 
@@ -70,19 +71,12 @@ def build_site(
         enable_monitoring=False,
         max_file_size=1,
     )
-    return _Closed(TrustedHostMiddleware(site, list(hosts) if hosts is not None else ["*"]))
+    site.add_middleware(TrustedHostMiddleware, allowed_hosts=["*"] if hosts is None else list(hosts))
 
+    @site.middleware("http")
+    async def closed(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        response.headers["Content-Security-Policy"] = _POLICY
+        return response
 
-class _Closed:
-    """ASGI middleware that lets a page load from its own server alone."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY)]
-            await send(message)
-
-        await self._app(scope, receive, told)
+    return site

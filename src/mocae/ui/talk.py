@@ -5,17 +5,17 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
-from mocae.policies import Policy, PromptBatch, RoutedPolicy
+from mocae.policies import Policy, PromptBatch, RoutedPolicy, named_weights
 from mocae.serving import Delta, Event, Failed, Finished, Request
-from mocae.serving.answering import ask, turns_of
 from mocae.serving.lanes import Lanes
-from mocae.serving.schemas import ChatMessage, ChatRequest
+from mocae.serving.request import Sink
 from mocae.serving.served import Served
+from mocae.serving.wire.answering import ask, turns_of
+from mocae.serving.wire.requests import ChatMessage, ChatRequest
 from mocae.ui.why import Why, explain
 
 __all__ = ["Answer", "Question", "Talk"]
@@ -78,7 +78,7 @@ class Talk:
         watched = [self._request(question) for question in questions]
         events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
 
-        sinks = [partial(_put, events, i) for i in range(len(watched))]
+        sinks: list[Sink] = [lambda event, i=i: events.put((i, event)) for i in range(len(watched))]  # type: ignore[misc]
         tickets = self.engine.submit([replace(request, policy=policy) for request, policy in watched], sinks)
         answers = [Answer() for _ in questions]
         try:
@@ -103,7 +103,7 @@ class Talk:
         if isinstance(event, Failed):
             raise event.error
         if answer.weights is None and policy is not None:
-            weights = dict(zip(self.served.experts, policy.alpha.tolist(), strict=True))
+            weights = named_weights(self.served.experts, policy.alpha)
             answer = replace(answer, weights=weights, why=self._why(question, policy))
         if isinstance(event, Delta):
             return replace(answer, text=answer.text + event.text)
@@ -115,10 +115,6 @@ class Talk:
         if not isinstance(routed, RoutedPolicy) or policy.pooled is None:
             return None
         return explain(routed.router, policy.pooled)
-
-
-def _put(events: queue.SimpleQueue[tuple[int, Event]], index: int, event: Event) -> None:
-    events.put((index, event))
 
 
 class _Watched(Policy):

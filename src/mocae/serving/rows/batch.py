@@ -13,13 +13,13 @@ from transformers.cache_utils import DynamicCache
 from mocae.bank import same_for_all
 from mocae.errors import ConfigError
 from mocae.models import BaseGenerator, Beginning, Generated, LoadedBase, Trace, layer_inputs, resumed
-from mocae.policies import Mixture, PerPrompt
-from mocae.serving.cache import RowCache
+from mocae.policies import Mixture, PerPrompt, named_weights
 from mocae.serving.errors import Lost
-from mocae.serving.prefixes import Prefixes, Reach
 from mocae.serving.request import Delta, Event, Finished, Request, Sink, Ticket
-from mocae.serving.sampling import Sampler, TokenLogprob, choose, log_probs_of
-from mocae.serving.text import TextStream
+from mocae.serving.rows.cache import RowCache
+from mocae.serving.rows.prefixes import Prefixes, Reach
+from mocae.serving.rows.sampling import Sampler, TokenLogprob, choose, log_probs_of
+from mocae.serving.rows.text import TextStream
 
 __all__ = ["Batch", "Row"]
 
@@ -100,11 +100,11 @@ class Row:
 
     def _tell(self, text: str, *, last: bool) -> None:
         """Note and tell text that became final, with the tokens all of whose text has."""
-        told = self._text.n_told
-        if not last:  # up to the last token that ends within what is told
+        shown_up_to = self._text.n_told
+        if not last:  # up to the last token that ends within what is shown_up_to
             ends = [*(begin for begin, _ in self._ahead), self._text.n_decoded]
-            told = max((end for end in ends if end <= told), default=0)
-        n = next((i for i, (begin, _) in enumerate(self._ahead) if begin >= told), len(self._ahead))
+            shown_up_to = max((end for end in ends if end <= shown_up_to), default=0)
+        n = next((i for i, (begin, _) in enumerate(self._ahead) if begin >= shown_up_to), len(self._ahead))
         shown = tuple(logprob for _, logprob in self._ahead[:n])
         del self._ahead[:n]
         self._logprobs += shown
@@ -183,8 +183,8 @@ class Batch:
         passes = [self._read(some) for some in self._by_beginning(rows)]
         first = len(self.rows)
         for read in passes:
-            for row, weights, *sure in zip(read.rows, read.alpha.tolist(), *read.sure, strict=True):
-                row.weights = dict(zip(self._generator.experts, weights, strict=True)) if self._generator.mixed else {}
+            for row, alpha, *sure in zip(read.rows, read.alpha.cpu(), *read.sure, strict=True):
+                row.weights = named_weights(self._generator.experts, alpha) if self._generator.mixed else {}
                 row.confidence, row.novelty = sure
             try:
                 if self._generator.cached:

@@ -76,10 +76,10 @@ class TextStream:
         if self.stopped:
             return ""
         held = self._held + text
-        found = [at for at in (held.find(stop) for stop in self._stop) if at >= 0]
-        if found:
+        ends = [at for at in (held.find(stop) for stop in self._stop) if at >= 0]
+        if ends:
             self.stopped = last = True
-            final, self._held = held[: min(found)], ""
+            final, self._held = held[: min(ends)], ""
         else:
             n_final = len(held) - (0 if last else self._beginning_of_stop(held))
             final, self._held = held[:n_final], held[n_final:]

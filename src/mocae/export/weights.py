@@ -1,18 +1,21 @@
-"""Adapters in PEFT's format: one for given weights, and those that LoRAX mixes in each request."""
+"""Given weights as one LoRA, inside the base model's own weights, or as adapters that LoRAX mixes in each request."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mocae.bank import LoraWeights, padded, save_peft
+from mocae.bank import ExpertBank, LoraWeights, padded, save_peft
+from mocae.errors import ConfigError
 from mocae.export.bundle import Bundle, mixture_vector
+from mocae.merging import applied
 
-__all__ = ["MINUS", "export_lorax", "export_peft", "merged_adapters"]
+__all__ = ["MINUS", "export_lorax", "export_merged", "export_peft", "merged_adapters"]
 
 MINUS = "-minus"
 """Ending of the adapter that stands for an expert with negative weight."""
@@ -48,6 +51,41 @@ def export_peft(
         "relative_error": error,
         "n_parameters": adapter.n_parameters,
     }
+
+
+def export_merged(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] | None) -> dict[str, Any]:
+    """Write model and tokenizer with the experts merged in and return the details: weights, dtype.
+
+    Changes are summed in fp32 and cast once to the number format the artifact was made in.
+
+    Args:
+        bundle: base and experts, or the change a merge method has made of them; the base model is as before afterwards.
+        folder: empty.
+        weights: expert -> weight, negative allowed; none for a change.
+
+    Raises:
+        ConfigError: no weights, a name that is no expert, or weights the number format cannot hold the result of.
+        ModelMismatchError: the base model is quantised or ties an adapted weight, so nothing can be merged into it.
+    """
+    model: Any = bundle.base.model
+    with ExitStack() as stack:
+        if bundle.change is not None:
+            stack.enter_context(applied(model, bundle.change))
+            used: dict[str, float] = {}
+        else:
+            alpha = mixture_vector(weights, list(bundle.experts), to="merged")
+            used = bundle.named(alpha)
+            bank = ExpertBank.attach(model, bundle.experts, fused=False)
+            stack.callback(bank.detach)
+            stack.enter_context(bank.merged(alpha))
+        for name, value in model.named_parameters():
+            if not value.isfinite().all():
+                raise ConfigError(
+                    f"--weights {dict(weights or {})}: {name} is not finite in {value.dtype}; give smaller ones"
+                )
+        model.save_pretrained(str(folder))
+    bundle.base.save_reading(folder, bundle.template())
+    return {"weights": used, "dtype": str(model.dtype).removeprefix("torch.")}
 
 
 def export_lorax(bundle: Bundle, folder: Path, *, weights: Mapping[str, float] | None = None) -> dict[str, Any]:

@@ -76,16 +76,16 @@ class Prefixes:
         """Return what is known of a prompt's beginning, where that is at least half of it, the last token left out."""
         if reach is None:
             return None
-        found = []
+        known = []
         for key in self._keys(tokens[:-1], reach):
             if key not in self._blocks:
                 break
-            found.append(key)
-        for key in reversed(found):  # a block is of no use without those before it, so these are forgotten later
+            known.append(key)
+        for key in reversed(known):  # a block is of no use without those before it, so these are forgotten later
             self._blocks.move_to_end(key)
-        if 2 * len(found) * self._block_tokens < len(tokens):
+        if 2 * len(known) * self._block_tokens < len(tokens):
             return None
-        return Beginning.joined([self._blocks[key] for key in found])
+        return Beginning.joined([self._blocks[key] for key in known])
 
     def keep(
         self, tokens: Sequence[int], reach: Reach, *, row: int, cache: DynamicCache, hidden: Tensor | None

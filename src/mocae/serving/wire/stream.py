@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeAlias, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mocae.serving.failure import as_api_error, error_body
-from mocae.serving.request import Event, Failed, Finished
+from mocae.serving.request import Event, Failed, Finished, Sink
+from mocae.serving.wire.failure import as_api_error, error_body
 
-__all__ = ["EventStream", "Indexed", "client_left"]
+__all__ = ["EventStream", "Indexed", "Outbox", "unless_left"]
 
 _SENT_TOGETHER = 64
 """Events in one message at most."""
@@ -20,11 +21,57 @@ _SENT_TOGETHER = 64
 Indexed: TypeAlias = tuple[int, Event]
 """An event with the number of the answer it belongs to."""
 
+_Result = TypeVar("_Result")
 
-async def client_left(receive: Receive) -> None:
-    """Wait until the client is gone."""
+
+async def unless_left(receive: Receive, work: Awaitable[_Result]) -> _Result | None:
+    """Return the result of some work, None if the client is gone first; the work is cancelled then."""
+    working, leaving = asyncio.ensure_future(work), asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class Outbox:
+    """Hands events of all requests to one event loop, with one wake-up for all that come at about the same time.
+
+    A decoding step ends with an event for every streamed answer; a wake-up for each would cost more than the step.
+
+    Args:
+        loop: where events are delivered.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._events: list[tuple[Callable[[Event], None], Event]] = []
+
+    def sink(self, deliver: Callable[[Event], None]) -> Sink:
+        """Return a sink for the engine; `deliver` is called in the loop, events in order."""
+
+        def put(event: Event) -> None:
+            with self._lock:
+                self._events.append((deliver, event))
+                first = len(self._events) == 1
+            if first and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._drain)
+
+        return put
+
+    def _drain(self) -> None:
+        with self._lock:
+            events, self._events = self._events, []
+        for deliver, event in events:
+            deliver(event)
 
 
 class EventStream(Response):
@@ -52,25 +99,17 @@ class EventStream(Response):
         end: Callable[[], Iterable[str]],
         leave: Callable[[int], None],
     ) -> None:
-        self.background = None
-        self.status_code = 200
-        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
         self._events = events
         self._n_left = n_answers
         self._write, self._end, self._leave = write, end, leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
-        sending = asyncio.create_task(self._send(scope, receive, send))
-        leaving = asyncio.create_task(client_left(receive))
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
+            await unless_left(receive, self._send(scope, receive, send))
         finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
             self._leave(self._n_left)
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,8 +123,7 @@ class EventStream(Response):
         while batch:
             data = "".join(f"data: {piece}\n\n" for piece in self._pieces(batch))
             if data:
-                message = {"type": "http.response.body", "body": data.encode(), "more_body": self._n_left > 0}
-                await send(message)
+                await send({"type": "http.response.body", "body": data.encode(), "more_body": self._n_left > 0})
             batch = [] if self._n_left <= 0 else [await self._events.get()]
             while batch and not self._events.empty() and len(batch) < _SENT_TOGETHER:
                 batch.append(self._events.get_nowait())

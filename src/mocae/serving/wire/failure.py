@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 
 from mocae.errors import ConfigError, DataError, MocaeError, PluginError
 from mocae.serving.errors import Closed, Overloaded, TimedOut
-from mocae.serving.schemas import ErrorBody, ErrorDetail
+from mocae.serving.wire.responses import ErrorBody, ErrorDetail
 
-__all__ = ["ApiError", "as_api_error", "error_body", "install"]
+__all__ = ["ApiError", "as_api_error", "error_body", "invalid", "new_app"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,16 @@ _SHOWN = 200
 _BRIEF = reprlib.Repr()
 """Writes a value of any size in little time."""
 _BRIEF.maxstring = _BRIEF.maxother = _SHOWN
+
+_KNOWN: Mapping[type[MocaeError], tuple[int, str, str]] = {
+    PluginError: (404, _INVALID, "model_not_found"),
+    ConfigError: (400, _INVALID, "invalid_value"),
+    DataError: (400, _INVALID, "invalid_value"),
+    Overloaded: (429, "rate_limit_error", "queue_full"),
+    TimedOut: (504, "timeout_error", "timeout"),
+    Closed: (503, "server_error", "shutting_down"),
+}
+"""What a client is told its own mistakes and the server's state with: status, type, code."""
 
 
 class ApiError(MocaeError):
@@ -61,24 +71,25 @@ class ApiError(MocaeError):
         return Response(self.body.model_dump_json(), self.status, self.headers, "application/json")
 
 
+def invalid(param: str, message: str) -> ApiError:
+    """Return the refusal of a field's value."""
+    return ApiError(400, message, param=param, code="invalid_value")
+
+
 def as_api_error(error: Exception, *, param: str | None = None) -> ApiError:
     """Return what a client is told about an error; a defect of ours is logged and told as 500 without details."""
     if isinstance(error, ApiError):
         return error
-    message = str(error)
-    if isinstance(error, PluginError):
-        return ApiError(404, message, param=param or "model", code="model_not_found")
-    if isinstance(error, ConfigError | DataError):
-        return ApiError(400, message, param=param, code="invalid_value")
-    if isinstance(error, Overloaded):
-        wait = {"Retry-After": str(math.ceil(error.retry_after_s))}
-        return ApiError(429, message, kind="rate_limit_error", code="queue_full", headers=wait)
-    if isinstance(error, TimedOut):
-        return ApiError(504, message, kind="timeout_error", code="timeout")
-    if isinstance(error, Closed):
-        return ApiError(503, message, kind="server_error", code="shutting_down", headers={"Retry-After": "5"})
-    logger.error("a request failed", exc_info=error)
-    return ApiError(500, "the server failed on this request; its log says why", kind="server_error", code="internal")
+    known = next((_KNOWN[kind] for kind in _KNOWN if isinstance(error, kind)), None)
+    if known is None:
+        logger.error("a request failed", exc_info=error)
+        message = "the server failed on this request; its log says why"
+        return ApiError(500, message, kind="server_error", code="internal")
+    status, kind, code = known
+    wait = getattr(error, "retry_after_s", None)
+    headers = {} if wait is None else {"Retry-After": str(math.ceil(wait))}
+    param = "model" if status == 404 and param is None else param
+    return ApiError(status, str(error), kind=kind, param=param, code=code, headers=headers)
 
 
 def _encodable(text: str) -> str:
@@ -91,15 +102,20 @@ def error_body(error: Exception) -> str:
     return as_api_error(error).body.model_dump_json()
 
 
-def install(app: FastAPI) -> None:
-    """Let every error of an app leave in the one shape, and its schema say so."""
+def new_app(responses: Mapping[int | str, dict[str, Any]] | None = None, **about: Any) -> FastAPI:
+    """Return an application all of whose errors leave in the one shape.
+
+    Args:
+        responses: of every route, for the schema, beside the error that each may answer with.
+        about: title, description and the like, as FastAPI takes them.
+    """
 
     async def ours(_: Request, error: Exception) -> Response:
         return as_api_error(error).response()
 
-    async def invalid(_: Request, error: Exception) -> Response:
+    async def malformed(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return _invalid(error.errors()).response()
+        return _malformed(error.errors()).response()
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -108,28 +124,22 @@ def install(app: FastAPI) -> None:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_body")
         return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers).response()
 
-    app.add_exception_handler(MocaeError, ours)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, ours)
-    _without_422(app)
+    return FastAPI(
+        docs_url=None,  # the pages load their scripts from elsewhere
+        redoc_url=None,
+        # A default takes the place of FastAPI's own validation error, which is answered as 400 in the one shape.
+        responses={"default": {"model": ErrorBody, "description": "an error"}, **(responses or {})},
+        exception_handlers={
+            MocaeError: ours,
+            RequestValidationError: malformed,
+            HTTPException: http,
+            Exception: ours,
+        },
+        **about,
+    )
 
 
-def _without_422(app: FastAPI) -> None:
-    """Take FastAPI's own validation error out of the schema: it is answered as 400 in the one shape."""
-    original = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        schema = original()
-        for path in schema["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)
-        return schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _invalid(problems: Sequence[Any]) -> ApiError:
+def _malformed(problems: Sequence[Any]) -> ApiError:
     """Return the first problem of a body, said in one sentence."""
     problem = problems[0]
     # Parts that are no field and no index name pydantic's own validators.

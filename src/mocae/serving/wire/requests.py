@@ -1,4 +1,4 @@
-"""What clients send and get, in the shapes of the OpenAI API, with three fields more in a request and one in a choice.
+"""What clients send, in the shapes of the OpenAI API, with three fields more.
 
 Types are strict (no `"1"` for 1, no `true` for 1.0) and fields that are not known are refused, with two exceptions:
 fields of the OpenAI API that change nothing about the text (`user`, `metadata`, `store`) are accepted and not used, and
@@ -8,7 +8,7 @@ Lists are checked up to their first mistake: a body may hold half a million.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -18,34 +18,17 @@ from pydantic import (
     Field,
     StringConstraints,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 __all__ = [
-    "Answered",
-    "ChatChoice",
-    "ChatChunk",
-    "ChatChunkChoice",
-    "ChatCompletion",
-    "ChatDelta",
-    "ChatLogprobs",
+    "MAX_TEXTS",
+    "AnyRequest",
     "ChatMessage",
     "ChatRequest",
-    "ChatToken",
-    "Completion",
-    "CompletionChoice",
-    "CompletionLogprobs",
     "CompletionRequest",
-    "ErrorBody",
-    "ErrorDetail",
-    "Health",
-    "ModelCard",
-    "ModelList",
-    "Routing",
-    "TextPart",
-    "TopToken",
-    "Usage",
+    "Steer",
+    "Weights",
 ]
 
 MAX_TEXTS = 128
@@ -64,10 +47,6 @@ class _Received(BaseModel):
         fields = cls.model_fields
         unknown = next(({n: v} for n, v in data.items() if v is not None and n not in fields), {})
         return {name: data[name] for name in fields if name in data} | unknown
-
-
-class _Sent(BaseModel):
-    model_config = ConfigDict(frozen=True)
 
 
 def _encodable(text: str) -> str:
@@ -90,7 +69,16 @@ def _at_most(most: int) -> BeforeValidator:
 
 
 _Text = Annotated[str, AfterValidator(_encodable)]
-_Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+Steer = Annotated[
+    dict[str, Annotated[float, Field(ge=0, le=1e6)]] | None,
+    _at_most(256),
+    Field(description="Axis -> factor on its routing weight, before normalising."),
+]
+Weights = Annotated[
+    dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] | None,
+    _at_most(256),
+    Field(description="Expert -> weight in place of routing; negative allowed."),
+]
 _TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 _Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, fail_fast=True)]
 _Nothing = Annotated[list[dict[str, Any]], Field(max_length=0, fail_fast=True, description="Only none.")] | None
@@ -132,12 +120,8 @@ class _Asked(_Received):
     policy: str | None = Field(
         default=None, min_length=1, max_length=256, description="A policy in place of the one `model` names."
     )
-    steer: Annotated[dict[str, Annotated[float, Field(ge=0, le=1e6)]] | None, _at_most(256)] = Field(
-        default=None, description="Axis -> factor on its routing weight, before normalising."
-    )
-    weights: Annotated[dict[str, _Number] | None, _at_most(256)] = Field(
-        default=None, description="Expert -> weight in place of routing; negative allowed."
-    )
+    steer: Steer = None
+    weights: Weights = None
     user: str | None = Field(default=None, description="Accepted, not used.")
     safety_identifier: str | None = Field(default=None, description="Accepted, not used.")
     prompt_cache_key: str | None = Field(default=None, description="Accepted, not used.")
@@ -230,190 +214,4 @@ class CompletionRequest(_Asked):
         return self.prompt
 
 
-class Routing(_Sent):
-    """Which experts gave an answer."""
-
-    policy: str = Field(
-        description="What chose the weights: a policy's name, or 'weights' where the request gave them."
-    )
-    weights: dict[str, float] = Field(description="The weight of each expert.")
-    confidence: float | None = Field(
-        description="Chance, as calibrated, that the answer of the expert with the largest weight is acceptable: low "
-        "where no expert can answer, and on prompts unlike the calibration prompts; null where no router chose the "
-        "weights by itself."
-    )
-    novelty: float | None = Field(
-        description="Share of held-out calibration prompts that are more like the others than this prompt is: near 1, "
-        "the router knows no such prompts; null as confidence is, and for a router without calibrated chances."
-    )
-
-
-class PromptTokens(_Sent):
-    """More about the tokens of a prompt."""
-
-    cached_tokens: int = Field(description="Those that an earlier prompt began with and lower layers took over.")
-
-
-class Usage(_Sent):
-    """Tokens of a request; those of the answer count the end-of-text token."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokens
-
-
-class TopToken(_Sent):
-    """A token with its log-probability."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class ChatToken(TopToken):
-    """A token of an answer, and what was most probable at its place."""
-
-    top_logprobs: list[TopToken]
-
-
-class ChatLogprobs(_Sent):
-    """Log-probabilities of an answer, before temperature and penalties."""
-
-    content: list[ChatToken]
-    refusal: None = None
-
-
-class CompletionLogprobs(_Sent):
-    """Log-probabilities of an answer, in the older shape."""
-
-    tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
-    text_offset: list[int]
-
-
-class Answered(_Sent):
-    """A message of the model."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class ChatChoice(_Sent):
-    """One answer."""
-
-    index: int
-    message: Answered
-    logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
-    routing: Routing
-
-
-class ChatCompletion(_Sent):
-    """The response of /v1/chat/completions."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChatChoice]
-    usage: Usage
-
-
-class ChatDelta(_Sent):
-    """What a chunk adds to an answer."""
-
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-
-    @model_serializer
-    def _without_nothing(self) -> dict[str, str]:
-        return {name: value for name, value in (("role", self.role), ("content", self.content)) if value is not None}
-
-
-class ChatChunkChoice(_Sent):
-    """A piece of one answer; its last one has a finish_reason and the routing."""
-
-    index: int
-    delta: ChatDelta
-    logprobs: ChatLogprobs | None = None
-    finish_reason: Literal["stop", "length"] | None = None
-    routing: Routing | None = None
-
-
-class ChatChunk(_Sent):
-    """An event of a streamed chat completion."""
-
-    id: str
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChatChunkChoice]
-    usage: Usage | None = None
-
-
-class CompletionChoice(_Sent):
-    """One answer, or with `stream` a piece of one."""
-
-    index: int
-    text: str
-    logprobs: CompletionLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
-    routing: Routing | None
-
-
-class Completion(_Sent):
-    """The response of /v1/completions, and an event of a streamed one."""
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[CompletionChoice]
-    usage: Usage | None
-
-
-class ModelCard(_Sent):
-    """A model that can be asked for."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: Literal["mocae"] = "mocae"
-    description: str
-    experts: list[str]
-
-
-class ModelList(_Sent):
-    """The response of /v1/models; the first one is the run's own policy."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
-class Health(_Sent):
-    """The response of /health."""
-
-    status: Literal["ok", "closing"]
-    waiting: int
-    running: int
-
-
-class ErrorDetail(_Sent):
-    """What went wrong, as OpenAI clients read it."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(_Sent):
-    """The body of every response that is an error."""
-
-    error: ErrorDetail
+AnyRequest: TypeAlias = ChatRequest | CompletionRequest
