@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Body, FastAPI, Path, Request
+from fastapi import Body, Path, Request
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive
 
@@ -83,16 +82,6 @@ class _Server:
         self.metrics = Metrics(self.engine)
         self._outbox: Outbox | None = None
 
-    @asynccontextmanager
-    async def running(self, _: FastAPI) -> AsyncIterator[None]:
-        """Return the life of the server."""
-        self._outbox = Outbox(asyncio.get_running_loop())
-        self.engine.start()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self.engine.close)
-
     async def open(self, body: AnyRequest) -> None:
         """Load what a request asks for, where that was not done yet; others are answered meanwhile."""
         name = body.policy or body.model
@@ -111,14 +100,14 @@ class _Server:
     def submit(self, asked: Asked) -> tuple[asyncio.Queue[Indexed], list[Ticket]]:
         """Queue the requests; their events come out of the queue returned."""
         events: asyncio.Queue[Indexed] = asyncio.Queue()
-        assert self._outbox is not None
+        outbox = self._outbox = self._outbox or Outbox(asyncio.get_running_loop())
 
         def deliver(index: int, event: Event) -> None:
             if isinstance(event, Finished):
                 self.metrics.answer(asked.model, event)
             events.put_nowait((index, event))
 
-        sinks = [self._outbox.sink(partial(deliver, i)) for i in range(len(asked.requests))]
+        sinks = [outbox.sink(partial(deliver, i)) for i in range(len(asked.requests))]
         return events, self.engine.submit(asked.requests, sinks)
 
     async def respond(self, asked: Asked, answers: ChatAnswers | CompletionAnswers, receive: Receive) -> Response:
@@ -171,7 +160,7 @@ def build_app(served: Served, settings: Settings | None = None) -> ASGIApp:
         title="mocae",
         version=served.version,
         description="A bank of experts and a policy for their weights, behind the OpenAI API.",
-        lifespan=server.running,
+        lifespan=server.engine.running,
         responses={status: {"model": s.ErrorBody, "description": about} for status, about in _ERRORS.items()},
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from mocae.serving.engine import Engine, Limits
 from mocae.serving.errors import Closed
@@ -68,6 +69,15 @@ class Lanes:
             self._closing = True
         for engine in self._engines.values():
             engine.close(wait_s=wait_s)
+
+    @asynccontextmanager
+    async def running(self, _: object = None) -> AsyncIterator[None]:
+        """Return a context that starts and closes the engines, as the lifespan of an application."""
+        self.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.close)
 
     def open(self, lane: str) -> None:
         """Load the system of a lane and start its engine, unless they are there; it can take seconds.

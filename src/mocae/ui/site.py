@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import gradio as gr
@@ -48,15 +46,7 @@ def build_site(
     """
     engine = Lanes(served, limits=limits)
 
-    @asynccontextmanager
-    async def running(_: FastAPI) -> AsyncIterator[None]:
-        engine.start()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(engine.close)
-
-    site = FastAPI(lifespan=running, openapi_url=None, docs_url=None, redoc_url=None)
+    site = FastAPI(lifespan=engine.running, openapi_url=None, docs_url=None, redoc_url=None)
     gr.mount_gradio_app(
         site,
         build_page(Talk(served, engine), name=name, report=report),
