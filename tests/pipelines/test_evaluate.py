@@ -314,7 +314,7 @@ def test_a_system_of_a_run_is_evaluated_by_its_name(
     assert reports[0]["systems"][label]["honesty"]["mc1"]["n"] == 1
     assert reports[1]["systems"] == reports[0]["systems"]
     samples = read_samples(tmp_path / "base" / "samples.jsonl")
-    assert all(sample.answer.weights is None for sample in samples)  # the base model, not the router
+    assert not any(sum((sample.answer.weights or {}).values()) for sample in samples)  # the base model, no router
     with pytest.raises(ArtifactError, match="holds an evaluation with another system"):
         evaluate(
             artifact_target(finished.out),
@@ -339,6 +339,24 @@ def test_no_server_gets_the_key_of_another(tmp_path: Path, monkeypatch: pytest.M
         assert left.value.code == 0
         assert asked.keys == {"none"}
         assert judging.keys == {"for the judge"}
+
+
+def test_a_folder_of_the_version_before_is_gone_on_with(tmp_path: Path) -> None:
+    """Its answers say nothing of confidence; its verdicts name a judge by a hash, made anew from replies."""
+    with endpoint_server(speak) as server:
+        suite, out = own_suite(tmp_path, server.base_url), tmp_path / "out"
+        report = evaluate(target(server), suite, out=out, limit=4, progress=False).report
+        answers = [
+            {k: v for k, v in row.items() if k not in ("confidence", "novelty")}
+            for row in _lines(out / "answers.jsonl")
+        ]
+        verdicts = [{**row, "judge": "0a1b2c3d4e5f6071"} for row in _lines(out / "verdicts.jsonl")]
+        for name, rows in (("answers", answers), ("verdicts", verdicts)):
+            (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        asked = dict(server.asked)
+        again = evaluate(target(server), suite, out=out, limit=4, progress=False).report
+        assert dict(server.asked) == asked
+    assert again["systems"] == report["systems"]
 
 
 def test_a_folder_is_for_one_evaluation(tmp_path: Path) -> None:

@@ -105,10 +105,8 @@ def answer_all(
         raise DataError(f"{label}: no prompts to answer; give at least one")
     tokenizer = model.base.tokenizer
     texts = [prompt_format.format_prompt(e.prompt, injection=model.injection, tokenizer=tokenizer) for e in examples]
-    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
-    batches = [order[i : i + generation.batch_size] for i in range(0, len(order), generation.batch_size)]
     kept = [None if log is None else log.answer(example) for example in examples]
-    missing = [some for some in batches if any(kept[i] is None for i in some)]
+    missing = [some for some in _batches(texts, generation.batch_size) if any(kept[i] is None for i in some)]
     _reset_peak_memory()
     started = time.perf_counter()
     with bar(sum(map(len, missing)), label) as shown:
@@ -125,9 +123,15 @@ def answer_all(
         made = spread(missing, answer, lockstep=is_sharded(model.base.model))
         shown.finish()
     new = dict(zip((i for some in missing for i in some), (a for some in made for a in some), strict=True))
-    rows = [answer for i, held in enumerate(kept) if (answer := new.get(i, held)) is not None]
+    rows = [one for i, held in enumerate(kept) if (one := new.get(i, held)) is not None]
     seconds = time.perf_counter() - started if log is None else log.seconds()
     return rows, Cost(seconds, sum(a.n_tokens for a in rows), _peak_memory_bytes())
+
+
+def _batches(texts: Sequence[str], size: int) -> list[list[int]]:
+    """Return places of texts, those of like length together."""
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 def _answer_batch(

@@ -81,7 +81,8 @@ def _tables(pairs: Sequence[_Pair], axes: Sequence[str], *, one_run: bool) -> li
             number = 0 if one_run else run
             tables.setdefault(key, []).extend((value, number, group or f"\0{i}") for i, (value, group) in rows.items())
     keys = sorted(tables)
-    return [
-        CrossedTable(*map(list, zip(*tables[key], strict=True)), weight=share)
-        for key, share in zip(keys, shares(keys), strict=True)
-    ]
+    made = []
+    for key, share in zip(keys, shares(keys), strict=True):
+        values, runs, groups = zip(*tables[key], strict=True)
+        made.append(CrossedTable(values, runs, groups, weight=share))
+    return made

@@ -10,16 +10,19 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from mocae.config import JudgeConfig
 from mocae.errors import ArtifactError, JudgeError
 from mocae.evaluation import AnswerLog, Bootstrap, Cost, judge_answers, score_multiple_choice
 from mocae.files import Record, read_json, read_record, write_whole
-from mocae.judges import Judge, build_judge
+from mocae.judges import Judge
 from mocae.metrics import estimate_rate
+from mocae.models import Generator
 from mocae.pipelines.suite import Suite, SuiteRows, read_suite
 from mocae.pipelines.summary import SCHEMA, RunResult, sections, write_result
 from mocae.pipelines.targets import Target
 from mocae.progress import say, visible
 from mocae.report import html_page
+from mocae.stages.judging import build_judges
 from mocae.stages.run import Answered, generation_of
 from mocae.stages.store import Store, key_of
 from mocae.types import Answer, Example
@@ -58,25 +61,13 @@ def evaluate(
         parts = _claim(store.root, target, suite, limit, seed, rows)
         log = AnswerLog(store.root)
         answers = _answers(target, suite, rows.tests, log, seed)
-        judges = list(_judges(suite, rows, store.root, seed))
+        judges = _judges(suite, rows, store.root, seed)
         samples = judge_answers(target.label, answers, judges, log=log)
-        cost = Cost(log.seconds(), sum(answer.n_tokens for answer in answers), None)
-        report = sections(
-            {target.label: Answered(samples, cost, 0)},
-            suite.axis_names,
-            judges,
-            rows.tests,
-            boot=Bootstrap(seed=seed),
-            counts=_counts(suite, rows, answers),
-            notes=[*suite.notes, *_notes(rows, len(answers), target)],
-        )
-        report |= {
-            "recipe": _described(target, suite, seed, limit),
-            "unseen": target.seen is not None and not target.seen.unknown,
-            "environment": target.facts(),
-        }
+        report = _report(target, suite, rows, judges, Answered(samples, _cost(log, answers), 0), seed=seed)
+        report["recipe"]["limit"] = limit
         if rows.choices and suite.multiple_choice and target.model is not None:
-            report["systems"][target.label][suite.multiple_choice.axis] |= _choices(target, rows, store, parts)
+            entry = report["systems"][target.label][suite.multiple_choice.axis]
+            entry |= _choices(target.model, rows.choices, store, parts)
         page = html_page(report)
         result = write_result(store.root, report, samples)
         write_whole(result.html_path, page)
@@ -123,14 +114,8 @@ def _answers(target: Target, suite: Suite, tests: Sequence[Example], log: Answer
 def _judges(suite: Suite, rows: SuiteRows, root: Path, seed: int) -> list[Judge]:
     """Return the judges of a suite; none learns from a prompt that is tested."""
     excluded = sorted({row.id for row in (*rows.tests, *rows.choices)})
-    judges = []
-    for config in suite.judges:
-        say(f"judge {config.judge}")
-        options = _with_cache(config.model_dump(), root)["options"]
-        judges.append(
-            build_judge(config.judge, options, data_root=suite.data_root, seed=seed, exclude_prompts=excluded)
-        )
-    return judges
+    configs = [JudgeConfig.model_validate(_with_cache(config.model_dump(), root)) for config in suite.judges]
+    return build_judges(configs, [excluded] * len(configs), data_root=suite.data_root, seed=seed)
 
 
 def _with_cache(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
@@ -143,12 +128,12 @@ def _with_cache(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {"judge": entry["judge"], "options": options}
 
 
-def _choices(target: Target, rows: SuiteRows, store: Store, parts: Mapping[str, Any]) -> dict[str, Any]:
+def _choices(model: Generator, questions: Sequence[Example], store: Store, parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return MC1 and MC2 of a model whose probabilities can be read; the scores of the questions are a stage."""
     file = "choices.json"
 
     def make(folder: Path) -> None:
-        judged = score_multiple_choice(target.model, rows.choices)
+        judged = score_multiple_choice(model, questions)
         scores = {name: [verdicts[name].score for verdicts in judged] for name in ("mc1", "mc2")}
         (folder / file).write_text(json.dumps(scores) + "\n", encoding="utf-8")
 
@@ -156,15 +141,34 @@ def _choices(target: Target, rows: SuiteRows, store: Store, parts: Mapping[str, 
     return {name: asdict(estimate_rate([v for v in values if v is not None])) for name, values in scores.items()}
 
 
-def _described(target: Target, suite: Suite, seed: int, limit: int | None) -> dict[str, Any]:
-    """Return what stands in the report for a recipe."""
-    return {
-        "name": f"{target.label} on {suite.name}",
-        "seed": seed,
-        "base": {"model": target.base_model},
-        "axes": [{"name": name} for name in suite.axis_names],
-        "suite": suite.model_dump(mode="json", exclude={"data_root"}),
-        "limit": limit,
+def _cost(log: AnswerLog, answers: Sequence[Answer]) -> Cost:
+    return Cost(log.seconds(), sum(answer.n_tokens for answer in answers), None)
+
+
+def _report(
+    target: Target, suite: Suite, rows: SuiteRows, judges: Sequence[Judge], answered: Answered, *, seed: int
+) -> dict[str, Any]:
+    """Return the report without multiple choice; what is evaluated stands in it for a recipe."""
+    answers = [sample.answer for sample in answered.samples]
+    report = sections(
+        {target.label: answered},
+        suite.axis_names,
+        judges,
+        rows.tests,
+        boot=Bootstrap(seed=seed),
+        counts=_counts(suite, rows, answers),
+        notes=[*suite.notes, *_notes(rows, len(answers), target)],
+    )
+    return report | {
+        "recipe": {
+            "name": f"{target.label} on {suite.name}",
+            "seed": seed,
+            "base": {"model": target.base_model},
+            "axes": [{"name": name} for name in suite.axis_names],
+            "suite": suite.model_dump(mode="json", exclude={"data_root"}),
+        },
+        "unseen": target.seen is not None and not target.seen.unknown,
+        "environment": target.facts(),
     }
 
 

@@ -16,7 +16,7 @@ from mocae.stages.rows import Rows
 from mocae.stages.store import key_of
 from mocae.types import Example
 
-__all__ = ["Audited", "Judges", "audit_all", "make_judges"]
+__all__ = ["Audited", "Judges", "audit_all", "build_judges", "make_judges"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,8 @@ def make_judges(recipe: Recipe, rows: Rows) -> Judges:
     """
     # Calibration too: a judge that knows those answers would teach the router a confidence it does not have on others.
     asked = {row.id for row in (*rows.all_of("test"), *rows.all_of("calibration"))}
-    judges, excluded = [], []
-    for config in recipe.judges:
-        say(f"judge {config.judge}")
-        excluded.append(sorted(asked | _trained_on(recipe, rows, config)))
-        judges.append(
-            build_judge(
-                config.judge,
-                config.options,
-                data_root=recipe.data_root,
-                seed=recipe.seed,
-                exclude_prompts=excluded[-1],
-            )
-        )
+    excluded = [sorted(asked | _trained_on(recipe, rows, config)) for config in recipe.judges]
+    judges = build_judges(recipe.judges, excluded, data_root=recipe.data_root, seed=recipe.seed)
     inputs = {
         "judges": [config.model_dump() for config in recipe.judges],
         "files": list(_file_digests(recipe)),
@@ -57,6 +46,17 @@ def make_judges(recipe: Recipe, rows: Rows) -> Judges:
         "excluded": [ids if _learns(config) else [] for config, ids in zip(recipe.judges, excluded, strict=True)],
     }
     return Judges(judges, key_of(inputs))
+
+
+def build_judges(
+    configs: Sequence[JudgeConfig], excluded: Sequence[Sequence[str]], *, data_root: Path | None, seed: int
+) -> list[Judge]:
+    """Return the judges in order; none learns from the prompts that are excluded for it."""
+    judges = []
+    for config, ids in zip(configs, excluded, strict=True):
+        say(f"judge {config.judge}")
+        judges.append(build_judge(config.judge, config.options, data_root=data_root, seed=seed, exclude_prompts=ids))
+    return judges
 
 
 def _trained_on(recipe: Recipe, rows: Rows, config: JudgeConfig) -> set[str]:
