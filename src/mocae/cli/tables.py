@@ -19,9 +19,8 @@ from mocae.report.tables import metric_paths
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mocae.pipelines.evaluate import EvalResult
     from mocae.pipelines.plan import Plan
-    from mocae.pipelines.run import RunResult
+    from mocae.pipelines.summary import RunResult
 
 __all__ = ["echo_result", "numbers", "print_fitted", "print_plan", "print_result", "si"]
 
@@ -67,7 +66,7 @@ def _wanted(out: Console, table: Table) -> int:
     return out.measure(table, options=out.options.update(max_width=_UNBOUNDED)).maximum
 
 
-def echo_result(result: RunResult | EvalResult, *, as_json: bool) -> None:
+def echo_result(result: RunResult, *, as_json: bool) -> None:
     """Print the report of a run or an evaluation, as JSON or as a table."""
     if as_json:
         echo(result.report_path.read_text(encoding="utf-8"))
