@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 import mocae
 from mocae.config import SystemConfig
-from mocae.errors import ConfigError, PluginError
+from mocae.errors import ArtifactError, ConfigError, PluginError
 from mocae.evaluation import read_samples
 from mocae.models import PlainModel, load_base
 from mocae.pipelines.artifact import AlignedModel
@@ -188,6 +189,25 @@ def test_an_upper_bound_is_not_loaded(out: Path, model: AlignedModel) -> None:
     with pytest.raises(ConfigError, match="'oracle' is an upper bound and cannot be used: it chooses by the verdicts"):
         mocae.load(out, system="oracle")
     assert "oracle" not in Served(model.artifact).models
+
+
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [("reading.json", {"x": 1}), ("reading.json", {"layer": ["2"], "pool": "mean"}), ("prompt.json", [])],
+)
+def test_files_that_are_not_as_they_were_written_are_an_error_of_ours(
+    out: Path, tmp_path: Path, file: str, value: Any
+) -> None:
+    copy = shutil.copytree(out, tmp_path / "out")
+    name, folder = (
+        ("knn", copy / "knn" / "knn") if file == "reading.json" else ("prompt_only", copy / "prompt" / "prompt_only")
+    )
+    (folder / file).write_text(json.dumps(value), encoding="utf-8")
+    (folder / "stage.json").unlink()
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "stages": {}}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="run the recipe again"):
+        mocae.load(copy, system=name, device="cpu")
 
 
 def test_systems_of_their_own_take_no_weights(model: AlignedModel) -> None:

@@ -93,10 +93,18 @@ class Artifact:
         folders = stage_folders(self._manifest, system)
         refuse_changed_stages(self.root, self._manifest, folders.values())
         paths = {role: inside(self.root, folder) for role, folder in folders.items()}
-        if isinstance(system, BankSystem):
-            model = self._over_the_bank(system, paths)
-        else:
-            model = system.load(Made(self._twins.make(), self.axes, paths))
+        try:
+            if isinstance(system, BankSystem):
+                model = self._over_the_bank(system, paths)
+            else:
+                model = system.load(Made(self._twins.make(), self.axes, paths))
+        except MocaeError:
+            raise
+        except Exception as error:  # whatever the code of a system meets in files that are not as it wrote them
+            raise ArtifactError(
+                f"{self.root}: system {name!r} cannot be loaded from its files ({type(error).__name__}: {error}); copy "
+                "the folder again, or run the recipe again"
+            ) from error
         refuse_changed_stages(self.root, self._manifest, folders.values())  # nothing has changed while it was read
         return model
 

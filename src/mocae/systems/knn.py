@@ -8,13 +8,13 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mocae.calibration import LatentSpace
 from mocae.errors import DataError
-from mocae.files import read_tensors
+from mocae.files import Record, read_record, read_tensors
 from mocae.policies import Policy, PromptBatch, Reading, Sureness
 from mocae.stages.fitting import acceptable_by_prompt
 from mocae.stages.run import Made, Run
@@ -30,6 +30,11 @@ class KnnOptions(LearningOptions):
 
     n_neighbours: Annotated[PositiveInt, Field(le=10_000)] = 10
     """Calibration prompts that vote; at most all."""
+
+
+class _Reading(Record):
+    layer: NonNegativeInt
+    pool: str
 
 
 class KnnPolicy(Policy):
@@ -110,11 +115,18 @@ class Knn(LearningSystem, BankSystem):
 
     def choose(self, made: Made) -> Policy:
         """Return the policy."""
-        tensors = read_tensors(made.folders["neighbours"] / "neighbours.safetensors")
-        return KnnPolicy(
-            LatentSpace(*(tensors[f"latent.{name}"] for name in LatentSpace._fields)),
+        folder = made.folders["neighbours"]
+        tensors = read_tensors(folder / "neighbours.safetensors")
+        latent = LatentSpace(*(tensors[f"latent.{name}"] for name in LatentSpace._fields))
+        reading = read_record(folder / "reading.json", _Reading)
+        policy = KnnPolicy(
+            latent,
             tensors["points"],
             tensors["accepted"],
             n_neighbours=self.options.n_neighbours,
-            reads=Reading(**made.record("neighbours", "reading.json")),
+            reads=Reading(reading.layer, reading.pool),
         )
+        chances = policy.chances(PromptBatch([""], latent.mean[None]))  # what does not fit is found here
+        if chances.shape != (1, len(self.axes)) or not chances.isfinite().all():
+            raise ValueError(f"its chances are {chances.tolist()} for {len(self.axes)} axes")
+        return policy
