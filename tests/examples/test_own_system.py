@@ -15,7 +15,7 @@ STEPS = """
 import sys
 from pathlib import Path
 from mocae.cli.app import main
-from mocae.pipelines.ablate import ablate
+from mocae.pipelines.ablation.ablate import ablate
 from mocae.pipelines.artifact import load
 from mocae.pipelines.export import export
 from mocae.pipelines.run import run

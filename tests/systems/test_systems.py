@@ -252,7 +252,7 @@ def test_a_loaded_system_leaves_the_others_as_they_are(model: AlignedModel, samp
         ({"policy": "static", "options": {"weights": [1.0]}}, ConfigError, r"options.weights: .*got \[1.0\]"),
         ({"policy": "static", "options": {"weights": {"kind": 1.0}}}, ConfigError, r"unknown axis 'kind'"),
         ({"policy": "sequential", "options": {"order": ["honesty"]}}, ConfigError, r"name every axis once"),
-        ({"policy": "merge:tise"}, ConfigError, r"policy: unknown merge method 'tise'"),
+        ({"policy": "merge:tise"}, PluginError, r"unknown merge method 'tise'"),
         ({"policy": "trinityx", "options": {"importance": "adapter"}}, ConfigError, r"importance_adapter: got None"),
     ],
 )

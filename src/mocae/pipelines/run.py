@@ -201,6 +201,7 @@ class _Run:
         rows = without_long(rows, self.recipe, base)
         systems = build_systems(self.recipe, self.configs)
         with Run(self.recipe, base=base, rows=rows, judges=judges, store=self.store, systems=systems) as run:
+            run.experts  # noqa: B018 - trained before the first answer: what is wrong with them shows soonest
             entrants = {system.name: _entrant(run, system) for system in systems}
             overlaps = overlap(run)
             manifest = self._manifest(run, systems)
