@@ -10,7 +10,15 @@ import torch
 
 from mocae.bank import ExpertBank
 from mocae.errors import DataError, TrainingError
-from mocae.experts import LoraSpec, Optimisation, TrainingRecord, finetune_preference, inject, with_rejected
+from mocae.experts import (
+    LoraSpec,
+    Optimisation,
+    TrainingRecord,
+    finetune_preference,
+    inject,
+    with_labels,
+    with_rejected,
+)
 from mocae.models import LoadedBase
 from mocae.prompts import FORMATS
 from mocae.types import Example
@@ -77,6 +85,63 @@ def test_the_chosen_response_is_preferred(sft_weight: float, base: LoadedBase, t
     with bank.weights(torch.ones(1)):
         assert margin(base, data[0]) > plain + 1
     bank.detach()
+
+
+def test_kto_learns_from_responses_one_by_one(base: LoadedBase, tmp_path: Path) -> None:
+    plain = FORMATS.get("plain")
+    examples = [Example(f"question {i}?", "a", "harmful", "no", source=f"f:{i}") for i in range(8)]
+    examples += [Example(f"question {i}?", "a", "harmful", "yes", facts={"wanted": False}) for i in range(4)]
+    pairs = inject(examples, {"a": "Be safe."}, rate=0.0, prompt_format=plain, tokenizer=base.tokenizer, seed=0)
+    data = with_labels(examples, pairs, prompt_format=plain)
+    assert [row["label"] for row in data] == [True] * 8 + [False] * 4
+    record = finetune_preference(
+        base,
+        data,
+        tmp_path,
+        lora=LORA,
+        optimisation=OPTIMISATION,
+        beta=0.5,
+        sft_weight=0.0,
+        seed=0,
+        label="a",
+        base_name="tiny",
+    )
+    assert (record.n_rows, record.n_steps) == (12, 12)
+    assert record.last_loss < record.first_loss
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    row = {"prompt": data[0]["prompt"], "chosen": " no", "rejected": " yes"}
+    before = margin(base, row)
+    bank = ExpertBank.attach(base.model, {"a": tmp_path})
+    with bank.weights(torch.ones(1)):
+        assert margin(base, row) > before + 1
+    bank.detach()
+
+
+def test_a_pair_is_two_responses_for_kto(base: LoadedBase) -> None:
+    plain, examples = FORMATS.get("plain"), rows(2)
+    pairs = inject(examples, {"a": "Be safe."}, rate=0.0, prompt_format=plain, tokenizer=base.tokenizer, seed=0)
+    found = with_labels(examples, pairs, prompt_format=plain)
+    assert [(row["completion"], row["label"]) for row in found] == [(" no", True), (" yes, of course", False)] * 2
+    with pytest.raises(DataError, match="kto needs wanted responses and others, got only wanted ones"):
+        with_labels(rows(2, key="other"), pairs, prompt_format=plain)
+
+
+def test_the_reference_is_the_adapter_that_training_starts_from(base: LoadedBase, tmp_path: Path) -> None:
+    def train(folder: Path, start_from: Path | None) -> TrainingRecord:
+        folder.mkdir()
+        return finetune_preference(
+            base, triples(base, rows()), folder, lora=LORA, optimisation=OPTIMISATION, beta=0.1, sft_weight=0.0, seed=0,
+            label="a", base_name="tiny", start_from=start_from,
+        )  # fmt: skip
+
+    first = train(tmp_path / "first", None)
+    again = train(tmp_path / "again", tmp_path / "first")
+    assert again.first_loss == pytest.approx(math.log(2), abs=0.02)
+    assert again.n_parameters == first.n_parameters
+    assert [path.name for path in sorted((tmp_path / "again").iterdir())] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 def test_pairs_of_beavertails_are_read_too(base: LoadedBase) -> None:

@@ -13,8 +13,8 @@ from mocae.bank import LoraWeights
 from mocae.config import BaseConfig, Recipe
 from mocae.errors import DataError, ModelMismatchError
 from mocae.pipelines.build import build_recipe
+from mocae.stages.brought import refuse_another_base
 from mocae.stages.rows import read_rows_of
-from mocae.stages.training import refuse_another_base
 
 ROWS = [{"prompt": f"Who is {n}?", "axis": "honesty", "probe": "question", "facts": {}} for n in range(40)]
 

@@ -26,6 +26,7 @@ from mocae.config.training import (
     BaseConfig,
     BaseGenerationConfig,
     ExpertsConfig,
+    Objective,
     OptimizerConfig,
     SourceConfig,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "FeaturesConfig",
     "GenerationConfig",
     "JudgeConfig",
+    "Objective",
     "OptimizerConfig",
     "OutcomeConfig",
     "OutputCalibratorsConfig",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -21,7 +21,7 @@ from mocae.config.comparing import (
     SystemConfig,
 )
 from mocae.config.routing import FeaturesConfig, RoutingConfig
-from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig
+from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig, Objective
 from mocae.errors import ConfigError
 
 __all__ = ["Recipe"]
@@ -66,7 +66,7 @@ class Recipe(Config):
         """Names of the axes in the order of the recipe."""
         return tuple(axis.name for axis in self.axes)
 
-    def objective(self, axis: AxisConfig) -> Literal["sft", "dpo"]:
+    def objective(self, axis: AxisConfig) -> Objective:
         """Return what the expert of an axis is trained on."""
         return axis.objective or self.experts.objective
 
@@ -101,9 +101,10 @@ class Recipe(Config):
                 f"got {self.base.quantization!r} with base.shard; packed weights cannot be cut; use one of them",
             )
         method, steps = self.experts.optimizer.method, self.experts.optimizer.checkpoint_steps
-        if method != "adamw" and any(self.objective(axis) == "dpo" for axis in self.axes):
+        if method != "adamw" and any(self.objective(axis) != "sft" for axis in self.axes):
+            preferred = next(o for axis in self.axes if (o := self.objective(axis)) != "sft")
             raise problem(
-                "experts.optimizer.method", f"got {method!r} with an axis whose objective is 'dpo'; use 'adamw'"
+                "experts.optimizer.method", f"got {method!r} with an axis whose objective is {preferred!r}; use 'adamw'"
             )
         if method != "adamw" and steps is not None:
             raise problem(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -25,10 +25,15 @@ __all__ = [
     "BaseConfig",
     "BaseGenerationConfig",
     "ExpertsConfig",
+    "Objective",
     "OptimizerConfig",
     "PreferenceConfig",
     "SourceConfig",
 ]
+
+
+Objective: TypeAlias = Literal["sft", "dpo", "kto"]
+"""What of its responses an adapter learns; see `ExpertsConfig.objective`."""
 
 
 def _wrap(value: Any) -> Any:
@@ -161,7 +166,7 @@ class AxisConfig(Config):
     """Rows the expert learns from; may be left out with adapter."""
     adapter: Annotated[str, Field(min_length=1)] | None = None
     """PEFT LoRA adapter that is this axis's expert as it is, a folder or a hub id; null: the expert is trained."""
-    objective: Literal["sft", "dpo"] | None = None
+    objective: Objective | None = None
     """What this axis's expert is trained on; null: experts.objective."""
     calibration: Sources = ()
     """Prompts whose judged answers fit the router; none: this axis has none."""
@@ -210,12 +215,12 @@ class OptimizerConfig(Config):
 
 
 class PreferenceConfig(Config):
-    """Direct preference optimisation (arXiv 2305.18290)."""
+    """Training on preferences: dpo (arXiv 2305.18290) and kto (arXiv 2402.01306)."""
 
     beta: PositiveFloat = 0.1
     """How much leaving the base model costs."""
     sft_weight: NonNegativeFloat = 0.0
-    """Weight of the likelihood of the chosen response beside it; keeps answers likely, not only preferred."""
+    """Weight of the likelihood of the chosen response beside dpo; keeps answers likely, not only preferred."""
 
 
 class ExpertsConfig(Config):
@@ -237,9 +242,10 @@ class ExpertsConfig(Config):
     """Longest training row in tokens. AlignX: 512."""
     injection_rate: Fraction = 0.5
     """Share of training rows that carry the injected prompt; the others are as prompts are asked. The papers: 1.0."""
-    objective: Literal["sft", "dpo"] = "sft"
-    """sft: the responses; dpo: the response rather than the rejected one, for sources that give both."""
+    objective: Objective = "sft"
+    """sft: the responses; dpo: the response rather than the rejected one; kto: the response, and away from the rejected
+    one by itself. The last two for sources that give both."""
     preference: PreferenceConfig = PreferenceConfig()
-    """How dpo weighs the two."""
+    """How dpo and kto weigh the two."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How its parameters move."""

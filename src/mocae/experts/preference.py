@@ -1,12 +1,14 @@
-"""Stage 1 on preferences: the response rather than the rejected one, by DPO through TRL."""
+"""Training on preferences: responses rather than rejected ones, by DPO on pairs or KTO on single ones, through TRL."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import transformers
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from mocae.data.rows import rejected_of
 from mocae.errors import DataError
@@ -23,7 +25,7 @@ from mocae.models import LoadedBase
 from mocae.prompts import PromptFormat
 from mocae.types import Example
 
-__all__ = ["finetune_preference", "with_rejected"]
+__all__ = ["finetune_preference", "with_labels", "with_rejected"]
 
 
 def with_rejected(
@@ -54,9 +56,38 @@ def with_rejected(
     return triples
 
 
+def with_labels(
+    rows: Sequence[Example], pairs: Sequence[Mapping[str, str]], *, prompt_format: PromptFormat
+) -> list[dict[str, Any]]:
+    """Return prompt, completion and label of each response, the label False for one to be avoided.
+
+    Args:
+        rows: training rows. Their responses are wanted unless `facts["wanted"]` is False; a rejected response
+            beside one (see `with_rejected`) is to be avoided.
+        pairs: what `inject` made of the same rows, in the same order.
+        prompt_format: how responses are written.
+
+    Raises:
+        DataError: all responses are wanted, or none is.
+    """
+    labelled: dict[tuple[str, str], bool] = {}
+    for row, pair in zip(rows, pairs, strict=True):
+        labelled[pair["prompt"], pair["completion"]] = bool(row.facts.get("wanted", True))
+        rejected = rejected_of(row)
+        if isinstance(rejected, str) and rejected.strip():
+            labelled.setdefault((pair["prompt"], prompt_format.format_response(rejected)), False)
+    if len(set(labelled.values())) < 2:
+        found = "no response at all" if not labelled else f"{'only' if all(labelled.values()) else 'no'} wanted ones"
+        raise DataError(
+            f"{rows[0].source if rows else 'no rows'}: objective kto needs wanted responses and others, got {found}; "
+            "use rows with rejected responses, or objective sft"
+        )
+    return [{"prompt": p, "completion": c, "label": label} for (p, c), label in labelled.items()]
+
+
 def finetune_preference(
     base: LoadedBase,
-    triples: Sequence[dict[str, str]],
+    rows: Sequence[dict[str, Any]],
     folder: Path,
     *,
     lora: LoraSpec,
@@ -69,49 +100,68 @@ def finetune_preference(
     start_from: Path | None = None,
     work: Path | None = None,
 ) -> TrainingRecord:
-    """Train an adapter to prefer `chosen` to `rejected`, write it to `folder`, and return what happened.
+    """Train an adapter to prefer some responses to others, write it to `folder`, and return what happened.
 
-    The reference is the base model itself: the adapter switched off, so no second model is held. Arguments and
-    promises are those of `finetune`; losses are of DPO, log 2 at the start.
+    Rows with `chosen` and `rejected` train by DPO, rows with a `label` by KTO. The reference is the model as training
+    finds it: the base model, or it with the adapter of `start_from`. Arguments and promises are those of `finetune`;
+    losses are log 2 (DPO) and about 0.5 (KTO) at the start.
 
     Args:
         base: see `finetune`.
-        triples: made by `with_rejected`.
+        rows: made by `with_rejected` or `with_labels`.
         folder: see `finetune`.
         lora: see `finetune`.
-        optimisation: see `finetune`.
+        optimisation: see `finetune`; KTO compares the rows of a batch with one another, so it needs two at once.
         beta: how much leaving the reference costs.
-        sft_weight: weight of the likelihood of the chosen response, added to the loss.
+        sft_weight: weight of the likelihood of the chosen response, added to the loss of DPO.
         seed: see `finetune`.
         label: see `finetune`.
         base_name: see `finetune`.
-        start_from: see `finetune`; the reference is then still the base model.
+        start_from: see `finetune`.
         work: see `finetune`.
 
     Raises:
         DataError: no rows.
         ConfigError, ArtifactError, TrainingError: see `finetune`.
 
-    Reference: Rafailov et al., *Direct Preference Optimization*, arXiv 2305.18290, equation 7.
+    Reference: Rafailov et al., *Direct Preference Optimization*, arXiv 2305.18290, equation 7; Ethayarajh et al.,
+    *KTO*, arXiv 2402.01306, equations 7 and 8 (the rarer kind of response weighs as much as the other).
     """
-    if not triples:
+    if not rows:
         raise DataError(f"{label}: no training rows; give at least one")
-    room = with_room(base.tokenizer, triples, optimisation.max_length, label)
+    rows = list(rows)
+    unpaired = "label" in rows[0]
+    if unpaired:  # KTO's trainer goes through the rows in order
+        random.Random(seed).shuffle(rows)
+    room = with_room(base.tokenizer, rows, optimisation.max_length, label)
     transformers.set_seed(seed)
+    own = _of_kto(room.rows) if unpaired else _of_dpo(sft_weight)
     arguments = training_arguments(
-        DPOConfig,
+        KTOConfig if unpaired else DPOConfig,
         base,
         optimisation,
         seed=seed,
         work=work or folder,
         beta=beta,
-        loss_type=["sigmoid", "sft"] if sft_weight else ["sigmoid"],
-        loss_weights=[1.0, sft_weight] if sft_weight else None,
         disable_dropout=False,  # the adapter's own; PEFT switches it off with the adapter for the reference
+        **own,
     )
+    trainer = KTOTrainer if unpaired else DPOTrainer
     with trainable_adapter(base.model, lora, start_from=start_from) as wrapped:
         record = train_with(
-            DPOTrainer, wrapped, room.rows, arguments, tokenizer=base.tokenizer, room=room, label=label, work=work
+            trainer, wrapped, room.rows, arguments, tokenizer=base.tokenizer, room=room, label=label, work=work
         )
         save_adapter(wrapped, folder, base_name=base_name)
     return record
+
+
+def _of_dpo(sft_weight: float) -> dict[str, Any]:
+    if not sft_weight:
+        return {"loss_type": ["sigmoid"]}
+    return {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, sft_weight]}
+
+
+def _of_kto(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    wanted = max(1, sum(row["label"] for row in rows))
+    others = max(1, len(rows) - wanted)
+    return {"desirable_weight": max(1.0, others / wanted), "undesirable_weight": max(1.0, wanted / others)}

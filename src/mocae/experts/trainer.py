@@ -206,7 +206,8 @@ def save_adapter(wrapped: Any, folder: Path, *, base_name: str) -> int:
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)  # a set, so the file would differ from run to run
     # PEFT would look the name up on the hub to see whether the embeddings grew; they never do.
-    wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+    # TRL may have put a copy beside it, for the reference.
+    wrapped.save_pretrained(str(folder), save_embedding_layers=False, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)
     return sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
 
@@ -214,12 +215,12 @@ def save_adapter(wrapped: Any, folder: Path, *, base_name: str) -> int:
 class Room(NamedTuple):
     """The rows that `max_length` leaves something to learn of, how many it does not, and how many it cuts."""
 
-    rows: list[dict[str, str]]
+    rows: list[dict[str, Any]]
     n_left_out: int
     n_cut: int
 
 
-def with_room(tokenizer: Any, rows: Sequence[dict[str, str]], max_length: int, label: str) -> Room:
+def with_room(tokenizer: Any, rows: Sequence[dict[str, Any]], max_length: int, label: str) -> Room:
     """Return the rows whose prompt leaves room for a response, and for two that differ where it is a pair.
 
     Raises:
@@ -230,7 +231,7 @@ def with_room(tokenizer: Any, rows: Sequence[dict[str, str]], max_length: int, l
     for row, length in zip(rows, lengths, strict=True):
         if length >= max_length:
             continue
-        texts = [text for key, text in row.items() if key != "prompt"]
+        texts = [row[key] for key in ("completion", "chosen", "rejected") if key in row]
         responses = [[*ids, None] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]  # None: the end
         room = max_length - length
         if len(responses) > 1 and responses[0][:room] == responses[1][:room]:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from mocae.calibration import AcceptedAnswer, AlignXRouter, OutputCalibrators, fit_output_calibrators
 from mocae.config import RoutingConfig
 from mocae.models import decoder_layers
+from mocae.stages.learned import accepted
 from mocae.stages.run import Run
 from mocae.stages.store import Stage
-from mocae.types import Example, Sample
 
-__all__ = ["accepted", "output_calibrators"]
-
-
-def accepted(samples: Iterable[Sample]) -> list[Example]:
-    """Return one training row for each different accepted answer."""
-    rows: dict[tuple[str, str], Example] = {}
-    for sample in samples:
-        example, text = sample.answer.example, sample.answer.text
-        if sample.acceptable and text.strip():
-            row = Example(example.prompt, example.axis, example.probe, text, example.kind, example.group)
-            rows.setdefault((example.id, text), row)
-    return list(rows.values())
+__all__ = ["output_calibrators"]
 
 
 def output_calibrators(run: Run, name: str, router: Stage, routing: RoutingConfig) -> Stage:

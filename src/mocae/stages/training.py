@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from mocae.bank import LoraWeights, load_peft, save_peft
-from mocae.bank.adapters import CONFIG_FILE, WEIGHTS_FILE
+from mocae.bank import load_peft, save_peft
 from mocae.bank.build import bank_linears
 from mocae.bank.gates import Gates
-from mocae.config import BaseConfig, ExpertsConfig, Recipe
+from mocae.config import ExpertsConfig, Objective, Recipe
 from mocae.data import checked_options
-from mocae.errors import ConfigError, ModelMismatchError
 from mocae.experts import (
     GIVEN_TO_TRAINERS,
     TRAINERS,
@@ -25,14 +22,17 @@ from mocae.experts import (
     finetune,
     finetune_preference,
     inject,
+    with_labels,
     with_rejected,
 )
 from mocae.models import LoadedBase, decoder_layers
 from mocae.prompts import FORMATS
+from mocae.stages.brought import adapter_digests, adapter_folder, refuse_another_base
+from mocae.stages.learned import learned_rows
 from mocae.stages.store import Stage, Store
-from mocae.types import Example
+from mocae.types import Example, Sample
 
-__all__ = ["Trainer", "adapter_folder", "first_expert_layer", "note_training", "refuse_another_base"]
+__all__ = ["Lesson", "Trainer", "first_expert_layer", "note_training"]
 
 
 def first_expert_layer(experts: ExpertsConfig, base: LoadedBase) -> int:
@@ -40,31 +40,23 @@ def first_expert_layer(experts: ExpertsConfig, base: LoadedBase) -> int:
     return len(decoder_layers(base.model)) // 3 if experts.from_layer is None else experts.from_layer
 
 
-def adapter_folder(adapter: str) -> Path:
-    """Return the folder of an adapter: the one named, or its two files taken from the Hub.
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What an adapter learns.
 
-    Raises:
-        ConfigError: there is no such folder, and the Hub has no such repository.
+    Attributes:
+        rows: to train on; those of dpo and kto as `with_rejected` and `with_labels` want them.
+        objective: what of their responses is learned.
+        start: the adapter to go on from; None: a new one.
+        needs: the stages that rows were made from.
+        learning_rate: peak; None: the recipe's.
     """
-    folder = Path(adapter).expanduser()
-    if folder.is_dir():
-        return folder
-    if adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
-        raise ConfigError(f"adapter {adapter!r}: no such folder; give a PEFT LoRA folder, or a Hub id (owner/name)")
-    from huggingface_hub import snapshot_download
 
-    try:
-        return Path(snapshot_download(adapter, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    except Exception as error:  # network, login, no such repository: the hub's own words say which
-        raise ConfigError(
-            f"adapter {adapter!r}: no such folder, and the Hub does not give it ({type(error).__name__}: {error}). "
-            "Give a PEFT LoRA folder or a Hub id (owner/name)"
-        ) from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    rows: Sequence[Example]
+    objective: Objective = "sft"
+    start: Stage | None = None
+    needs: tuple[Stage, ...] = ()
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +81,8 @@ class Trainer:
         """
         label = f"expert {axis}" if targets is None else f"expert {axis} ({', '.join(targets)})"
         objective = self.recipe.objective(next(a for a in self.recipe.axes if a.name == axis))
-        return self._adapter(
-            f"{folder}/{axis}",
-            rows,
-            r=self.recipe.experts.r,
-            label=label,
-            targets=targets,
-            objective=objective,
-            axis=axis,
-        )
+        lesson, r = Lesson(rows, objective), self.recipe.experts.r
+        return self._adapter(f"{folder}/{axis}", lesson, r=r, label=label, targets=targets, axis=axis)
 
     def imported(self, axis: str, adapter: str) -> Stage:
         """Return the expert of an axis that was brought along, as the run's own folder.
@@ -115,7 +100,7 @@ class Trainer:
         expert = load_peft(source, name=axis)
         refuse_another_base(expert, self.recipe.base)
         bank_linears(self.base.model, {axis: expert}, gates=Gates(1))  # tells what does not fit before anything is run
-        digests = {name: _digest(source / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+        digests = adapter_digests(source)
 
         def make(folder: Path) -> None:
             save_peft(expert, folder, base_model_name=self.recipe.base.required_model())
@@ -125,20 +110,49 @@ class Trainer:
         inputs = {"base": dict(self.base_key), "imported": digests}
         return self.store.stage(f"experts/{axis}", inputs, make, axis=axis)
 
-    def joint(
-        self, rows: Sequence[Example], *, name: str = "joint", start: Stage | None = None, needs: Sequence[Stage] = ()
-    ) -> Stage:
-        """Return one adapter trained on the rows of all axes, with the rank of all experts together.
+    def joint(self, rows: Sequence[Example], *, name: str = "joint", needs: Sequence[Stage] = ()) -> Stage:
+        """Return one adapter trained on rows of all axes, with the rank of all experts together.
 
         Args:
             rows: to train on.
             name: of its stage.
-            start: the adapter to go on from; None: a new one.
             needs: the stages that rows were made from.
         """
-        return self._adapter(
-            f"comparison/{name}", rows, r=self._total_rank, label=name, start=start, needs=tuple(needs)
-        )
+        return self._adapter(f"comparison/{name}", Lesson(rows, needs=tuple(needs)), r=self.total_rank, label=name)
+
+    def outcomes(
+        self,
+        samples: Iterable[Sample],
+        name: str,
+        *,
+        r: int,
+        objective: Objective = "sft",
+        pairs_per_prompt: int = 3,
+        rows: Sequence[Example] = (),
+        start: Stage | None = None,
+        needs: Sequence[Stage] = (),
+        learning_rate: float | None = None,
+    ) -> Stage:
+        """Return an adapter trained on judged answers, see `mocae.stages.learned.learned_rows`.
+
+        Args:
+            samples: the judged answers, such as those of `Run.verdicts`.
+            name: of its stage.
+            r: its rank.
+            objective: sft: accepted answers; dpo: these rather than rejected ones to the same prompt; kto: accepted
+                and rejected answers, each by itself.
+            pairs_per_prompt: most pairs of one prompt that dpo learns.
+            rows: to train on as well, responses that are wanted.
+            start: the adapter to go on from; None: a new one.
+            needs: the stages that samples were made from.
+            learning_rate: peak; None: the recipe's.
+
+        Raises:
+            ConfigError: nothing is to be learned of these verdicts.
+        """
+        learned = [*rows, *learned_rows(samples, objective, pairs_per_prompt=pairs_per_prompt)]
+        lesson = Lesson(learned, objective, start, tuple(needs), learning_rate)
+        return self._adapter(name, lesson, r=r, label=name.rpartition("/")[2])
 
     def sequential(self, rows: Mapping[str, Sequence[Example]], order: Sequence[str]) -> list[Stage]:
         """Return one adapter trained on one axis after another, as it was after each, with the rank of all experts."""
@@ -148,33 +162,30 @@ class Trainer:
                 self._adapter(
                     # The axes before it are part of the name: orders share the stages they have in common.
                     "comparison/sequential/" + "-".join(order[: i + 1]),
-                    rows[axis],
-                    r=self._total_rank,
+                    Lesson(rows[axis], start=stages[-1] if stages else None),
+                    r=self.total_rank,
                     label=f"sequential {i + 1}: {axis}",
-                    start=stages[-1] if stages else None,
                     axis=axis,
                 )
             )
         return stages
 
     @property
-    def _total_rank(self) -> int:
+    def total_rank(self) -> int:
+        """Rank of all experts together."""
         return self.recipe.experts.r * len(self.recipe.axes)
 
     def _adapter(
         self,
         name: str,
-        rows: Sequence[Example],
+        lesson: Lesson,
         *,
         r: int,
         label: str,
-        start: Stage | None = None,
         targets: tuple[str, ...] | None = None,
-        objective: Literal["sft", "dpo"] = "sft",
         axis: str | None = None,
-        needs: tuple[Stage, ...] = (),
     ) -> Stage:
-        experts = self.recipe.experts
+        experts, objective, start = self.recipe.experts, lesson.objective, lesson.start
         # The scaling stays what it is for one expert, so that a larger rank does not mean a larger step.
         growth = r / experts.r
         lora = LoraSpec(
@@ -186,7 +197,9 @@ class Trainer:
             from_layer=first_expert_layer(experts, self.base),
         )
         optimizer, optimisation = experts.optimizer, self.optimisation()
-        pairs: list[dict[str, str]] = self.pairs(rows)
+        if lesson.learning_rate is not None:
+            optimisation = replace(optimisation, learning_rate=lesson.learning_rate)
+        pairs: list[dict[str, Any]] = self.pairs(lesson.rows)
         inputs = {
             "base": dict(self.base_key),
             "pairs": pairs,
@@ -195,8 +208,9 @@ class Trainer:
             "seed": self.recipe.seed,
         }
         # Only what departs from fine-tuning with gradients, so that experts made before are still known.
-        if objective == "dpo":
-            pairs = with_rejected(rows, pairs, prompt_format=FORMATS.get(self.recipe.prompt_format))
+        if objective != "sft":
+            shaped = with_rejected if objective == "dpo" else with_labels
+            pairs = shaped(lesson.rows, pairs, prompt_format=FORMATS.get(self.recipe.prompt_format))
             inputs |= {"pairs": pairs, "preference": experts.preference.model_dump()}
         by_gradient = optimizer.method == "adamw"
         if not by_gradient:
@@ -213,14 +227,14 @@ class Trainer:
             }
             if by_gradient:
                 shared |= {"work": self.work(name, inputs)}
-            if objective == "dpo":
+            if objective != "sft":
                 weights = experts.preference.model_dump()
                 note_training(finetune_preference(self.base, pairs, folder, **weights, **shared), folder)
             else:
                 train, options = (finetune, {}) if by_gradient else self._method()
                 note_training(train(self.base, pairs, folder, **options, **shared), folder)
 
-        return self.store.stage(name, inputs, make, needs=(*needs, *((start,) if start else ())), axis=axis)
+        return self.store.stage(name, inputs, make, needs=(*lesson.needs, *((start,) if start else ())), axis=axis)
 
     def _method(self) -> tuple[TrainingMethod, dict[str, Any]]:
         """Return a training method of another package, and its options as its signature types them."""
@@ -264,26 +278,3 @@ class Trainer:
 def note_training(record: Any, folder: Path) -> None:
     """Write a record of a training, a dataclass, into the folder of its stage."""
     (folder / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
-
-
-def refuse_another_base(expert: LoraWeights, base: BaseConfig) -> None:
-    """Do nothing if an adapter names no other base model: one of the same shape would take it, and answer nonsense.
-
-    Names are compared by their last part: that of a Hub id, or of a folder.
-
-    Raises:
-        ModelMismatchError: it names another one.
-    """
-    ours = (base.required_model(), *base.known_as)
-    if expert.base_model is None or _last_part(expert.base_model) in map(_last_part, ours):
-        return
-    raise ModelMismatchError(
-        f"expert {expert.name!r} was trained on {expert.base_model!r} (base_model_name_or_path in {CONFIG_FILE}), and "
-        f"base.model is {ours[0]!r}. Use that base model; if they are the same, say so: "
-        f"--set 'base.known_as=[{expert.base_model}]'"
-    )
-
-
-def _last_part(name: str) -> str:
-    """Return what tells models apart in a Hub id or a path."""
-    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].casefold()

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 
 from mocae.bank import ExpertBank, LoraWeights, load_peft
-from mocae.config import Recipe
+from mocae.config import Objective, Recipe
 from mocae.errors import ConfigError
 from mocae.merging import Delta
 from mocae.models import Generator
 from mocae.policies import FixedPolicy, Mixture
 from mocae.stages.base_size import BaseSize
-from mocae.stages.output import accepted
 from mocae.stages.run import Made, Run
 from mocae.stages.store import Stage
 from mocae.stages.training_plan import TrainingPlan, adapter_plan
@@ -65,11 +65,18 @@ class JointOutcomesOptions(LearningOptions):
     """Options of a `joint_outcomes` system."""
 
     schedule: Literal["mixed", "after", "alone"] = "mixed"
-    """When the accepted answers are learned: mixed with the rows of all axes, after them, or alone."""
+    """When the verdicts are learned: mixed with the rows of all axes, after them, or alone."""
+    objective: Objective = "sft"
+    """sft: accepted answers; dpo: these rather than rejected ones to the same prompt, not with mixed; kto: accepted and
+    rejected answers, each by itself."""
+    pairs_per_prompt: PositiveInt = 3
+    """Most pairs of an accepted and a rejected answer that dpo learns of a prompt."""
+    learning_rate: PositiveFloat | None = None
+    """Peak learning rate of what is learned from verdicts; null: experts.optimizer.learning_rate."""
 
 
 class JointOutcomes(OneAdapter, LearningSystem):
-    """The fair rival: joint tuning plus the accepted answers to the calibration prompts.
+    """The fair rival: joint tuning plus what the verdicts on the calibration prompts teach.
 
     Without it a win of the router over `joint` may be a win of extra supervision. `after` keeps the accepted answers
     from being outvoted by axis rows that contradict them: it is the stronger rival where axis data conflict.
@@ -77,25 +84,36 @@ class JointOutcomes(OneAdapter, LearningSystem):
 
     Options = JointOutcomesOptions
 
+    def check(self) -> None:
+        """Refuse pairs mixed with rows that are none."""
+        super().check()
+        if (self.options.objective, self.options.schedule) == ("dpo", "mixed"):
+            raise ConfigError("options.objective: 'dpo' learns pairs, which rows of axes are not; use schedule after")
+
     def stages(self, run: Run) -> dict[str, Stage]:
         """Return the adapter; without verdicts it is that of joint tuning, whatever the schedule.
 
         Raises:
-            ConfigError: no answer was accepted.
+            ConfigError: the verdicts leave nothing to learn.
         """
-        rows, routing = run.rows.all_of("train"), self.routing(run.recipe)
-        used = run.verdict_ids(routing)
-        learned = accepted(run.verdicts(routing)) if used else []
-        if used and not learned:
-            raise ConfigError(
-                f"systems.{self.name}: no accepted answer to learn from; look at outcomes.jsonl, raise "
-                "routing.outcome.max_prompts, or leave this system out"
-            )
-        with run.bare():
-            if not used:
+        rows, routing, options = run.rows.all_of("train"), self.routing(run.recipe), self.options
+        if not run.verdict_ids(routing):
+            with run.bare():
                 return {"adapter": run.trainer.joint(rows)}
-            train, needs, schedule = run.trainer.joint, [run.outcomes], self.options.schedule
-            if schedule == "mixed":
-                return {"adapter": train([*rows, *learned], name=self.folder, needs=needs)}
-            start = train(rows) if schedule == "after" else None
-            return {"adapter": train(learned, name=self.folder, start=start, needs=needs)}
+        samples, needs = run.verdicts(routing), [run.outcomes]
+        with run.bare():
+            try:
+                adapter = run.trainer.outcomes(
+                    samples,
+                    f"comparison/{self.folder}",
+                    r=run.trainer.total_rank,
+                    objective=options.objective,
+                    pairs_per_prompt=options.pairs_per_prompt,
+                    rows=rows if options.schedule == "mixed" else (),
+                    start=run.trainer.joint(rows) if options.schedule == "after" else None,
+                    needs=needs,
+                    learning_rate=options.learning_rate,
+                )
+            except ConfigError as error:
+                raise ConfigError(f"systems.{self.name}: {error}") from error
+        return {"adapter": adapter}
