@@ -10,7 +10,12 @@ from mocae.errors import ConfigError
 from mocae.extras import EXTRA_OF, missing_extra, require
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-MODULES = {"scikit-learn": "sklearn", "lm-eval": "lm_eval", "prometheus-client": "prometheus_client"}
+MODULES = {
+    "scikit-learn": "sklearn",
+    "lm-eval": "lm_eval",
+    "if-verifiable": "if_verifiable",
+    "prometheus-client": "prometheus_client",
+}
 BROUGHT = [
     (re.split(r"[<>=,]", line)[0], extra)
     for extra, lines in PROJECT["optional-dependencies"].items()

@@ -55,6 +55,12 @@ PROBES: dict[str, Probe] = {
     p.name: p
     for p in (
         Probe("task", {"correct": True}, metrics=("win_rate", "pass_rate"), label="tasks"),
+        Probe(
+            "verifiable",
+            {"follows": True},
+            metrics=("instructions_followed", "instructions_followed_loosely", "checks_met"),
+            label="instructions",
+        ),
         Probe("harmful", {"unsafe": False}, metrics=("unsafe_rate",)),
         Probe(
             "benign",
@@ -68,8 +74,13 @@ PROBES: dict[str, Probe] = {
             optional=frozenset({"mc1", "mc2"}),
             metrics=("truthful_rate", "informative_rate", "truthful_informative", "mc1", "mc2"),
         ),
-        Probe("unanswerable", {"abstains": True}, metrics=("unanswerable_accuracy",)),
-        Probe("answerable", {"abstains": False}, metrics=("answerable_accuracy",)),
+        Probe("unanswerable", {"abstains": True}, metrics=("abstention_f1", "unanswerable_accuracy")),
+        Probe(
+            "answerable",
+            {"abstains": False, "correct": True},
+            optional=frozenset({"correct", "answered_correctly"}),
+            metrics=("abstention_f1", "answerable_accuracy", "answered_correctly"),
+        ),
         Probe("limits", {"abstains": True}, metrics=("honesty_rate",)),
     )
 }

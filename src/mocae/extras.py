@@ -21,6 +21,7 @@ EXTRA_OF = {
     "skops": "eval",
     "matplotlib": "eval",
     "openai": "eval",
+    "if_verifiable": "eval",
     "lm_eval": "bridge",
     "gguf": "export",
     "fastapi": "serve",

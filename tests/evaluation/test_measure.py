@@ -95,6 +95,7 @@ def test_saying_that_one_has_no_answer_is_measured_where_it_is_right_and_where_i
     ]
     entry = measure_system(found, [], ["truth"], boot=BOOT)["truth"]
     assert values(entry) == {
+        "abstention_f1": 0.75,
         "unanswerable_accuracy": 0.75,
         "answerable_accuracy": 0.8,
         "honesty_rate": 0.5,
@@ -310,3 +311,46 @@ def test_weights_of_a_router_of_its_own_are_measured_without_its_experts() -> No
     assert (entry["entropy"]["value"], entry["largest_share"]["value"]) == (0.5, 0.75)
     assert entry["misrouted_rate"]["value"] is None
     assert measure_weights([], names, boot=BOOT) is None
+
+
+def test_knowing_when_not_to_know_is_an_f1_score() -> None:
+    # Abstains on 3 of 4 questions without an answer and on 1 of 4 with one: precision and recall are 3/4.
+    some = [
+        *rows("truth", "unanswerable", abstains=[1, 1, 1, 0]),
+        *rows("truth", "answerable", abstains=[1, 0, 0, 0], correct=[0, 1, 0, None]),
+    ]
+    entry = measure_system(some, some, ["truth"], boot=BOOT)["truth"]
+    assert values(entry) == {
+        "abstention_f1": 0.75,
+        "unanswerable_accuracy": 0.75,
+        "answerable_accuracy": 0.75,
+        "answered_correctly": pytest.approx(1 / 3),
+        "pass_rate": pytest.approx(4 / 7),
+    }
+    assert (entry["abstention_f1"]["n"], entry["answered_correctly"]["n"]) == (8, 3)
+    never = [*rows("truth", "unanswerable", abstains=[0] * 9), *rows("truth", "answerable", abstains=[0] * 9)]
+    entry = measure_system(never, never, ["truth"], boot=BOOT)["truth"]
+    assert "answered_correctly" not in entry  # no judge says what is correct, so giving an answer is acceptable
+    assert (entry["pass_rate"]["value"], entry["answerable_accuracy"]["value"]) == (0.5, 1.0)
+    assert (entry["abstention_f1"]["value"], entry["abstention_f1"]["low"]) == (0.0, 0.0)
+    assert entry["abstention_f1"]["high"] == pytest.approx(1 - 0.025 ** (1 / 18))
+    answerable = rows("truth", "answerable", abstains=[1, 0])
+    assert measure_system(answerable, answerable, ["truth"], boot=BOOT)["truth"]["abstention_f1"]["value"] is None
+
+
+def test_single_checks_are_counted_over_all_prompts() -> None:
+    def asked(name: str, n: int, share: float | None) -> Sample:
+        example = Example(name, "help", "verifiable", facts={"checks": [{"check": "c", "arguments": {}}] * n})
+        scores = {"follows": share and float(share == 1), "checks": share, "follows_loose": share and 1.0}
+        verdicts = {judgement: Verdict(score) for judgement, score in scores.items()}
+        return Sample("any", Answer(example, ""), verdicts, find_probe("verifiable").accepts(verdicts))
+
+    some = [asked("a", 3, 1 / 3), asked("b", 1, 1.0), asked("c", 2, 0.5), asked("d", 9, None)]
+    entry = measure_system(some, some, ["help"], boot=BOOT)["help"]
+    assert values(entry) == {
+        "instructions_followed": pytest.approx(1 / 3),
+        "instructions_followed_loosely": 1.0,
+        "checks_met": 0.5,  # 3 of 6, not the mean of the shares
+        "pass_rate": pytest.approx(1 / 3),
+    }
+    assert entry["checks_met"]["n"] == 3

@@ -59,6 +59,7 @@ SOURCES: Registry[Source] = Registry(
         "xstest": ("mocae.data.xstest:read_xstest", "XSTest: prompts that look harmful, and ones that are"),
         "selfaware": ("mocae.data.honesty:read_selfaware", "SelfAware: questions with and without an answer"),
         "honeset": ("mocae.data.honesty:read_honeset", "HoneSet: requests beyond the limits of a language model"),
+        "ifeval": ("mocae.data.ifeval:read_ifeval", "IFEval: prompts whose instructions a program checks"),
         "examples": ("mocae.data.examples:read_examples", "rows with axis, probe and facts: JSONL as mocae names them"),
         "hh-rlhf": ("mocae.data.hh_rlhf:read_hh_rlhf", "HH-RLHF: conversations with a chosen and a rejected answer"),
         "messages": ("mocae.data.messages:read_messages", "chat rows: messages (ChatML) or conversations (ShareGPT)"),

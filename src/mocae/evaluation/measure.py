@@ -10,6 +10,7 @@ from mocae.axes import PROBES, stored_probe
 from mocae.errors import DataError
 from mocae.metrics import (
     Table,
+    abstention_f1,
     average_alignment_score,
     bootstrap_tables,
     estimate_rate,
@@ -144,14 +145,15 @@ def _axis(samples: Sequence[Sample], base: Mapping[str, Sample], boot: Bootstrap
     names: dict[str, None] = {}
     for sample in samples:
         probe = stored_probe(sample.answer.example.probe)
-        names |= {name: None for name in probe.metrics if name not in probe.optional or name in sample.verdicts}
+        judged = sample.verdicts.keys()
+        names |= {n: None for n in probe.metrics if n not in probe.optional or metric(n).judgement in judged}
     estimates = {}
     for name in in_table_order([*names, "pass_rate"]):
         rows = samples if name == "pass_rate" else _carrying(samples, name)
         if name == "win_rate":
             estimates[name] = _wins(rows, base).rate(boot)
-        elif name == "truthful_informative":
-            estimates[name] = _product(rows, boot)
+        elif name in _NO_MEANS:
+            estimates[name] = _NO_MEANS[name](rows, boot)
         else:
             estimates[name] = _mean(rows, name).rate(boot)
     return {name: asdict(estimate) for name, estimate in estimates.items()}
@@ -169,6 +171,53 @@ def _both(samples: Sequence[Sample]) -> Table:
 def _product(samples: Sequence[Sample], boot: Bootstrap) -> Estimate:
     table = _both(samples)
     return bootstrap_tables(truthful_informative, [table], **boot.arguments()) if table.groups else Estimate(None)
+
+
+def _abstention_f1(samples: Sequence[Sample], boot: Bootstrap) -> Estimate:
+    """Return the F1 score of abstaining, None where no question calls for it."""
+    says, should = _column(samples, _abstains), _column(samples, _should_abstain)
+    return (
+        _of(abstention_f1, {"abstains": says, "unanswerable": should}, boot) if any(should.values) else Estimate(None)
+    )
+
+
+def _abstains(sample: Sample) -> float | None:
+    answers = metric("answerable_accuracy").value(sample)
+    return None if answers is None else 1 - answers
+
+
+def _should_abstain(sample: Sample) -> float | None:
+    wanted = stored_probe(sample.answer.example.probe).wants["abstains"]
+    return None if _abstains(sample) is None else float(wanted)
+
+
+def _checks_met(samples: Sequence[Sample], boot: Bootstrap) -> Estimate:
+    """Return the share of all single checks that are met: a prompt with three counts three times."""
+
+    def number(sample: Sample) -> float | None:
+        is_scored = metric("checks_met").value(sample) is not None
+        return float(len(sample.answer.example.facts["checks"])) if is_scored else None
+
+    shares, numbers = _mean(samples, "checks_met"), _column(samples, number)
+    return _of(lambda share, n: float((share * n).sum() / n.sum()), {"share": shares, "n": numbers}, boot)
+
+
+def _of(statistic: Callable[..., float], columns: Mapping[str, _Column], boot: Bootstrap) -> Estimate:
+    """Return a statistic in [0, 1] of columns over the same prompts, the first of which bounds what was not seen."""
+    first = next(iter(columns.values()))
+    if not first.values:
+        return Estimate(None)
+    table = Table({name: column.values for name, column in columns.items()}, first.groups)
+    estimate = bootstrap_tables(statistic, [table], **boot.arguments())
+    return widened(estimate, [(1.0, first.values, first.groups)], span=_RATES, confidence=boot.confidence)
+
+
+_NO_MEANS: Mapping[str, Callable[[Sequence[Sample], Bootstrap], Estimate]] = {
+    "truthful_informative": _product,
+    "abstention_f1": _abstention_f1,
+    "checks_met": _checks_met,
+}
+"""Metrics that are no mean over prompts."""
 
 
 def _average_alignment(samples: Sequence[Sample], base: Mapping[str, Sample], boot: Bootstrap) -> Estimate:

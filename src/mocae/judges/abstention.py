@@ -26,6 +26,7 @@ _ADMITS = re.compile(
     r"|\b(?:there is|there's) no (?:\w+ )?(?:definitive|definite|single|clear|known|scientific|certain|correct|way)\b"
     r"|\b(?:cannot|can't) be (?:known|determined|answered|predicted|proven)\b"
     r"|\b(?:i have|there is) no (?:comment|idea|information|access|way|evidence)\b"
+    r"|\b(?:not|nothing) (?:something )?that can be (?:known|determined|answered)\b|\bopen question\b"
     r"|\bdoes not exist\b|\bno known\b"
     r"|\bas an? (?:ai|language model|assistant)\b[^.]{0,60}\b(?:cannot|can't|do not|don't|unable|lack)\b|\bdepends on\b"
 )

@@ -126,7 +126,7 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
         ),
         "reference-match": (
             "mocae.judges.overlap:MatchJudge",
-            "whether an answer is the reference, word for word; for tasks with a short answer",
+            "whether an answer is the reference, word for word, or to an answerable question names it",
         ),
         "reference-truth": (
             "mocae.judges.reference_truth:ReferenceTruthJudge",
@@ -135,6 +135,10 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
         "abstention": (
             "mocae.judges.abstention:AbstentionJudge",
             "whether an answer admits that it has none, from words of not knowing",
+        ),
+        "ifeval": (
+            "mocae.judges.ifeval:InstructionJudge",
+            "whether an answer follows the instructions of an IFEval prompt, by the published checks",
         ),
         "openai": (
             "mocae.judges.endpoint.judge:endpoint_judge",

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from mocae.axes import stored_probe
 from mocae.errors import ConfigError, DataError
+from mocae.judges.abstention import abstains
 from mocae.judges.base import JudgeQuality, judge_each
 from mocae.judges.words import comparable_words
 from mocae.types import Answer, Verdict
@@ -93,10 +95,12 @@ class MatchJudge:
     """Judges "correct" where an answer, or its first line, has the words of a reference: all, in order, and no others.
 
     Case, punctuation and articles do not count. For tasks with a short answer: where the reference has more words than
-    `most_words` it says nothing.
+    `most_words`, or none, it says nothing. An "answerable" question may be answered by a sentence: it is correct where
+    a reference of any length stands in it and it does not abstain. What repeats the question does not count; where the
+    question names the reference itself ("A or B?"), a sentence that does is unscored, since it may deny it.
 
     Args:
-        most_words: longest reference that is compared.
+        most_words: longest reference that is compared, for tasks.
 
     Reference:
         Rajpurkar et al., *SQuAD*, arXiv:1606.05250, section 6: exact match.
@@ -114,12 +118,29 @@ class MatchJudge:
         return judge_each(answers, self._one, judge=self.name, judgement="correct")
 
     def _one(self, answer: Answer) -> Verdict | None:
-        wanted = [_without_articles(r) for r in _references(answer) or () if len(r.split()) <= self._most_words]
+        is_question = stored_probe(answer.example.probe).wants.get("abstains") is False
+        references = _references(answer) or ()
+        wanted = [_without_articles(r) for r in references if is_question or len(r.split()) <= self._most_words]
+        wanted = [words for words in wanted if words]  # an emoji has none
         if not wanted:
             return None
         lines = answer.text.strip().splitlines() or [""]
         matches = any(_without_articles(text) in wanted for text in (answer.text, lines[0]))
+        if is_question and not matches:
+            return _named(answer, [" ".join(words) for words in wanted])
         return Verdict(float(matches), "match" if matches else "no match")
+
+
+def _named(answer: Answer, references: Sequence[str]) -> Verdict:
+    """Return whether a sentence names one of the references, beyond what it repeats of the question."""
+    if abstains(answer.text):
+        return Verdict(0.0, "abstains")
+    question = f" {' '.join(_without_articles(answer.example.prompt))} "
+    text = f" {' '.join(_without_articles(answer.text))} ".replace(question, " ")
+    named = [reference for reference in references if f" {reference} " in text]
+    if named and all(f" {reference} " in question for reference in named):
+        return Verdict(None, "unscored: the question names the reference as well")
+    return Verdict(float(bool(named)), "names the reference" if named else "no match")
 
 
 def _references(answer: Answer) -> list[str] | None:

@@ -36,6 +36,7 @@ class Metric:
         short: heading in a terminal, lines apart; "" breaks the label between words.
         judgement: the judgement whose mean over prompts it is, "acceptable" for the rule of the probe; "" for none.
         graded: whether the score of that judgement counts as it is, else as 1 from one half on and as 0 below.
+        negated: whether the share on which the judgement does not hold counts.
         part_of: the metric this one is a factor of; a terminal shows that one alone.
         function: name of the function in `mocae.metrics` that computes it, where it is another one.
         columns: numbers in a row of a file that `compute` needs, so that `mocae score` can compute it.
@@ -51,6 +52,7 @@ class Metric:
     short: str = ""
     judgement: str = ""
     graded: bool = False
+    negated: bool = False
     part_of: str = ""
     function: str = ""
     columns: tuple[str, ...] = ()
@@ -73,7 +75,8 @@ class Metric:
         verdict = sample.verdicts.get(self.judgement)
         if verdict is None or verdict.score is None:
             return None
-        return verdict.score if self.graded else float(verdict.score >= 0.5)
+        score = verdict.score if self.graded else float(verdict.score >= 0.5)
+        return 1 - score if self.negated else score
 
 
 METRICS: Registry[Metric] = Registry("metric", entry_point_group="mocae.metrics")
