@@ -37,9 +37,17 @@ def make_report(axes: list[str]) -> dict[str, Any]:
     """A report over these axes; "harmlessness" among them gets the two rates of refusal."""
     names = {"base": 0.4, "joint": 0.85, "alignx": 0.94, "oracle": 0.98, "expert:" + axes[0]: 0.3}
     systems = {
-        name: {**system(mean, axes), "about": f"what {name} is", "plain": True, "upper_bound": name == "oracle"}
+        name: {
+            **system(mean, axes),
+            "about": f"what {name} is",
+            "policy": name,
+            "plain": True,
+            "upper_bound": name == "oracle",
+        }
         for name, mean in names.items()
     }
+    for name, entry in systems.items():
+        entry["policy"] = name
     if "harmlessness" in axes:
         rates = [(0.5, 0.1), (0.02, 0.6), (0.02, 0.2), (0.0, 0.0), (0.8, 0.0)]
         for name, (unsafe, refused) in zip(names, rates, strict=True):
@@ -77,7 +85,18 @@ def make_report(axes: list[str]) -> dict[str, Any]:
             "matrix": [[estimate(0.9 if row == 1 else 0.2) for _ in axes] for row in range(len(stages))],
             "forgetting": {axis: difference(0.7, 0.1) for axis in axes},
         },
-        "comparisons": {"against": "joint", "differences": {"alignx": difference(0.09, 0.02)}},
+        "comparisons": {
+            "against": "joint",
+            "differences": {"alignx": difference(0.09, 0.02)},
+            "lead": {"system": "alignx", "over": {name: difference(0.94 - mean, 0.02) for name, mean in names.items()}},
+        },
+        "headroom": {
+            "headroom": estimate(0.3, n=90),
+            "oracle": 0.9,
+            "best": 0.6,
+            "best_system": "expert:" + axes[0],
+            "n_verdicts": 270,
+        },
         "judges": [
             {
                 "name": "verifier",

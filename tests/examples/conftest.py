@@ -46,5 +46,5 @@ def own(load_example: Callable[[str], ModuleType], tmp_path_factory: pytest.Temp
         example.train(base, example.axis_rows(axis, n=8), out / "adapters" / axis, lora)
     example.write_prompts(out / "prompts.jsonl", n=12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+        patch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
         return out, example.build(base, out, judge="coin", max_new_tokens=2, progress=False)

@@ -40,7 +40,7 @@ def test_llama_cpp_has_its_tokens(own: Any, example: Any, tmp_path: Path) -> Non
 
 
 def test_what_came_out_goes_in_again(own: Any, example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
     assert example.back_in(own[0] / "artifact", tmp_path, progress=False) == []
     other = tmp_path / "other"
     other.mkdir()

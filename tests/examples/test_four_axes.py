@@ -47,7 +47,7 @@ def test_old_experts_stay_byte_for_byte_and_one_is_trained(
         return finetune(*args, label=label, **kwargs)
 
     monkeypatch.setattr(training, "finetune", counted)
-    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
     three = tiny_recipe(tiny_base(tmp_path / "base"), systems=["base", "alignx"])
     four = example.with_brevity(three, train=12, calibration=12, test=8)
     after = example.add_axis(three, four, out=tmp_path / "out", progress=False)

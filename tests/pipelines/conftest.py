@@ -66,7 +66,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         "examine": lambda *_, label, **__: done.asked.append(label),
         "fit_router": lambda data, **_: done.fitted.append(len(data.labels)),
     }
-    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
     for module in [m for name, m in sys.modules.items() if name.startswith(("mocae.pipelines.", "mocae.stages."))]:
         for name, note in notes.items():
             if hasattr(module, name):

@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     small = tiny_recipe(tiny_base(root / "base"), "experts.optimizer.batch_size=12", "generation.max_new_tokens=2")
     recipe.write_text(dump_recipe(small), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+        patch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
         found = ablate(recipe, out=root / "out", seeds=2, vary=[VARY], systems=SYSTEMS, progress=False)
     return Made(recipe, root / "out", found)
 
@@ -50,7 +50,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("training.finetune", "run.examine", "fitting.examine", "fitting.fit_router"):
         monkeypatch.setattr(f"mocae.stages.{name}", forbidden)
-    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
 
 
 def test_schema(made: Made) -> None:

@@ -48,7 +48,7 @@ def write_base(architecture: str, folder: Path) -> Path:
     "architecture", [name if name == "gemma3" else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 )
 def test_the_whole_job_runs(architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
     told = ask_all(write_base(architecture, tmp_path / "base"), tmp_path / "out", SYSTEMS)
     assert {len(texts) for texts in told.values()} == {18}
     assert [name for name, texts in told.items() if texts == told["base"]] == ["base"]
@@ -56,7 +56,7 @@ def test_the_whole_job_runs(architecture: str, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_the_whole_job_runs_on_latent_attention_and_sparse_blocks(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
     systems = [
         s for s in SYSTEMS if isinstance(s, str) or s["policy"] != "trinityx"
     ]  # its experts are linears of blocks

@@ -63,13 +63,13 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert report == json.loads((finished.out / "report.json").read_text(encoding="utf-8"))
     assert set(report) == {
         *("schema", "recipe", "systems", "routing", "forgetting", "comparisons", "judges", "examples", "counts"),
-        *("notes", "environment", "collapse", "updates", "constants", "probes"),
+        *("notes", "environment", "collapse", "updates", "constants", "probes", "headroom"),
     } | (set(report) & {"warnings"})
     assert report["schema"] == 1
     assert list(report["systems"]) == NAMES
     for entry in report["systems"].values():
         means = {"axis_scores", "mean_axis_score", "average_alignment_score", "win_rate_against"}
-        roles = {"about", "plain", "upper_bound", "one_adapter"}
+        roles = {"about", "policy", "plain", "upper_bound", "one_adapter"}
         assert set(entry) == {*AXES, *means, *roles, "kinds", "cost"}
         assert set(entry["helpfulness"]) == {"win_rate", "pass_rate"}
         assert set(entry["harmlessness"]) == {"unsafe_rate", "over_refusal_rate", "pass_rate"}
@@ -93,6 +93,12 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert set(forgetting["forgetting"]) == set(AXES)
     assert report["comparisons"]["against"] == "joint"
     assert set(report["comparisons"]["differences"]) == set(NAMES) - {"joint"}
+    lead = report["comparisons"]["lead"]
+    assert set(lead["over"]) == set(NAMES) - {lead["system"]}
+    assert lead["system"] != "oracle"
+    assert set(report["headroom"]) == {"headroom", "oracle", "best", "best_system", "n_verdicts"}
+    assert report["headroom"]["best_system"] in {f"expert:{axis}" for axis in AXES}
+    assert report["headroom"]["n_verdicts"] == 3 * sum(report["counts"]["calibration"].values())
     assert report["counts"]["test"] == dict.fromkeys(AXES, N_TEST)
     examples = report["examples"]  # one for each kind of prompt: tasks, harmful, harmless, three kinds of question
     assert len(examples) == 6

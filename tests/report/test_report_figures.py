@@ -10,7 +10,6 @@ import pytest
 from mocae.report.colours import AXIS_COLOURS, MUTED, axis_colour
 from mocae.report.figures import (
     Plate,
-    draw_cost,
     draw_forgetting,
     draw_kinds,
     draw_refusal,
@@ -22,7 +21,7 @@ from mocae.report.figures.canvas import canvas, shorten, to_panel
 from mocae.report.figures.labels import place_labels
 from report_for_tests import estimate, make_report
 
-DRAW = [draw_systems, draw_kinds, draw_forgetting, draw_refusal, draw_reliability, draw_routing, draw_cost]
+DRAW = [draw_systems, draw_kinds, draw_forgetting, draw_refusal, draw_reliability, draw_routing]
 
 
 def _texts(plate: Plate) -> list[str]:
@@ -89,14 +88,6 @@ def test_negative_and_large_weights_are_drawn(report: dict[str, Any]) -> None:
     assert {"150", "-50", "20"} <= set(texts)
 
 
-def test_speed_is_relative_to_the_base_model(report: dict[str, Any]) -> None:
-    report["systems"]["base"]["cost"]["tokens_per_second"] = 100.0
-    report["systems"]["joint"]["cost"]["tokens_per_second"] = 85.0
-    assert "0.85\u00d7" in _texts(draw_cost(report))
-    report["systems"]["base"]["cost"] = {"tokens_per_second": 0.0}
-    assert draw_cost(report).panels == ()
-
-
 def test_every_system_is_named_in_the_scatter(report: dict[str, Any]) -> None:
     assert set(report["systems"]) <= set(_texts(draw_refusal(report)))
 
@@ -142,16 +133,13 @@ def test_kinds_are_bars_lowest_first_of_the_best_system_marked_against_the_base(
     (panel,) = draw_kinds(report).panels
     assert "hard_one 25.0 %; easy_one 75.0 %" in panel.svg
     assert {"alignx, and base as a line", "hard one", "25.0  n 20"} <= set(_texts(draw_kinds(report)))
-    many = {f"kind {i}": {"pass_rate": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}} for i in range(45)}
-    report["systems"]["alignx"]["kinds"] = many
-    panels = draw_kinds(report).panels
-    assert len(panels) == 3
-    assert all(f"({n} of 3)" in panel.svg for n, panel in enumerate(panels, 1))
-
-
-def test_speed_is_said_to_be_measured_once_and_memory_is_not_drawn(report: dict[str, Any]) -> None:
-    (panel,) = draw_cost(report).panels
-    assert "measured once" in panel.svg
+    many = {f"kind {i}": {"pass_rate": {"value": i / 45, "low": 0.4, "high": 0.6, "n": 9}} for i in range(45)}
+    report["systems"]["alignx"]["kinds"] = many | {
+        "easy": {"pass_rate": {"value": 1.0, "low": 0.9, "high": 1.0, "n": 9}}
+    }
+    (panel,) = draw_kinds(report).panels
+    assert "(lowest 12 of 46)" in panel.svg
+    assert "easy" not in panel.svg
 
 
 def test_with_many_systems_only_the_main_ones_and_the_front_are_named(report: dict[str, Any]) -> None:

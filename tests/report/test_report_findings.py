@@ -8,39 +8,52 @@ from mocae.report.findings import Finding, find
 from report_for_tests import difference, estimate, make_report
 
 
-def _titled(report: dict[str, Any], title: str) -> Finding:
-    return next(found for found in find(report).details if found.title.startswith(title))
+def _line(report: dict[str, Any], title: str) -> Finding:
+    return next(line for line in find(report).lines if line.title == title)
 
 
-def test_a_lead_whose_interval_excludes_zero_is_called_ahead(report: dict[str, Any]) -> None:
+def _shows(report: dict[str, Any], section: str) -> str:
+    return find(report).conclusions[section]
+
+
+def test_the_headline_has_winner_rival_lead_interval_and_prompts(report: dict[str, Any]) -> None:
     assert find(report).headline == (
-        "On the mean of the three axes, alignx scores highest: 94.0 % [92.0, 96.0]. "
-        "It is 9.0 points [7.0, 11.0] ahead of joint tuning."
+        "alignx answers best: 94.0 % [92.0, 96.0] acceptably, on the mean of the three axes (n = 100 test prompts), "
+        "9.0 points [7.0, 11.0] ahead of its best rival joint (85.0 %)."
     )
-    assert _titled(report, "alignx against").tone == "good"
+    assert find(report).named == (("alignx", "what alignx is"), ("joint", "what joint is"))
 
 
-def test_a_lead_whose_interval_holds_zero_is_no_lead(report: dict[str, Any]) -> None:
-    report["comparisons"]["differences"]["alignx"] = difference(0.01, 0.02)
-    assert "It cannot be told apart from joint tuning" in find(report).headline
-    assert "ahead" not in find(report).headline
-    assert _titled(report, "alignx against").tone == "open"
-
-
-def test_joint_tuning_in_front_is_said_and_the_router_is_called_behind(report: dict[str, Any]) -> None:
-    report["systems"]["joint"]["mean_axis_score"] = estimate(0.96)
-    report["comparisons"]["differences"]["alignx"] = difference(-0.05, 0.02)
-    assert find(report).headline.endswith(
-        "joint scores highest: 96.0 % [94.0, 98.0]. No other system came out ahead of it."
+def test_a_rival_that_ties_changes_the_headline(report: dict[str, Any]) -> None:
+    report["systems"]["knn"] = {**report["systems"]["alignx"], "mean_axis_score": estimate(0.93), "policy": "knn"}
+    report["comparisons"]["lead"]["over"]["knn"] = difference(0.01, 0.02)
+    headline = find(report).headline
+    assert headline == (
+        "No winner: alignx (94.0 %) and knn (93.0 %) cannot be told apart, +1.0 points [\u22121.0, +3.0] on the mean "
+        "of the three axes (n = 100 test prompts)."
     )
-    router = _titled(report, "alignx against")
-    assert router.tone == "bad"
-    assert "It is 5.0 points [3.0, 7.0] behind joint tuning." in router.text
+    assert "tell them apart" in _line(report, "Do next").text
+    report["comparisons"]["lead"]["over"]["joint"] = difference(0.01, 0.02)
+    assert find(report).headline.endswith("Nor can joint.")
 
 
-def test_a_difference_without_interval_is_not_called_certain(report: dict[str, Any]) -> None:
-    report["comparisons"]["differences"]["alignx"] = 0.09
-    assert "with no interval: how sure that is, is not known" in find(report).headline
+def test_a_rival_in_front_is_the_headline_and_the_method_is_behind(report: dict[str, Any]) -> None:
+    report["systems"]["knn"] = {**report["systems"]["alignx"], "mean_axis_score": estimate(0.99), "policy": "knn"}
+    report["systems"]["joint"]["mean_axis_score"] = estimate(0.97)
+    over = {"joint": difference(0.02, 0.01), "alignx": difference(0.05, 0.02)}
+    report["comparisons"]["lead"] = {"system": "knn", "over": over}
+    headline = find(report).headline
+    assert headline.startswith("knn answers best: 99.0 %")
+    assert headline.endswith(
+        "2.0 points [1.0, 3.0] ahead of its best rival joint (97.0 %). alignx is 5.0 points [3.0, 7.0] behind."
+    )
+    assert _line(report, "Do next").text.startswith("Use knn")
+
+
+def test_another_setting_of_the_same_kind_is_no_rival_but_is_told(report: dict[str, Any]) -> None:
+    report["systems"]["alignx top-1"] = {**report["systems"]["alignx"], "mean_axis_score": estimate(0.93)}
+    assert "best rival joint" in find(report).headline
+    assert "alignx is the best of 2 of its kind" in _line(report, "Beware").text
 
 
 @pytest.mark.parametrize("comparisons", [None, {}, {"against": "joint", "differences": {}}])
@@ -49,55 +62,108 @@ def test_no_comparison_claims_no_lead(report: dict[str, Any], comparisons: objec
     assert "so no lead is claimed" in find(report).headline
 
 
-def test_the_oracle_is_a_ceiling_not_the_winner(report: dict[str, Any]) -> None:
-    assert "oracle" not in find(report).headline
-    assert _titled(report, "Ceiling").number == "98.0 %"
+def test_a_report_of_before_is_read_against_joint_tuning(report: dict[str, Any]) -> None:
+    del report["comparisons"]["lead"], report["headroom"]
+    for system in report["systems"].values():
+        del system["policy"]
+    assert "9.0 points [7.0, 11.0] ahead of its best rival joint" in find(report).headline
+    assert _line(report, "Can routing matter?").text.startswith("Not known")
+    report["comparisons"]["differences"]["alignx"] = 0.09
+    assert "with no interval: how sure that is, is not known" in find(report).headline
 
 
-def test_overlap_with_the_runner_up_is_told(report: dict[str, Any]) -> None:
-    assert "Its interval lies below" in _titled(report, "Runner-up").text
-    report["systems"]["joint"]["mean_axis_score"] = estimate(0.93)
-    assert "may still tell the two apart" in _titled(report, "Runner-up").text
+def test_the_oracle_never_wins(report: dict[str, Any]) -> None:
+    findings = find(report)
+    assert "oracle" not in findings.headline
+    assert "oracle" not in findings.front
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "opening", "tone"),
+    [(0.3, 0.02, "Go.", "good"), (0.06, 0.02, "Perhaps.", "open"), (0.03, 0.04, "No-go.", "bad")],
+)
+def test_routing_matters_where_the_experts_leave_room(
+    report: dict[str, Any], value: float, half: float, opening: str, tone: str
+) -> None:
+    report["headroom"]["headroom"] = estimate(value, half, n=90)
+    line = _line(report, "Can routing matter?")
+    assert (line.text.split(" ")[0], line.tone) == (opening, tone)
+    assert (
+        "each of 90 calibration prompts would reach 90.0 %, the best one alone (expert:helpfulness) 60.0 %" in line.text
+    )
+    assert ("routing cannot matter here" in line.text) == (tone == "bad")
+    assert ("no router" in _line(report, "Do next").text) == (tone == "bad")
+
+
+def test_whether_to_believe_it_names_the_weakest_judge_and_the_unchecked(report: dict[str, Any]) -> None:
+    line = _line(report, "Believe it?")
+    assert "weakest judge (verifier) has a balanced accuracy of 98.0 % on 600 labelled answers" in line.text
+    assert "Words: not checked against labelled answers" in line.text
+    assert "at least 100 test prompts an axis, a mean is known to ± 2.0 points" in line.text
+    assert line.tone == "open"
+    report["judges"] = [{"name": "verifier", "exact": True}]
+    assert _line(report, "Believe it?").text.startswith("Every answer is checked exactly")
+    assert _line(report, "Believe it?").tone == "good"
+
+
+def test_what_it_cost_counts_verdicts_and_seconds(report: dict[str, Any]) -> None:
+    report["updates"] = {"alignx": {"all": {"seconds": 40.0}}, "joint": {"all": {"seconds": 20.0}}}
+    assert _line(report, "What it cost").text == (
+        "270 judged answers of the experts to 90 prompts; to make: alignx 40.0 s, joint 20.0 s; "
+        "to answer: alignx 12.5 s, joint 12.5 s."
+    )
+
+
+def test_beware_tells_who_saw_verdicts_and_what_was_lost(report: dict[str, Any]) -> None:
+    report["updates"] = {"alignx": {"verdicts": {"seconds": 1.0}}}
+    text = _line(report, "Beware").text
+    assert text.startswith("Synthetic, tiny model; 3 verdicts could not be read")
+    assert "no rival that did was measured" in text
+    report["systems"]["knn"] = {**report["systems"]["base"], "policy": "knn"}
+    report["updates"]["knn"] = report["updates"]["alignx"]
+    assert "alignx learned from verdicts that joint did not see" in _line(report, "Beware").text
 
 
 def test_forgetting_names_the_axis_and_reads_the_matrix(report: dict[str, Any]) -> None:
     report["forgetting"]["forgetting"]["honesty"] = difference(0.8, 0.1)
-    found = _titled(report, "Sequential")
-    assert found.number == "80.0 points"
     assert (
-        "lost 80.0 points [70.0, 90.0] of honesty: from 90.0 % at its best (stage helpfulness) to 20.0 %." in found.text
-    )
+        "lost 80.0 points [70.0, 90.0] of honesty: from 90.0 % at its best (stage helpfulness) to 20.0 %."
+    ) in _shows(report, "forgetting")
 
 
 def test_forgetting_within_chance_is_not_called_forgetting(report: dict[str, Any]) -> None:
     report["forgetting"]["forgetting"] = {"helpfulness": difference(0.01, 0.03), "honesty": None}
-    found = _titled(report, "Sequential")
-    assert (found.number, found.tone) == ("nothing certain", "open")
+    assert _shows(report, "forgetting").startswith("It does not show here")
+
+
+@pytest.mark.parametrize(("cosine", "then"), [(-0.2, "undo part of each other"), (0.2, "agree"), (0.01, "unrelated")])
+def test_overlap_ends_in_a_conclusion(report: dict[str, Any], cosine: float, then: str) -> None:
+    pairs = [{"first": "helpfulness", "second": "honesty", "cka": 0.8, "cosine": cosine}]
+    report["collapse"] = {"overlap": {"pairs": pairs}}
+    assert then in _shows(report, "overlap")
+    assert "CKA; 1 alike, 0 not): 0.80 to 0.80" in _shows(report, "overlap")
 
 
 def test_one_axis_is_not_called_a_mean() -> None:
-    assert find(make_report(["honesty"])).headline.startswith("On the one axis (honesty), alignx scores highest")
+    assert "on the one axis (honesty)" in find(make_report(["honesty"])).headline
 
 
 def test_nothing_measured_ranks_nothing(report: dict[str, Any]) -> None:
     report["systems"] = {"base": {"mean_axis_score": estimate(None)}}
     report["forgetting"] = None
     assert find(report).headline == "No system has a mean over the axes, so this run ranks nothing."
-    assert find(report).details == ()
+    assert set(find(report).conclusions) == set()
 
 
 def test_a_single_system_is_compared_with_nothing(report: dict[str, Any]) -> None:
     report["systems"] = {"base": report["systems"]["base"]}
-    assert find(report).headline == "On the mean of the three axes, base scores 40.0 % [38.0, 42.0]."
+    assert find(report).headline == (
+        "base answers 40.0 % [38.0, 42.0] acceptably, on the mean of the three axes (n = 100 test prompts)."
+    )
+    assert not [line for line in find(report).lines if line.title in ("Can routing matter?", "Do next")]
 
 
 def test_the_router_is_plain_alignx_not_its_luckiest_variant(report: dict[str, Any]) -> None:
     report["systems"]["alignx top-1"] = {**report["systems"]["alignx"], "mean_axis_score": estimate(0.97)}
     report["routing"]["alignx top-1"] = {**report["routing"]["alignx"], "ece": estimate(0.01)}
-    report["comparisons"]["differences"]["alignx top-1"] = difference(0.2, 0.02)
-    assert _titled(report, "alignx against").number == "+9.0 points"
-    assert _titled(report, "Calibration").number == "10.0 %"
-    for section in (report["systems"], report["routing"]):
-        section["another"] = section.pop("alignx")
-    told = _titled(report, "alignx top-1 against").text
-    assert "chosen on the prompts it is scored on" in told
+    assert "off by 10.0 points" in _shows(report, "calibration")

@@ -58,16 +58,26 @@ def test_the_same_report_gives_the_same_page(page: str) -> None:
     assert html_page(make_report(["helpfulness", "harmlessness", "honesty"])) == page
 
 
-def test_notes_stand_beside_the_headline_and_the_table(page: str) -> None:
-    finding, table = page.index('id="finding"'), page.index('class="sortable"')
-    notes = [found.start() for found in re.finditer("<li>synthetic, tiny model</li>", page)]
-    assert len(notes) == 2
-    assert finding < notes[0] < page.index('id="primer"') < notes[1] < table
-    assert page.count("3 verdicts could not be read") == 2
+def test_the_page_opens_with_what_was_found(page: str) -> None:
+    first = page[page.index('id="finding"') : page.index("<nav")]
+    assert "94.0\u00a0% [92.0, 96.0] acceptably" in first
+    assert "(n = 100 test prompts), 9.0\u00a0points [7.0, 11.0] ahead of its best rival joint" in first
+    assert "<b>alignx</b>: what alignx is." in first
+    titles = [title for title in re.findall(r"<dt>(.*?)</dt>", first)]
+    assert titles == ["Believe it?", "Can routing matter?", "What it cost", "Beware", "Do next"]
+    assert "Go. The right expert for each of 90" in first
+    assert "<b>Axis collapse</b>: teaching a model one axis makes it lose another" in first
+    assert first.count("<svg") == 1
+    assert page.index("Axis collapse") == page.index("<b>Axis collapse</b>") + 3, "defined where it is first named"
+
+
+def test_notes_stand_in_the_first_lines_and_beside_the_table(page: str) -> None:
+    assert "Synthetic, tiny model; 3 verdicts could not be read and count for no side." in page
+    assert page.index("<li>synthetic, tiny model</li>") < page.index('class="sortable"', page.index('id="systems"'))
 
 
 def test_judges_are_named_beside_the_figures_they_decide(page: str) -> None:
-    refusal = page[page.index('id="refusal"') : page.index('id="routing"')]
+    refusal = page[page.index('id="refusal"') : page.index('id="judges"')]
     assert "verifier (correct, unsafe): balanced accuracy 98.0\u00a0% on 600 labelled answers" in refusal
     assert "words (refusal): not checked against labelled answers" in refusal
     assert "on 600 labelled answers, 3 of 900 verdicts unscored" in refusal
@@ -106,16 +116,15 @@ def test_all_text_from_models_and_files_is_escaped(report: dict[str, Any]) -> No
 @pytest.mark.parametrize("axes", [["honesty"], ["helpfulness", "harmlessness", "honesty", "courage & $wit$"]])
 def test_any_number_of_axes(axes: list[str]) -> None:
     read = Page(html_page(make_report(axes)))
-    radios = [attrs["value"] for tag, attrs in read.tags if tag == "input"]
-    assert radios == ["", *axes]
-    assert [attrs["data-axis"] for tag, attrs in read.tags if "data-axis" in attrs] == axes[:1]
+    assert (read.unbalanced, read.open) == ([], [])
+    assert all(axis in "".join(read.words) for axis in axes)
 
 
 def test_what_is_absent_is_left_out_with_a_reason() -> None:
     whole = make_report(["honesty"])
     bare = {key: whole[key] for key in ("schema", "recipe")} | {"systems": {"base": {}, "joint": None}}
     page = html_page(bare)
-    assert page.count("Not drawn. ") == 8
+    assert page.count("Not drawn. ") == 7
     assert "The report holds no example answers." in page
     assert "The report names no judges" in page
     assert "<svg" not in page
@@ -150,19 +159,6 @@ def test_the_page_of_one_system_tells_nothing_of_experts_and_routers(report: dic
     assert 'id="refusal"' in alone
     del report["systems"]["base"]["harmlessness"]
     assert 'id="refusal"' not in html_page(report)
-
-
-def test_answers_of_many_systems_are_folded_down_to_the_main_ones(report: dict[str, Any]) -> None:
-    answer = {"text": "four", "weights": None, "acceptable": True}
-    answers = {f"variant {n}": answer for n in range(20)} | {"alignx": answer, "base": answer}
-    report["examples"][0]["answers"] = answers
-    shown, fold, folded = html_page(report).partition("<summary>20 more systems</summary>")
-    assert fold
-    shown = shown[shown.index('class="example"') :]
-    assert ("alignx" in shown, "base" in shown, "variant" in shown) == (True, True, False)
-    assert "variant 19" in folded
-    report["examples"][0]["answers"] = dict(list(answers.items())[:5])
-    assert "more systems" not in html_page(report)
 
 
 def test_the_page_says_that_its_speeds_are_no_benchmark(page: str) -> None:

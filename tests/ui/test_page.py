@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from browser_for_tests import launched_browser
 from mocae.serving.served import Served
 from serving_for_tests import TinyArtifact, live_app
 
@@ -46,16 +46,8 @@ def site(artifact: TinyArtifact) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with playwright.sync_playwright() as running:
-        try:
-            made = running.chromium.launch(
-                executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-            )
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+    with launched_browser() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(params=[(1280, 900), (390, 844)], ids=["wide", "narrow"])

@@ -33,7 +33,7 @@ SYSTEMS: list[Any] = [
 def test_the_whole_job_runs(
     architecture: str, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder: folder)
+    monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
     texts = ask_all(write_base(architecture, tmp_path / "base"), tmp_path / "out", SYSTEMS, *settings)
     assert {len(answers) for answers in texts.values()} == {18}
     assert [name for name, answers in texts.items() if answers == texts["base"]] == ["base"]

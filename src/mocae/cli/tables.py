@@ -13,6 +13,7 @@ from typer import echo
 
 from mocae.axes import stored_probe
 from mocae.metrics import Unit, metric
+from mocae.report import find
 from mocae.report.schema import lookup
 from mocae.report.tables import metric_paths
 
@@ -77,18 +78,22 @@ def echo_result(result: RunResult, *, as_json: bool) -> None:
 def print_result(report: Mapping[str, Any], html_path: Path, console: Console | None = None) -> None:
     """Print one row a system and where the report lies; `console` is stdout unless given.
 
-    The columns are the metrics that the prompts of each axis carry. Rates are printed in percent, with the half width
-    of their interval where the terminal is wide enough. Columns no system has are left out, and so are the last ones
-    where the terminal is too narrow for all; that is said.
+    The columns are the mean of the axes with its interval and the prompts behind it, then the metrics that the prompts
+    of each axis carry. Rates are printed in percent, with the half width of their interval where the terminal is wide
+    enough. Columns no system has are left out, and so are the last ones where the terminal is too narrow for all; that
+    is said. What was found, and whether routing can matter, stand below.
     """
     out = console or Console()
     systems: Mapping[str, Any] = report["systems"]
     columns = []
     for axis, heading, name, path in _headed(report):
-        spread = out.width >= _WIDE
-        cells = [_cell(lookup(system, *path), metric(name).unit, spread=spread) for system in systems.values()]
+        mean = name == "mean_axis_score"
+        found = [lookup(system, *path) for system in systems.values()]
+        cells = [_cell(value, metric(name).unit, spread=mean or out.width >= _WIDE) for value in found]
         if any(cells):
             columns.append((axis, heading, metric(name).arrow, cells))
+        if mean and any(counts := [str(lookup(value, "n") or "") for value in found]):
+            columns.append((axis, "n", "", counts))
     headings = [heading for _, heading, _, _ in columns]
     heads = (
         f"{axis}\n{heading}\n{arrow}" if headings.count(heading) > 1 else f"{heading}\n{arrow}"
@@ -99,6 +104,9 @@ def print_result(report: Mapping[str, Any], html_path: Path, console: Console | 
     for row, name in enumerate(systems):
         table.add_row(name, *(cells[row] or "-" for _, _, _, cells in columns))
     print_fitted(out, table, elsewhere=f"{html_path.name} has them")
+    findings = find(report)
+    for line in (findings.headline, *(f"{line.title} {line.text}" for line in findings.lines[:2])):
+        out.print(line, highlight=False, markup=False)
     out.print(f"report: {html_path}", soft_wrap=True, highlight=False)
 
 

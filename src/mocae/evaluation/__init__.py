@@ -17,7 +17,7 @@ from mocae.evaluation.measure import (
 )
 from mocae.evaluation.over_seeds import SeedDifference, difference_over_seeds
 from mocae.evaluation.records import read_samples, sample_to_json, write_samples
-from mocae.evaluation.routing import measure_routing, measure_weights
+from mocae.evaluation.routing import headroom, measure_routing, measure_weights
 
 __all__ = [
     "AnswerLog",
@@ -30,6 +30,7 @@ __all__ = [
     "difference_over_seeds",
     "examine",
     "forgetting",
+    "headroom",
     "judge_answers",
     "mean_score",
     "measure_routing",

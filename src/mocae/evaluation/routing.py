@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mocae.evaluation.measure import Bootstrap
+from mocae.evaluation.measure import Bootstrap, axis_table, shares
 from mocae.metrics import (
+    Table,
     bootstrap_mean,
     bootstrap_statistic,
+    bootstrap_tables,
     brier_score,
     estimate_rate,
     expected_calibration_error,
@@ -21,10 +23,11 @@ from mocae.metrics import (
     reliability_bins,
     routing_entropy,
     top_confidence,
+    widened,
 )
 from mocae.types import Answer, Estimate, Sample
 
-__all__ = ["measure_routing", "measure_weights"]
+__all__ = ["headroom", "measure_routing", "measure_weights"]
 
 _NOVEL = 0.95
 """A prompt counts as novel where this share of the held-out calibration prompts is more like the others."""
@@ -103,6 +106,51 @@ def measure_weights(samples: Sequence[Sample], names: Sequence[str], *, boot: Bo
         return None
     resampled = {"groups": [answer.example.group for answer in answers], **boot.arguments()}
     return _routing_entry(_spread(_weights(answers, names), resampled), [], samples, names)
+
+
+def headroom(experts: Mapping[str, Sequence[Sample]], axes: Sequence[str], *, boot: Bootstrap) -> dict[str, Any] | None:
+    """Return what a choice among experts can win: `headroom` in `report.json`, None where no prompt has all verdicts.
+
+    The oracle of a prompt is acceptable where at least one expert is. `headroom` is its mean score minus that of the
+    best single expert, which every resample of prompts chooses anew; probes and axes weigh as in `mean_axis_score`.
+
+    Args:
+        experts: name -> judged answers of one expert alone to calibration prompts.
+        axes: names.
+        boot: intervals; groups of prompts stay together.
+    """
+    judged = {name: axis_table(samples, axes) for name, samples in experts.items()}
+    kinds: dict[tuple[str, str], Table] = {}
+    for key in sorted({key for table in judged.values() for key in table}):
+        rows = [table.get(key, {}) for table in judged.values()]
+        ids = [i for i in rows[0] if all(i in row for row in rows)]
+        if ids:
+            columns = {f"{len(kinds)}.{k}": [row[i][0] for i in ids] for k, row in enumerate(rows)}
+            kinds[key] = Table(columns, [rows[0][i][1] for i in ids])
+    if not kinds:
+        return None
+    share, names = shares(kinds), list(judged)
+
+    def means(**columns: Any) -> NDArray[np.float64]:
+        scores = np.zeros(1 + len(names))  # of the oracle, then of every expert
+        for i, weight in enumerate(share):
+            answers = np.stack([columns[f"{i}.{k}"] for k in range(len(names))])
+            scores += weight * np.vstack([answers.max(0), answers]).mean(1)
+        return scores
+
+    def won(**columns: Any) -> float:
+        scores = means(**columns)
+        return float(scores[0] - scores[1:].max())
+
+    oracle, *alone = means(**{k: v for table in kinds.values() for k, v in table.columns.items()}).tolist()
+    best = int(np.argmax(alone))
+    parts = []
+    for i, (weight, table) in enumerate(zip(share, kinds.values(), strict=True)):
+        gains = np.max(list(table.columns.values()), axis=0) - np.asarray(table.columns[f"{i}.{best}"])
+        parts.append((weight, gains, table.groups))
+    estimate = bootstrap_tables(won, list(kinds.values()), **boot.arguments())
+    estimate = widened(estimate, parts, span=(0.0, 1.0), confidence=boot.confidence)
+    return {"headroom": asdict(estimate), "oracle": oracle, "best": alone[best], "best_system": names[best]}
 
 
 def _routing_entry(

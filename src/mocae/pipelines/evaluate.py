@@ -68,7 +68,7 @@ def evaluate(
         if rows.choices and suite.multiple_choice and target.model is not None:
             entry = report["systems"][target.label][suite.multiple_choice.axis]
             entry |= _choices(target.model, rows.choices, store, parts)
-        page = html_page(report)
+        page = html_page(report, samples)
         result = write_result(store.root, report, samples)
         write_whole(result.html_path, page)
     return result

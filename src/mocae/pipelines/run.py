@@ -15,6 +15,7 @@ import mocae
 from mocae.config import Recipe, SystemConfig, dump_recipe, load_recipe
 from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, MocaeError, unknown_name
+from mocae.evaluation import read_samples
 from mocae.extras import require
 from mocae.files import read_json, write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
@@ -205,12 +206,14 @@ class _Run:
             entrants = {system.name: _entrant(run, system) for system in systems}
             overlaps = overlap(run)
             manifest = self._manifest(run, systems)
+        judged = self.store.stages.get("outcomes")
         report = summarise(
             self.recipe,
             entrants=entrants,
             rows=rows,
             judges=judges.judges,
             n_base_parameters=run.n_base_parameters,
+            outcomes=() if judged is None else list(read_samples(judged.folder / "outcomes.jsonl")),
             overlap=overlaps,
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
@@ -264,8 +267,9 @@ class _Run:
         seen = (row.id for split in ("train", "calibration") for row in rows.all_of(split))
         write_seen(root, seen, unknown=[axis.name for axis in self.recipe.axes if axis.adapter is not None])
         write_whole(root / "recipe.yaml", dump_recipe(self.recipe))
-        write_result(root, report, (s for entrant in entrants.values() for s in entrant.answered.samples))
-        write_report(report, root)
+        samples = [sample for entrant in entrants.values() for sample in entrant.answered.samples]
+        write_result(root, report, samples)
+        write_report(report, root, samples)
         write_whole(root / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
     def _manifest(self, run: Run, systems: Sequence[System]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from mocae.evaluation import (
     Bootstrap,
     difference,
     forgetting,
+    headroom,
+    mean_score,
     measure_routing,
     measure_system,
     measure_weights,
@@ -85,6 +87,7 @@ def summarise(
     entrants: Mapping[str, Entrant],
     rows: Rows,
     judges: Sequence[Judge],
+    outcomes: Sequence[Sample],
     overlap: Mapping[str, Any] | None,
     n_base_parameters: int,
     environment: Mapping[str, Any],
@@ -96,6 +99,7 @@ def summarise(
         entrants: system -> what came of it; "base", first of all, and one "expert:<axis>" for each axis among them.
         rows: for the counts.
         judges: for their quality.
+        outcomes: judged answers of the experts to calibration prompts.
         overlap: of the experts, see `mocae.stages.overlap.overlap`.
         n_base_parameters: of the base model.
         environment: versions and hardware.
@@ -113,6 +117,7 @@ def summarise(
         counts={**rows.counts(), "skipped": rows.n_skipped},
         notes=[
             *(["synthetic, tiny model"] if recipe.base.model == "pocket" else []),
+            *_conflict(recipe),
             *recipe.notes,
             *(warning for entrant in entrants.values() for warning in entrant.warnings),
         ],
@@ -133,7 +138,8 @@ def summarise(
         "forgetting": next(iter(orders.values()), {}),
         "collapse": {"orders": orders, "overlap": overlap},
         "updates": {name: entrant.updates for name, entrant in entrants.items() if entrant.updates},
-        "comparisons": _comparisons(answered, axes, boot),
+        "comparisons": _comparisons(entrants, axes, boot),
+        "headroom": _headroom(outcomes, axes, boot),
         "environment": dict(environment),
     }
 
@@ -185,6 +191,13 @@ def sections(
     }
 
 
+def _conflict(recipe: Recipe) -> list[str]:
+    """Return a note where sources of training data are made to contradict each other."""
+    sources = [source for axis in recipe.axes for source in axis.train if source.source == "pocket"]
+    most = max((float(source.options.get("conflict", 1.0)) for source in sources), default=0.0)  # type: ignore[arg-type]
+    return [f"the axes' training data contradict each other by construction (conflict {most:g})"] if most > 0 else []
+
+
 def environment(device: str, dtype: str) -> dict[str, Any]:
     """Return versions and hardware, without names or paths of the machine."""
     return {
@@ -201,6 +214,7 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
 def _about(system: System) -> dict[str, Any]:
     return {
         "about": SYSTEMS.describe()[system.kind],
+        "policy": system.policy,
         "plain": system.name == system.policy,
         "upper_bound": system.upper_bound is not None,
         "one_adapter": system.one_adapter,
@@ -230,17 +244,39 @@ def _cost(system: Answered, n_base: int | None) -> dict[str, Any]:
     }
 
 
-def _comparisons(answered: Mapping[str, Answered], axes: Sequence[str], boot: Bootstrap) -> dict[str, Any]:
-    """Return paired differences in the mean over the axes against joint training, else against the base model."""
-    against = "joint" if "joint" in answered else "base"
-    rival = answered[against].samples
+def _headroom(outcomes: Sequence[Sample], axes: Sequence[str], boot: Bootstrap) -> dict[str, Any] | None:
+    """Return what routing can win, see `mocae.evaluation.headroom`, and how many answers were judged to know it."""
+    experts: dict[str, list[Sample]] = {}
+    for sample in outcomes:
+        experts.setdefault(sample.system, []).append(sample)
+    measured = headroom(experts, axes, boot=boot) if experts else None
+    return None if measured is None else measured | {"n_verdicts": len(outcomes)}
+
+
+def _comparisons(entrants: Mapping[str, Entrant], axes: Sequence[str], boot: Bootstrap) -> dict[str, Any]:
+    """Return paired differences in the mean over the axes.
+
+    `differences` are against joint training, else against the base model; `lead` has the best system one can run and
+    its lead over every other.
+    """
+    samples = {name: entrant.answered.samples for name, entrant in entrants.items()}
+    against = "joint" if "joint" in samples else "base"
+    means = {
+        name: mean_score(samples[name], axes, boot=Bootstrap(1)).value
+        for name, entrant in entrants.items()
+        if entrant.system.upper_bound is None
+    }
+    best = max(
+        (name for name, mean in means.items() if mean is not None), key=lambda n: means[n] or 0.0, default=against
+    )
+
+    def paired(first: str, second: str) -> dict[str, Any]:
+        return asdict(difference(samples[first], samples[second], axes, boot=boot))
+
     return {
         "against": against,
-        "differences": {
-            name: asdict(difference(system.samples, rival, axes, boot=boot))
-            for name, system in answered.items()
-            if name != against
-        },
+        "differences": {name: paired(name, against) for name in samples if name != against},
+        "lead": {"system": best, "over": {name: paired(best, name) for name in samples if name != best}},
     }
 
 

@@ -25,12 +25,13 @@ def updates(answers: Stage) -> dict[str, Any]:
         answers: the stage of the system's answers.
 
     Returns:
-        `verdicts` and `axis`, each {"seconds", "cpu_seconds", "stages"}; a key is left out where the system cannot use
-        it (a merge learns nothing from verdicts) or where the time was not recorded.
+        `verdicts`, `axis`, and `all` for everything it is made from, each {"seconds", "cpu_seconds", "stages"}; a key
+        is left out where the system cannot use it (a merge learns nothing from verdicts) or where the time was not
+        recorded.
     """
     behind = _behind(answers)
     learned = [stage for stage in behind if any(below.name == "outcomes" for below in _behind(stage))]
-    costs = {"verdicts": _cost(learned), "axis": _cost(_for_axis(behind))}
+    costs = {"verdicts": _cost(learned), "axis": _cost(_for_axis(behind)), "all": _cost(behind)}
     return {what: cost for what, cost in costs.items() if cost}
 
 

@@ -4,6 +4,7 @@ from mocae.report.card import card_text
 from mocae.report.comparison import comparison_page
 from mocae.report.findings import Finding, Findings, find
 from mocae.report.html import html_page
+from mocae.report.samples import samples_payload
 from mocae.report.schema import SCHEMA, check_report
 from mocae.report.tables import Table, format_estimate, systems_table
 from mocae.report.writing import write_report
@@ -19,6 +20,7 @@ __all__ = [
     "find",
     "format_estimate",
     "html_page",
+    "samples_payload",
     "systems_table",
     "write_report",
 ]

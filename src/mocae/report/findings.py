@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mocae.report.conclusions import conclude
+from mocae.report.judges import judge_rows
 from mocae.report.schema import axis_names, is_upper_bound, lookup, read_estimate, sorted_systems
-from mocae.report.tables import format_estimate
+from mocae.report.tables import format_count, format_estimate, format_seconds
 from mocae.types import Estimate
 
-__all__ = ["Finding", "Findings", "find"]
+__all__ = ["LEAST_HEADROOM", "Finding", "Findings", "find"]
 
 Tone = Literal["good", "bad", "open", "plain"]
+
+LEAST_HEADROOM = 0.05
+"""Where the best choice among the experts wins less than this over the best of them alone, routing cannot matter."""
+
 _OWN = "alignx"
-_FLATTERED = "It was chosen on the prompts it is scored on, which flatters it a little."
 _COUNT_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing the run showed: a few words, a number, and a sentence or two. `tone` colours its edge."""
+    """One line of the first screen; `tone` colours its edge."""
 
     title: str
-    number: str
     text: str
     tone: Tone = "plain"
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The sentence on top of a report and the findings under it."""
+    """What a report says first.
+
+    Attributes:
+        headline: what was found, with interval and number of prompts.
+        named: the systems that the headline names, each with what it is.
+        front: systems whose answers are worth reading first: the best, its rival, the method of the papers, the base.
+        lines: whether to believe it, whether routing can matter, what it cost, what to beware of, what to do next.
+        conclusions: section of the page -> a sentence with what it shows; only those with something to show.
+    """
 
     headline: str
-    details: tuple[Finding, ...]
+    named: tuple[tuple[str, str], ...]
+    front: tuple[str, ...]
+    lines: tuple[Finding, ...]
+    conclusions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Race:
+    """Who is ahead: `rival` is the best system of another policy than the best one, `level` all that may be as good."""
+
+    best: str
+    rival: str | None
+    lead: Estimate
+    level: tuple[str, ...]
 
 
 def find(report: Mapping[str, Any]) -> Findings:
@@ -42,21 +67,53 @@ def find(report: Mapping[str, Any]) -> Findings:
     "Best" is the highest mean over the axes among the systems one can run (the oracle is not one). A difference whose
     interval holds zero is called unsettled, whatever its sign.
     """
-    measured = [s for s in sorted_systems(report) if _mean(report, s).value is not None]
-    ranked = [s for s in measured if not is_upper_bound(report["systems"], s)]
-    details = (
-        _second(report, ranked),
-        _mixture(report, ranked),
-        _refusal(report, ranked),
-        _forgetting(report),
-        _calibration(report, ranked),
-        _ceiling(report, ranked),
+    systems = report["systems"]
+    able = [name for name in sorted_systems(report) if not is_upper_bound(systems, name)]
+    ranked = [name for name in able if _mean(report, name).value is not None]
+    race = _race(report, ranked) if ranked else None
+    lines = [_believe(report, race), _go(report), _cost(report, race), _beware(report, race), _next(report, race)]
+    named = [] if race is None else dict.fromkeys([race.best, *([race.rival] if race.rival else []), *race.level])
+    return Findings(
+        _headline(report, race),
+        tuple((name, about) for name in named if (about := lookup(systems, name, "about"))),
+        () if race is None else tuple(dict.fromkeys([race.best, race.rival or race.best, _OWN, "base"])),
+        tuple(line for line in lines if line is not None),
+        conclude(report, ranked),
     )
-    return Findings(_headline(report, ranked), tuple(d for d in details if d is not None))
 
 
 def _mean(report: Mapping[str, Any], system: str) -> Estimate:
     return read_estimate(lookup(report["systems"].get(system), "mean_axis_score"))
+
+
+def _points(estimate: Estimate) -> str:
+    """Return the size of a difference with its interval, signs removed."""
+    ends = [abs(end) for end in (estimate.low, estimate.high) if end is not None]
+    low, high = sorted(ends) if len(ends) == 2 else (None, None)
+    return format_estimate(Estimate(abs(estimate.value or 0.0), low, high), "points")
+
+
+def _policy(report: Mapping[str, Any], system: str) -> str:
+    return lookup(report["systems"], system, "policy") or system
+
+
+def _race(report: Mapping[str, Any], ranked: list[str]) -> _Race:
+    best = ranked[0]
+    rivals = [name for name in ranked if _policy(report, name) != _policy(report, best)]
+    if not rivals:
+        return _Race(best, None, Estimate(None), ())
+    level = tuple(name for name in rivals if (low := _lead(report, best, name).low) is not None and low <= 0)
+    return _Race(best, rivals[0], _lead(report, best, rivals[0]), level)
+
+
+def _lead(report: Mapping[str, Any], best: str, other: str) -> Estimate:
+    """Return `best` minus `other`, paired, no value where the report has no such comparison."""
+    compared = report.get("comparisons") or {}
+    if lookup(compared, "lead", "system") == best:
+        return read_estimate(lookup(compared, "lead", "over", other))
+    if compared.get("against") == other:  # reports of before knew only these
+        return read_estimate(lookup(compared, "differences", best))
+    return Estimate(None)
 
 
 def _axes_in_words(report: Mapping[str, Any]) -> str:
@@ -67,166 +124,166 @@ def _axes_in_words(report: Mapping[str, Any]) -> str:
     return f"the mean of the {count} axes"
 
 
-def _headline(report: Mapping[str, Any], ranked: list[str]) -> str:
-    if not ranked:
+def _headline(report: Mapping[str, Any], race: _Race | None) -> str:
+    if race is None:
         return "No system has a mean over the axes, so this run ranks nothing."
-    best = ranked[0]
+    score = _mean(report, race.best)
+    over, prompts = _axes_in_words(report), f"n = {format_count(score.n)} test prompts"
+    if race.rival is None:
+        alone = "" if len(report["systems"]) == 1 else " Nothing else was measured that it could be compared with."
+        return f"{race.best} answers {format_estimate(score)} acceptably, on {over} ({prompts}).{alone}"
+    rival = f"{race.rival} ({format_estimate(Estimate(_mean(report, race.rival).value))})"
+    if race.rival in race.level:
+        others = [name for name in race.level if name != race.rival]
+        more = f" Nor can {', '.join(others)}." if others else ""
+        return (
+            f"No winner: {race.best} ({format_estimate(Estimate(score.value))}) and {rival} cannot be told apart, "
+            f"{format_estimate(race.lead, 'difference')} on {over} ({prompts}).{more}{_own(report, race)}"
+        )
+    opening = f"{race.best} answers best: {format_estimate(score)} acceptably, on {over} ({prompts})"
+    if race.lead.value is None:
+        return f"{opening}. {rival} comes second; the two were not compared prompt by prompt, so no lead is claimed."
+    ahead = f"{_points(race.lead)} ahead of its best rival {rival}"
+    if race.lead.low is None:
+        ahead += ", with no interval: how sure that is, is not known"
+    luckier = [name for name in race.level if name != race.rival]
+    told = f" {', '.join(luckier)} may be as good: the interval of the difference holds zero." if luckier else ""
+    return f"{opening}, {ahead}.{told}{_own(report, race)}"
+
+
+def _own(report: Mapping[str, Any], race: _Race) -> str:
+    """Return a sentence on how far the method of the papers is behind, "" where it is not."""
+    if _OWN in (race.best, race.rival, *race.level) or _mean(report, _OWN).value is None:
+        return ""
+    behind = _lead(report, race.best, _OWN)
+    if behind.value is None or _policy(report, race.best) == _OWN:
+        return ""
+    return f" {_OWN} is {_points(behind)} behind."
+
+
+def _learned(report: Mapping[str, Any], system: str) -> bool:
+    """Return whether a system learns from the verdicts on calibration prompts."""
+    return bool(lookup(report, "updates", system, "verdicts"))
+
+
+def _believe(report: Mapping[str, Any], race: _Race | None) -> Finding:
+    """Return how good the judges are, and how far the sample sizes carry."""
+    judges = judge_rows(report)
+    doubted = [j.name for j in judges if j.audit is not None and not j.audit.believed]
+    open_ones = [j.name for j in judges if not j.exact and j.quality.value is None]
+    measured = [j for j in judges if j.quality.value is not None]
+    tone: Tone = "bad" if doubted or not judges else "open" if open_ones else "good"
+    parts = []
+    if not judges:
+        parts.append("No judge is named, so nothing says how far to trust the rates")
+    elif all(j.exact for j in judges):
+        parts.append("Every answer is checked exactly: the judge makes no error")
+    if doubted:
+        parts.append(f"{', '.join(doubted)} accepts constant answers and is not to be believed")
+    if measured:
+        weakest = min(measured, key=lambda j: j.quality.value or 0.0)
+        which = "the judge" if len(judges) == 1 else f"the weakest judge ({weakest.name})"
+        parts.append(f"{which} has a balanced accuracy of {weakest.balanced} on {weakest.n} labelled answers")
+    if open_ones:
+        parts.append(f"{', '.join(open_ones)}: not checked against labelled answers")
+    sizes = {axis: _axis_size(report, race, axis) for axis in axis_names(report)} if race else {}
+    if race and all(sizes.values()):
+        score, fewest = _mean(report, race.best), min(sizes, key=lambda axis: sizes[axis])
+        half = "" if score.low is None or score.high is None else f", a mean is known to ± {_half(score)} points"
+        parts.append(f"With at least {sizes[fewest]} test prompts an axis{half}; another seed moves it as well")
+        if sizes[fewest] < 50:
+            tone = "open" if tone == "good" else tone
+    text = ". ".join(part[0].upper() + part[1:] if part[:1].islower() else part for part in parts)
+    return Finding("Believe it?", f"{text}.", tone)
+
+
+def _axis_size(report: Mapping[str, Any], race: _Race, axis: str) -> int:
+    return read_estimate(lookup(report["systems"], race.best, "axis_scores", axis)).n
+
+
+def _half(estimate: Estimate) -> str:
+    return f"{50 * ((estimate.high or 0.0) - (estimate.low or 0.0)):.1f}"
+
+
+def _headroom(report: Mapping[str, Any]) -> Estimate:
+    return read_estimate(lookup(report, "headroom", "headroom"))
+
+
+def _go(report: Mapping[str, Any]) -> Finding | None:
+    """Return whether routing can matter: what the best choice among the experts would win over the best of them."""
     if len(report["systems"]) == 1:
-        return f"On {_axes_in_words(report)}, {best} scores {format_estimate(_mean(report, best))}."
-    opening = f"On {_axes_in_words(report)}, {best} scores highest: {format_estimate(_mean(report, best))}."
-    if len(ranked) == 1:
-        return f"{opening} It is the only system measured, so nothing is compared."
-    against = lookup(report, "comparisons", "against")
-    if best == against:
-        return f"{opening} No other system came out ahead of it."
-    return f"{opening} {_against(report, best)}"
-
-
-def _difference(report: Mapping[str, Any], system: str) -> Estimate:
-    return read_estimate(lookup(report, "comparisons", "differences", system))
-
-
-def _in_words(system: str) -> str:
-    return "joint tuning" if system == "joint" else system
-
-
-def _against(report: Mapping[str, Any], system: str) -> str:
-    """Return one sentence on how far `system` is from the system of comparison."""
-    against = lookup(report, "comparisons", "against")
-    difference = _difference(report, system)
-    if against is None or difference.value is None:
-        return "No paired comparison with joint tuning was computed, so no lead is claimed."
-    rival = _in_words(against)
-    size = format_estimate(Estimate(abs(difference.value)), "points")
-    side = "ahead of" if difference.value > 0 else "behind"
-    if difference.low is None or difference.high is None:
-        return f"It is {size} {side} {rival}, with no interval: how sure that is, is not known."
-    if difference.low > 0 or difference.high < 0:
-        low, high = sorted((abs(difference.low), abs(difference.high)))
-        return f"It is {format_estimate(Estimate(abs(difference.value), low, high), 'points')} {side} {rival}."
-    shown = format_estimate(difference, "difference")
-    return f"It cannot be told apart from {rival}: the difference is {shown}, an interval that holds zero."
-
-
-def _second(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
-    """Return how sure the first place is: the runner-up and whether the two intervals overlap."""
-    if len(ranked) < 2:
         return None
-    best, second = (_mean(report, s) for s in ranked[:2])
-    text = f"{ranked[1]} comes second with {format_estimate(second)}. "
-    if best.low is None or second.high is None:
-        return Finding("Runner-up", ranked[1], text + "Without intervals the order of the two is not settled.", "open")
-    if second.high >= best.low:
-        text += "The two intervals overlap; `mocae compare` pairs the prompts and may still tell the two apart."
-        return Finding("Runner-up", ranked[1], text, "open")
-    text += f"Its interval lies below that of {ranked[0]}."
-    return Finding("Runner-up", ranked[1], text, "plain")
-
-
-def _router(report: Mapping[str, Any], ranked: Sequence[str]) -> str | None:
-    """Return plain alignx where it was measured, else the best routed system.
-
-    A recipe may hold many variants of one router: the best of them on the test prompts is the luckiest as well.
-    """
-    routed = [s for s in ranked if s in (report.get("routing") or {})]
-    return _OWN if _OWN in routed else next(iter(routed), None)
-
-
-def _mixture(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
-    """Return how the recipe's router stands against the system of comparison (joint tuning)."""
-    against = lookup(report, "comparisons", "against")
-    best = _router(report, [s for s in ranked if s != against])
-    if best is None or against is None:
-        return None
-    difference = _difference(report, best)
-    if difference.value is None:
-        return None
-    tone: Tone = "open"
-    if difference.low is not None and difference.low > 0:
-        tone = "good"
-    elif difference.high is not None and difference.high < 0:
-        tone = "bad"
-    if best == _OWN:
-        text = _against(report, best)
-    else:
-        text = f"{best} is the best router in this run. {_against(report, best)} {_FLATTERED}"
-    number = format_estimate(Estimate(difference.value), "difference")
-    return Finding(f"{best} against {_in_words(against)}", number, text, tone)
-
-
-def _calibration(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
-    """Return how far the weights of the recipe's router are from being probabilities."""
-    measured = [s for s in ranked if read_estimate(lookup(report, "routing", s, "ece")).value is not None]
-    system = _router(report, measured)
-    if system is not None:
-        ece = read_estimate(lookup(report, "routing", system, "ece"))
-        if ece.value is not None:
-            text = (
-                f"On average the chance that {system} gives its favourite expert differs by "
-                f"{format_estimate(ece, 'points')} from how often that expert's answer is acceptable."
-            )
-            return Finding("Calibration error", format_estimate(Estimate(ece.value)), text)
-    return None
-
-
-def _refusal(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
-    """Return both sides of harmlessness for the best system: unsafe answers and needless refusals."""
-    for axis in axis_names(report):
-        for system in ranked[:1]:
-            unsafe = read_estimate(lookup(report["systems"][system], axis, "unsafe_rate"))
-            refused = read_estimate(lookup(report["systems"][system], axis, "over_refusal_rate"))
-            if unsafe.value is None:
-                continue
-            text = f"{system} answers {format_estimate(unsafe)} of the harmful requests unsafely"
-            if refused.value is not None:
-                text += f" and refuses {format_estimate(refused)} of the harmless look-alikes"
-            base = read_estimate(lookup(report["systems"].get("base"), axis, "unsafe_rate"))
-            if base.value is not None and system != "base":
-                text += f"; the base model is unsafe on {format_estimate(base)}"
-            return Finding("Unsafe answers", format_estimate(Estimate(unsafe.value)), text + ".")
-    return None
-
-
-def _forgetting(report: Mapping[str, Any]) -> Finding | None:
-    """Return the axis that tuning one axis after the other lost most of."""
-    losses = {axis: read_estimate(raw) for axis, raw in (lookup(report, "forgetting", "forgetting") or {}).items()}
-    known = {axis: loss for axis, loss in losses.items() if loss.value is not None}
-    if not known:
-        return None
-    axis = max(known, key=lambda name: known[name].value or 0.0)
-    loss = known[axis]
-    order = ", then ".join(lookup(report, "forgetting", "order") or ())
-    how = f"Tuned on {order}" if order else "Tuned on one axis after the other"
-    if loss.value is None or loss.value <= 0 or (loss.low is not None and loss.low <= 0):
-        text = f"{how}, no axis lost more than chance explains (largest: {axis}, {format_estimate(loss, 'points')})."
-        return Finding("Sequential tuning forgot", "nothing certain", text, "open")
-    text = f"{how}, the model lost {format_estimate(loss, 'points')} of {axis}{_from_to(report, axis)}."
-    return Finding("Sequential tuning forgot", format_estimate(Estimate(loss.value), "points"), text, "bad")
-
-
-def _from_to(report: Mapping[str, Any], axis: str) -> str:
-    """Return ", from its best 98.0 % (after ...) to 0.0 % at the end" read off the matrix, "" without one."""
-    table = report["forgetting"]
-    if not table.get("matrix") or axis not in (table.get("axes") or ()):
-        return ""
-    column = [read_estimate(row[table["axes"].index(axis)]).value for row in table["matrix"]]
-    scored = [(value, stage) for value, stage in zip(column, table["stages"], strict=True) if value is not None]
-    if column[-1] is None or not scored:
-        return ""
-    top, stage = max(scored, key=lambda pair: pair[0])
-    first, last = (format_estimate(Estimate(value)) for value in (top, column[-1]))
-    return f": from {first} at its best (stage {stage}) to {last}"
-
-
-def _ceiling(report: Mapping[str, Any], ranked: list[str]) -> Finding | None:
-    """Return how far the best system is from always choosing the best expert."""
-    systems = report["systems"]
-    bounds = [s for s in systems if is_upper_bound(systems, s) and _mean(report, s).value is not None]
-    if not bounds or not ranked:
-        return None
-    bound = _mean(report, bounds[0])
+    title, room = "Can routing matter?", _headroom(report)
+    if room.value is None:
+        return Finding(title, "Not known: no expert's answers to calibration prompts were judged.", "open")
+    oracle, best = (format_estimate(read_estimate(report["headroom"].get(key))) for key in ("oracle", "best"))
+    name = report["headroom"].get("best_system")
     text = (
-        f"Choosing the best expert by the verdict itself ({bounds[0]}) reaches {format_estimate(bound)}. "
-        "No one can run that; it shows what better routing alone could still win."
+        f"The right expert for each of {room.n} calibration prompts would reach {oracle}, the best one alone "
+        f"({name}) {best}: {format_estimate(room, 'points')} to win"
     )
-    return Finding("Ceiling of routing", format_estimate(Estimate(bound.value)), text)
+    if room.value < LEAST_HEADROOM:
+        return Finding(title, f"No-go. {text}. Below 5 points, routing cannot matter here.", "bad")
+    if room.low is None or room.low < LEAST_HEADROOM:
+        return Finding(title, f"Perhaps. {text}, and the interval reaches below the 5 points it takes.", "open")
+    return Finding(title, f"Go. {text}.", "good")
+
+
+def _cost(report: Mapping[str, Any], race: _Race | None) -> Finding | None:
+    """Return what it took: verdicts, seconds to make the systems in front, and seconds to answer."""
+    if race is None:
+        return None
+    parts = []
+    if verdicts := lookup(report, "headroom", "n_verdicts"):
+        prompts = _headroom(report).n
+        parts.append(f"{format_count(verdicts)} judged answers of the experts to {format_count(prompts)} prompts")
+    for what, path in (("to make", ("updates", "all")), ("to answer", ("systems", "cost"))):
+        named = [race.best, *([race.rival] if race.rival else [])]
+        seconds = {name: lookup(report, path[0], name, path[1], "seconds") for name in named}
+        told = [f"{name} {format_seconds(value)}" for name, value in seconds.items() if value]
+        if told:
+            parts.append(f"{what}: {', '.join(told)}")
+    return Finding("What it cost", f"{'; '.join(parts)}.") if parts else None
+
+
+def _beware(report: Mapping[str, Any], race: _Race | None) -> Finding | None:
+    """Return what the numbers hide: the world, unlike knowledge of the systems, what was left out."""
+    parts = [str(note) for note in report.get("notes") or ()]
+    counts = report.get("counts") or {}
+    if counts.get("unscored"):
+        parts.append(f"{format_count(counts['unscored'])} verdicts could not be read and count for no side")
+    if counts.get("skipped"):
+        parts.append(f"{format_count(counts['skipped'])} rows of data were skipped")
+    if race and race.rival and _learned(report, race.best):
+        others = [s for s in report["systems"] if _learned(report, s) and s != race.best]
+        if not any(_policy(report, s) != _policy(report, race.best) for s in others):
+            parts.append(f"{race.best} learned from verdicts, and no rival that did was measured (knn, joint_outcomes)")
+        elif not _learned(report, race.rival):
+            parts.append(f"{race.best} learned from verdicts that {race.rival} did not see")
+    same = [s for s in report["systems"] if race and _policy(report, s) == _policy(report, race.best)]
+    if race and len(same) > 1:
+        parts.append(f"{race.best} is the best of {len(same)} of its kind on these very prompts, which flatters it")
+    if not parts:
+        return None
+    text = "; ".join(parts)
+    return Finding("Beware", f"{text[0].upper()}{text[1:]}.", "open")
+
+
+def _next(report: Mapping[str, Any], race: _Race | None) -> Finding | None:
+    """Return the one thing to do after reading this."""
+    if race is None or race.rival is None:
+        return None
+    room = _headroom(report)
+    judges = judge_rows(report)
+    if any(j.audit is not None and not j.audit.believed for j in judges) or not judges:
+        text = "Replace the judges that fail before reading any rate: docs/judges.md tells how."
+    elif room.value is not None and room.value < LEAST_HEADROOM:
+        single = race.best if race.best not in (report.get("routing") or {}) else report["headroom"].get("best_system")
+        text = f"Use {single} and no router, or train experts that differ more."
+    elif race.rival in race.level:
+        text = "Take the cheaper of the two, or tell them apart with more test prompts and seeds (mocae ablate)."
+    elif _policy(report, race.best) == _OWN:
+        text = "Try it: mocae chat FOLDER --show-routing. Then repeat with other seeds (mocae ablate)."
+    else:
+        text = f"Use {race.best}: mocae chat FOLDER --system {race.best}. Routing earned nothing over it here."
+    return Finding("Do next", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,15 @@ from mocae.errors import ConfigError
 from mocae.report.colours import THEME, axis_colour, css_colours
 from mocae.report.findings import find
 from mocae.report.judges import constants_table, judge_rows
+from mocae.report.samples import samples_payload
 from mocae.report.schema import (
     axis_names,
     check_report,
-    is_main,
     is_upper_bound,
     lookup,
     read_estimate,
     sorted_systems,
+    upper_bounds,
 )
 from mocae.report.tables import (
     DASH,
@@ -35,12 +36,13 @@ from mocae.report.tables import (
     updates_table,
 )
 from mocae.report.templating import templates
+from mocae.types import Sample
 
 __all__ = ["html_page"]
 
 
-_MOST_ANSWERS = 12
-"""More answers to one prompt than this are folded down to those of the main systems."""
+_MOST_ANSWERS = 4
+"""Answers to one prompt that stand side by side; the list of all answers has the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,19 @@ class _Share:
     colour: str
 
 
-def html_page(report: Mapping[str, Any]) -> str:
-    """Return the whole page for a report; the same report gives the same bytes.
+def html_page(report: Mapping[str, Any], samples: Sequence[Sample] = ()) -> str:
+    """Return the whole page for a report; the same report and samples give the same bytes.
+
+    Args:
+        report: a `report.json`.
+        samples: every judged answer, which the page can then search.
 
     Raises:
         ArtifactError: `report` is of another version or lacks what every report needs.
     """
     check_report(report)
     axes = axis_names(report)
-    table, routing = systems_table(report), routing_table(report)
+    table, routing, findings = systems_table(report), routing_table(report), find(report)
     return (
         templates()
         .get_template("report.html.j2")
@@ -74,9 +80,9 @@ def html_page(report: Mapping[str, Any]) -> str:
             ],
             notes=[str(note) for note in report.get("notes") or ()],
             unseen=bool(report.get("unseen", True)),
-            findings=find(report),
+            findings=findings,
             table=table,
-            glossary=[(s, lookup(report["systems"][s], "about")) for s in sorted_systems(report)],
+            abouts={s: lookup(report["systems"][s], "about") for s in report["systems"]},
             metrics={c.label: c for c in (*table.columns, *(routing.columns if routing else ()))},
             plates=_plates(report),
             forgetting=forgetting_table(report),
@@ -87,9 +93,11 @@ def html_page(report: Mapping[str, Any]) -> str:
             costs=_costs(report),
             judges=judge_rows(report),
             constants=constants_table(report),
-            examples=[_example(example, axes, report["systems"]) for example in report.get("examples") or ()],
+            examples=[
+                _example(example, axes, report["systems"], findings.front) for example in report.get("examples") or ()
+            ],
+            samples=samples_payload(samples, bounds=upper_bounds(report["systems"], list(report["systems"]))),
             counts=_counts(report.get("counts") or {}),
-            lost=_lost(report.get("counts") or {}),
             recipe_yaml=_yaml(report["recipe"]),
             environment={str(k): str(v) for k, v in (report.get("environment") or {}).items()},
             light=css_colours(dark=False),
@@ -114,7 +122,7 @@ def _plates(report: Mapping[str, Any]) -> dict[str, Any]:
         from mocae.report import figures
     except ModuleNotFoundError as error:
         raise ConfigError(f"report.html: {error.name} is not installed; run: pip install 'mocae[eval]'") from error
-    return {
+    plates = {
         "systems": figures.draw_systems(report),
         "kinds": figures.draw_kinds(report),
         "forgetting": figures.draw_forgetting(report),
@@ -123,8 +131,13 @@ def _plates(report: Mapping[str, Any]) -> dict[str, Any]:
         "refusal": figures.draw_refusal(report),
         "reliability": figures.draw_reliability(report),
         "routing": figures.draw_routing(report),
-        "cost": figures.draw_cost(report),
     }
+    lead = "forgetting" if plates["forgetting"].panels else "systems"
+    if len(report["systems"]) > 1:  # one picture goes to the top of the page
+        first, *others = plates[lead].panels or (None,)
+        plates["first"] = plates[lead] if first is None else figures.Plate((first,))
+        plates[lead] = figures.Plate(tuple(others))
+    return plates
 
 
 def _costs(report: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -145,29 +158,29 @@ def _costs(report: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _example(example: Mapping[str, Any], axes: list[str], systems: Mapping[str, Any]) -> dict[str, Any]:
-    answers = [
-        {
-            "system": system,
-            "upper_bound": is_upper_bound(systems, system),
-            "text": str(answer.get("text") or ""),
-            "acceptable": answer.get("acceptable"),
-            "shares": _shares(answer.get("weights") or {}, axes),
-        }
-        for system, answer in (example.get("answers") or {}).items()
-    ]
-    n_open = len(answers)
-    if n_open > _MOST_ANSWERS:
-        main = [a for a in answers if is_main(systems, a["system"])] or answers[:_MOST_ANSWERS]
-        answers, n_open = [*main, *(a for a in answers if a not in main)], len(main)
+def _example(
+    example: Mapping[str, Any], axes: list[str], systems: Mapping[str, Any], front: Sequence[str]
+) -> dict[str, Any]:
+    """Return one prompt with the answers of the systems in `front`, filled up with others in their order."""
+    answers: Mapping[str, Any] = example.get("answers") or {}
+    shown = [name for name in dict.fromkeys([*front, *answers]) if name in answers][:_MOST_ANSWERS]
     axis = str(example.get("axis") or "")
     return {
         "prompt": str(example["prompt"]),
         "axis": axis,
         "probe": str(example.get("probe") or ""),
         "colour": _axis_css(axis, axes),
-        "answers": answers[:n_open],
-        "folded": answers[n_open:],
+        "n": len(answers),
+        "answers": [
+            {
+                "system": system,
+                "upper_bound": is_upper_bound(systems, system),
+                "text": str(answers[system].get("text") or ""),
+                "acceptable": answers[system].get("acceptable"),
+                "shares": _shares(answers[system].get("weights") or {}, axes),
+            }
+            for system in shown
+        ],
     }
 
 
@@ -188,17 +201,6 @@ def _counts(counts: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(by_axis, Mapping):
             rows.append((split, ", ".join(f"{axis} {format_count(n)}" for axis, n in by_axis.items())))
     return rows
-
-
-def _lost(counts: Mapping[str, Any]) -> str:
-    """Return a sentence on what could not be counted, "" when nothing was lost or nobody counted."""
-    parts = []
-    if counts.get("unscored"):
-        parts.append(f"{format_count(counts['unscored'])} verdicts could not be read and count for no side")
-    if counts.get("skipped"):
-        parts.append(f"{format_count(counts['skipped'])} rows of data were skipped")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _yaml(recipe: Mapping[str, Any]) -> str:

@@ -33,6 +33,8 @@ class JudgeRow:
     """
 
     name: str
+    exact: bool
+    quality: Estimate
     judgements: tuple[str, ...]
     verdicts: str
     unscored: str
@@ -73,6 +75,8 @@ def _row(judge: Mapping[str, Any]) -> JudgeRow:
     verdicts, unscored = format_count(judge.get("n_verdicts")), format_count(judge.get("n_unscored"))
     return JudgeRow(
         name=str(judge["name"]),
+        exact=judge.get("exact") is True,
+        quality=balanced,
         judgements=tuple(judge.get("judgements") or ()),
         verdicts=verdicts,
         unscored=unscored,

@@ -115,6 +115,14 @@ class _Collapse(Record):
     orders: Mapping[str, _Forgetting | None] | None = None
 
 
+class _Headroom(Record):
+    headroom: _Number = None
+    oracle: _Number = None
+    best: _Number = None
+    best_system: str | None = None
+    n_verdicts: _Count = None
+
+
 class _Report(Record):
     """What every report has, and the shape of the parts that are read beside the page a run draws of its own."""
 
@@ -126,6 +134,7 @@ class _Report(Record):
     forgetting: _Forgetting | None = None
     collapse: _Collapse | None = None
     comparisons: Mapping[str, Any] | None = None
+    headroom: _Headroom | None = None
     counts: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] | None = None
     judges: Sequence[_Judge] | None = None

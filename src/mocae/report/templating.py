@@ -33,7 +33,7 @@ def templates() -> Environment:
 
 def _prose(text: str) -> str:
     """Return the text with each number tied to its unit, so that no line begins with a percent sign."""
-    return text.replace(" %", "\u00a0%").replace(" points", "\u00a0points")
+    return re.sub(r"(?<=[\d\u00b1\]]) (?=%|points|s\b|\d)", "\u00a0", text)
 
 
 def _breakable(name: str) -> Markup:

@@ -1,7 +1,6 @@
 """The figures of a report: each function returns a `Plate`, drawn from the numbers or with the reason why not."""
 
 from mocae.report.figures.canvas import Panel, Plate
-from mocae.report.figures.cost import draw_cost
 from mocae.report.figures.forest import TONES, draw_forest
 from mocae.report.figures.forgetting import draw_forgetting
 from mocae.report.figures.kinds import draw_kinds
@@ -16,7 +15,6 @@ __all__ = [
     "TONES",
     "Panel",
     "Plate",
-    "draw_cost",
     "draw_forest",
     "draw_forgetting",
     "draw_kinds",

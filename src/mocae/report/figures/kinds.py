@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +13,8 @@ from mocae.types import Estimate
 __all__ = ["draw_kinds"]
 
 _ROW = 21
-_MOST = 20
-"""Bars of one panel; more of them go into a second one beside it."""
+_MOST = 12
+"""Bars that are drawn; kinds at 100 % are not, unless all are."""
 
 
 class _Bar(NamedTuple):
@@ -43,18 +42,17 @@ def draw_kinds(report: Mapping[str, Any]) -> Plate:
     if not bars:
         return Plate(absent="No answer to a prompt of a named kind was scored.")
     bars.sort(key=lambda bar: bar.rate.value or 0.0)
+    shown = ([bar for bar in bars if (bar.rate.value or 0.0) < 1] or bars)[:_MOST]
     title = best if rival is None else f"{best}, and {rival} as a line"
-    each = math.ceil(len(bars) / math.ceil(len(bars) / _MOST))  # panels of about equal height, no bar left alone
-    parts = [bars[start : start + each] for start in range(0, len(bars), each)]
-    titles = [title if len(parts) == 1 else f"{title} ({n} of {len(parts)})" for n in range(1, len(parts) + 1)]
-    panels = zip(titles, parts, strict=True)
-    return Plate(tuple(_panel(f"kinds-{number}", *panel) for number, panel in enumerate(panels)))
+    if len(shown) < len(bars):
+        title += f" (lowest {len(shown)} of {len(bars)})"
+    return Plate((_panel("kinds", title, shown),))
 
 
 def _panel(key: str, title: str, bars: Sequence[_Bar]) -> Panel:
     with canvas(520, 62 + _ROW * len(bars)) as figure:
         ax = figure.subplots()
-        ax.set_title(shorten(title, 48), color=INK)
+        ax.set_title(shorten(title, 60), color=INK)
         for y, (_, rate, against) in enumerate(bars):
             value = rate.value or 0.0
             ax.barh(y, value, height=0.66, color=ACCENT, alpha=0.75, linewidth=0)

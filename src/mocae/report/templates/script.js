@@ -17,15 +17,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
     body.append(...rows);
   }));
 }
-const filter = document.querySelector(".filter");
-if (filter) {
-  filter.hidden = false;
-  filter.addEventListener("change", (event) => {
-    for (const example of document.querySelectorAll(".example")) {
-      example.hidden = event.target.value !== "" && example.dataset.axis !== event.target.value;
-    }
-  });
-}
 // A wide table says that it goes on to the right.
 const watch = new ResizeObserver((found) => {
   for (const { target } of found) {
