@@ -34,7 +34,7 @@ def test_a_rival_that_ties_changes_the_headline(report: dict[str, Any]) -> None:
     )
     assert "tell them apart" in _line(report, "Do next").text
     report["comparisons"]["lead"]["over"]["joint"] = difference(0.01, 0.02)
-    assert find(report).headline.endswith("Nor can joint.")
+    assert find(report).headline.endswith(" joint may be as good.")
 
 
 def test_a_rival_in_front_is_the_headline_and_the_method_is_behind(report: dict[str, Any]) -> None:
@@ -80,14 +80,14 @@ def test_the_oracle_never_wins(report: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("value", "half", "opening", "tone"),
-    [(0.3, 0.02, "Go.", "good"), (0.06, 0.02, "Perhaps.", "open"), (0.03, 0.04, "No-go.", "bad")],
+    [(0.3, 0.02, "Yes (go)", "good"), (0.06, 0.02, "Perhaps", "open"), (0.03, 0.04, "No (no-go)", "bad")],
 )
 def test_routing_matters_where_the_experts_leave_room(
     report: dict[str, Any], value: float, half: float, opening: str, tone: str
 ) -> None:
     report["headroom"]["headroom"] = estimate(value, half, n=90)
     line = _line(report, "Can routing matter?")
-    assert (line.text.split(" ")[0], line.tone) == (opening, tone)
+    assert (line.text.split(".")[0], line.tone) == (opening, tone)
     assert (
         "each of 90 calibration prompts would reach 90.0 %, the best one alone (expert:helpfulness) 60.0 %" in line.text
     )
@@ -102,8 +102,28 @@ def test_whether_to_believe_it_names_the_weakest_judge_and_the_unchecked(report:
     assert "at least 100 test prompts an axis, a mean is known to ± 2.0 points" in line.text
     assert line.tone == "open"
     report["judges"] = [{"name": "verifier", "exact": True}]
-    assert _line(report, "Believe it?").text.startswith("Every answer is checked exactly")
+    assert _line(report, "Believe it?").text.startswith("Yes. Every answer is checked exactly")
     assert _line(report, "Believe it?").tone == "good"
+
+
+def test_a_judge_that_wrongs_one_answer_in_four_is_read_with_care(report: dict[str, Any]) -> None:
+    del report["judges"][1]
+    assert _line(report, "Believe it?").text.startswith("Yes. The judge has a balanced accuracy of 98.0 %")
+    report["judges"][0]["quality"]["balanced_accuracy"] = 0.75
+    assert _line(report, "Believe it?").text.startswith("With care. The judge has a balanced accuracy of 75.0 %")
+    report["judges"][0]["audit"] = {"rows": [], "believed": False}
+    assert _line(report, "Believe it?").text.startswith("No. Verifier accepts constant answers")
+
+
+def test_alignx_with_one_more_expert_is_no_rival_of_alignx(report: dict[str, Any]) -> None:
+    report["systems"]["more"] = {
+        **report["systems"]["alignx"],
+        "mean_axis_score": estimate(0.96),
+        "policy": "alignx_outcomes",
+    }
+    report["comparisons"]["lead"] = {"system": "more", "over": {"joint": difference(0.11, 0.02)}}
+    assert find(report).headline.endswith("11.0 points [9.0, 13.0] ahead of its best rival joint (85.0 %).")
+    assert "more is the best of 2 of its kind" in _line(report, "Beware").text
 
 
 def test_what_it_cost_counts_verdicts_and_seconds(report: dict[str, Any]) -> None:

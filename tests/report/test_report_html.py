@@ -65,7 +65,7 @@ def test_the_page_opens_with_what_was_found(page: str) -> None:
     assert "<b>alignx</b>: what alignx is." in first
     titles = [title for title in re.findall(r"<dt>(.*?)</dt>", first)]
     assert titles == ["Believe it?", "Can routing matter?", "What it cost", "Beware", "Do next"]
-    assert "Go. The right expert for each of 90" in first
+    assert "Yes (go). The right expert for each of 90" in first
     assert "<b>Axis collapse</b>: teaching a model one axis makes it lose another" in first
     assert first.count("<svg") == 1
     assert page.index("Axis collapse") == page.index("<b>Axis collapse</b>") + 3, "defined where it is first named"

@@ -96,7 +96,7 @@ SYSTEMS: Registry[type[Any]] = Registry(
     entry_point_group="mocae.systems",
     builtin={
         "base": ("mocae.systems.fixed:Base", "the base model as it is, no expert"),
-        "expert": ("mocae.systems.fixed:Expert", "one expert alone: expert:<axis>"),
+        "expert": ("mocae.systems.fixed:Expert", "one expert alone (expert:<axis>)"),
         "uniform": ("mocae.systems.fixed:Uniform", "every expert with weight 1 / K, whatever the prompt"),
         "static": ("mocae.systems.fixed:Static", "the weights given in options.weights, whatever the prompt"),
         "sum": ("mocae.systems.fixed:Sum", "every expert with weight 1 (task arithmetic)"),

@@ -213,7 +213,7 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
 
 def _about(system: System) -> dict[str, Any]:
     return {
-        "about": SYSTEMS.describe()[system.kind],
+        "about": SYSTEMS.describe()[system.kind].replace("expert:<axis>", system.policy),
         "policy": system.policy,
         "plain": system.name == system.policy,
         "upper_bound": system.upper_bound is not None,

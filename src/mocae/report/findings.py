@@ -19,6 +19,9 @@ Tone = Literal["good", "bad", "open", "plain"]
 LEAST_HEADROOM = 0.05
 """Where the best choice among the experts wins less than this over the best of them alone, routing cannot matter."""
 
+_GOOD_JUDGE = 0.8
+"""Balanced accuracy under which a judge is wrong on one answer in five, which hides much of a difference."""
+
 _OWN = "alignx"
 _COUNT_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -94,7 +97,8 @@ def _points(estimate: Estimate) -> str:
 
 
 def _policy(report: Mapping[str, Any], system: str) -> str:
-    return lookup(report["systems"], system, "policy") or system
+    """Return what a system does in one word; learning from accepted answers as well makes no other policy of it."""
+    return str(lookup(report["systems"], system, "policy") or system).removesuffix("_outcomes")
 
 
 def _race(report: Mapping[str, Any], ranked: list[str]) -> _Race:
@@ -133,9 +137,9 @@ def _headline(report: Mapping[str, Any], race: _Race | None) -> str:
         alone = "" if len(report["systems"]) == 1 else " Nothing else was measured that it could be compared with."
         return f"{race.best} answers {format_estimate(score)} acceptably, on {over} ({prompts}).{alone}"
     rival = f"{race.rival} ({format_estimate(Estimate(_mean(report, race.rival).value))})"
+    others = " and ".join(", ".join(name for name in race.level if name != race.rival).rsplit(", ", 1))
+    more = f" {others} may be as good." if others else ""
     if race.rival in race.level:
-        others = [name for name in race.level if name != race.rival]
-        more = f" Nor can {', '.join(others)}." if others else ""
         return (
             f"No winner: {race.best} ({format_estimate(Estimate(score.value))}) and {rival} cannot be told apart, "
             f"{format_estimate(race.lead, 'difference')} on {over} ({prompts}).{more}{_own(report, race)}"
@@ -146,9 +150,7 @@ def _headline(report: Mapping[str, Any], race: _Race | None) -> str:
     ahead = f"{_points(race.lead)} ahead of its best rival {rival}"
     if race.lead.low is None:
         ahead += ", with no interval: how sure that is, is not known"
-    luckier = [name for name in race.level if name != race.rival]
-    told = f" {', '.join(luckier)} may be as good: the interval of the difference holds zero." if luckier else ""
-    return f"{opening}, {ahead}.{told}{_own(report, race)}"
+    return f"{opening}, {ahead}.{more}{_own(report, race)}"
 
 
 def _own(report: Mapping[str, Any], race: _Race) -> str:
@@ -172,7 +174,8 @@ def _believe(report: Mapping[str, Any], race: _Race | None) -> Finding:
     doubted = [j.name for j in judges if j.audit is not None and not j.audit.believed]
     open_ones = [j.name for j in judges if not j.exact and j.quality.value is None]
     measured = [j for j in judges if j.quality.value is not None]
-    tone: Tone = "bad" if doubted or not judges else "open" if open_ones else "good"
+    weak = [j for j in measured if (j.quality.value or 0.0) < _GOOD_JUDGE]
+    tone: Tone = "bad" if doubted or not judges else "open" if open_ones or weak else "good"
     parts = []
     if not judges:
         parts.append("No judge is named, so nothing says how far to trust the rates")
@@ -194,7 +197,8 @@ def _believe(report: Mapping[str, Any], race: _Race | None) -> Finding:
         if sizes[fewest] < 50:
             tone = "open" if tone == "good" else tone
     text = ". ".join(part[0].upper() + part[1:] if part[:1].islower() else part for part in parts)
-    return Finding("Believe it?", f"{text}.", tone)
+    opening = {"good": "Yes.", "open": "With care.", "bad": "No."}[tone]
+    return Finding("Believe it?", f"{opening} {text}.", tone)
 
 
 def _axis_size(report: Mapping[str, Any], race: _Race, axis: str) -> int:
@@ -215,7 +219,7 @@ def _go(report: Mapping[str, Any]) -> Finding | None:
         return None
     title, room = "Can routing matter?", _headroom(report)
     if room.value is None:
-        return Finding(title, "Not known: no expert's answers to calibration prompts were judged.", "open")
+        return Finding(title, "Not known: the experts were not judged on an even draw of calibration prompts.", "open")
     oracle, best = (format_estimate(read_estimate(report["headroom"].get(key))) for key in ("oracle", "best"))
     name = report["headroom"].get("best_system")
     text = (
@@ -223,10 +227,10 @@ def _go(report: Mapping[str, Any]) -> Finding | None:
         f"({name}) {best}: {format_estimate(room, 'points')} to win"
     )
     if room.value < LEAST_HEADROOM:
-        return Finding(title, f"No-go. {text}. Below 5 points, routing cannot matter here.", "bad")
+        return Finding(title, f"No (no-go). {text}. Below 5 points, routing cannot matter here.", "bad")
     if room.low is None or room.low < LEAST_HEADROOM:
         return Finding(title, f"Perhaps. {text}, and the interval reaches below the 5 points it takes.", "open")
-    return Finding(title, f"Go. {text}.", "good")
+    return Finding(title, f"Yes (go). {text}.", "good")
 
 
 def _cost(report: Mapping[str, Any], race: _Race | None) -> Finding | None:

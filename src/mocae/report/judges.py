@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _AUDIT = TypeAdapter(JudgeAudit).validate_python
 _CONSTANTS = TypeAdapter(list[ConstantAnswer]).validate_python
 _UNCHECKED = "not checked against labelled answers"
-_EXACT = "exact: the task defines which answers are right, so there is no error to measure"
+_EXACT = "exact: the task defines which answers are right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def _row(judge: Mapping[str, Any]) -> JudgeRow:
     accuracy, balanced, auroc = (read_estimate(quality.get(k)) for k in ("accuracy", "balanced_accuracy", "auroc"))
     n = format_count(quality.get("n"))
     told = str(quality.get("note") or "")
-    unmeasured = _EXACT if judge.get("exact") is True else _UNCHECKED
+    exact = judge.get("exact") is True
+    unmeasured = _EXACT if exact else _UNCHECKED
     note = told or ("tested on labelled answers" if quality else unmeasured)
     measured = f"balanced accuracy {format_estimate(balanced)} on {n} labelled answers"
     audit = None if judge.get("audit") is None else _read(_AUDIT, judge["audit"], "judges.audit")
@@ -75,14 +76,14 @@ def _row(judge: Mapping[str, Any]) -> JudgeRow:
     verdicts, unscored = format_count(judge.get("n_verdicts")), format_count(judge.get("n_unscored"))
     return JudgeRow(
         name=str(judge["name"]),
-        exact=judge.get("exact") is True,
+        exact=exact,
         quality=balanced,
         judgements=tuple(judge.get("judgements") or ()),
         verdicts=verdicts,
         unscored=unscored,
         n=n,
         accuracy=format_estimate(accuracy),
-        balanced=format_estimate(balanced),
+        balanced="exact" if exact and not quality else format_estimate(balanced),
         auroc=format_estimate(auroc, "number"),
         asked=_asked(judge),
         note=note,

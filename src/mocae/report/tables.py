@@ -161,11 +161,13 @@ def format_bytes(value: int | float | None) -> str:
 def format_seconds(value: float | None) -> str:
     """Return a duration with about two digits, a dash for None.
 
-    >>> format_seconds(0.034), format_seconds(7.26), format_seconds(312)
-    ('0.03 s', '7.3 s', '312 s')
+    >>> format_seconds(0.034), format_seconds(7.26), format_seconds(312.0), format_seconds(2264.0)
+    ('0.03 s', '7.3 s', '312 s', '38 min')
     """
     if value is None:
         return DASH
+    if value >= 600:
+        return f"{value / 60:.0f} min"
     return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
 
 

@@ -30,7 +30,8 @@ def draw_systems(report: Mapping[str, Any]) -> Plate:
         scores = [read_estimate(lookup(report["systems"][s], *path)) for s in systems]
         if any(score.value is not None for score in scores):
             bounds = [system for system in systems if is_upper_bound(report["systems"], system)]
-            panels.append(_panel(f"systems-{number}", title, colour, systems, scores, bounds))
+            n = max(score.n for score in scores)
+            panels.append(_panel(f"systems-{number}", f"{title} (n = {n})", colour, systems, scores, bounds))
     if not panels:
         return Plate(absent="No system has a score on any axis.")
     return Plate(tuple(panels))

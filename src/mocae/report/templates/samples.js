@@ -11,7 +11,7 @@ for (const box of document.querySelectorAll("details.samples")) {
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     const prompts = JSON.parse(await new Response(stream).text());
     answers = prompts.flatMap((prompt) => prompt.answers.map((answer) => ({
-      ...answer, of: prompt, axis: prompt.axis, differ: prompt.differ, text_: plain(prompt.prompt + " " + answer.text),
+      ...answer, of: prompt, axis: prompt.axis, differ: prompt.differ, text_: plain([prompt.prompt, prompt.kind, answer.text].join(" ")),
     })));
     for (const name of ["axis", "system"]) {
       for (const value of new Set(answers.map((answer) => answer[name]))) form.elements[name].add(new Option(value, value));
