@@ -25,8 +25,11 @@ def train(
         list[Path], Option(metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet. May be repeated.")
     ],
     out: Annotated[Path, Option(metavar="DIR", help="Folder for the judge.")],
-    encoder: Annotated[
-        str | None, Option(metavar="ID_OR_PATH", help="A Hugging Face sentence encoder that looks as well.")
+    states: Annotated[
+        str | None, Option(metavar="ID_OR_PATH", help="A causal model whose hidden states it reads, not words.")
+    ] = None,
+    layer: Annotated[
+        list[int] | None, Option(min=0, help="A layer of that model; may be repeated. Default: one in the middle.")
     ] = None,
     seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Of the split into learned and held-out prompts.")] = 0,
     exclude: Annotated[
@@ -42,7 +45,9 @@ def train(
     """
     from mocae.pipelines.judge_training import train_judge
 
-    trained = train_judge(name, data, out=out, encoder=encoder, seed=seed, exclude=_prompts(exclude))
+    trained = train_judge(
+        name, data, out=out, states=states, layers=layer or None, seed=seed, exclude=_prompts(exclude)
+    )
     quality, audit = trained.judge.quality, trained.judge.audit
     assert quality is not None and audit is not None  # noqa: PT018 - a fitted judge is a measured one
     n_learned = len(trained.judge.learned_from)

@@ -47,7 +47,8 @@ def train_judge(
     labelled: Sequence[Path],
     *,
     out: Path,
-    encoder: str | None = None,
+    states: str | None = None,
+    layers: Sequence[int] | None = None,
     seed: int = 0,
     exclude: Iterable[str] = (),
 ) -> Trained:
@@ -57,12 +58,13 @@ def train_judge(
         name: a name in `TRAINABLE`.
         labelled: the files it learns from, in the form that judge reads.
         out: folder to write; it may not hold a judge.
-        encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
+        states: folder or hub id of a causal model whose states it looks at; None: it looks at words and signs.
+        layers: of that model, by number; None: one in the middle.
         seed: of the split into learned and held-out prompts.
         exclude: prompts it must not learn from, such as those of a test split.
 
     Raises:
-        ConfigError: no such judge, one that does not learn, or an encoder that cannot be loaded.
+        ConfigError: no such judge, one that does not learn, or a model that cannot be loaded.
         ArtifactError: the folder holds a judge already, or cannot be written.
         DataError: the data cannot be used.
     """
@@ -70,7 +72,7 @@ def train_judge(
     if (out / "judge.json").exists():
         raise ArtifactError(f"{out}: holds a judge already; choose another folder or remove it")
     say(f"judge {name}: learning from {', '.join(path.name for path in labelled)}")
-    judge = fit(*labelled, encoder=encoder, seed=seed, exclude_prompts=frozenset(map(prompt_id, exclude)))
+    judge = fit(*labelled, states=states, layers=layers, seed=seed, exclude_prompts=frozenset(map(prompt_id, exclude)))
     try:
         judge.save(out)
         make_readable(out)

@@ -38,7 +38,9 @@ def make_judges(recipe: Recipe, rows: Rows) -> Judges:
     # Calibration too: a judge that knows those answers would teach the router a confidence it does not have on others.
     asked = {row.id for row in (*rows.all_of("test"), *rows.all_of("calibration"))}
     excluded = [sorted(asked | _trained_on(recipe, rows, config)) for config in recipe.judges]
-    judges = build_judges(recipe.judges, excluded, data_root=recipe.data_root, seed=recipe.seed)
+    judges = build_judges(
+        [_with_base(recipe, config) for config in recipe.judges], excluded, data_root=recipe.data_root, seed=recipe.seed
+    )
     inputs = {
         "judges": [config.model_dump() for config in recipe.judges],
         "files": list(_file_digests(recipe)),
@@ -57,6 +59,16 @@ def build_judges(
         say(f"judge {config.judge}")
         judges.append(build_judge(config.judge, config.options, data_root=data_root, seed=seed, exclude_prompts=ids))
     return judges
+
+
+def _with_base(recipe: Recipe, config: JudgeConfig) -> JudgeConfig:
+    """Return a judge's entry, the name of the base model in place of "base" as what it reads states of.
+
+    The judge loads a copy of its own: the run attaches experts to the other.
+    """
+    if config.options.get("states") != "base":
+        return config
+    return config.model_copy(update={"options": {**config.options, "states": recipe.base.required_model()}})
 
 
 def _trained_on(recipe: Recipe, rows: Rows, config: JudgeConfig) -> set[str]:

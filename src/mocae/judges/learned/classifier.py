@@ -1,8 +1,7 @@
-"""Judges that learned from labelled answers: TF-IDF views of prompt and answer, hand-made signs, logistic regression.
+"""Judges that learned from labelled answers: logistic regression on words and signs, or on states of a language model.
 
-`ClassifierJudge` is frozen and carries a quality figure from labels it has not learned from; `fitting` makes it. With a
-sentence encoder a second classifier reads its vectors, and both have half a say in log-odds. All is saved as JSON and a
-skops file, which loads without running code.
+`ClassifierJudge` is frozen and carries a quality figure from labels it has not learned from; `fitting` makes it. All is
+saved as JSON and a skops file, which loads without running code.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import zipfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +22,15 @@ from mocae.files import read_plain
 from mocae.judges.audit import JudgeAudit
 from mocae.judges.base import JudgeQuality, judge_batches
 from mocae.judges.learned.design import Design, endings
-from mocae.judges.learned.encoder import SentenceEncoder, load_encoder
 from mocae.judges.learned.unseen import UnseenModel
 from mocae.types import Answer, Verdict
 
+if TYPE_CHECKING:
+    from mocae.judges.learned.states import StateReader
+
 __all__ = ["ClassifierJudge", "load_classifier", "saved_audit"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 class _Record(BaseModel):
@@ -43,14 +44,15 @@ class _Record(BaseModel):
     audit: JudgeAudit | None = None
     unseen: tuple[UnseenModel, ...] = ()
     learned_from: tuple[str, ...]
-    encoder: _EncoderRecord | None = None
+    states: _StatesRecord | None = None
 
 
-class _EncoderRecord(BaseModel):
+class _StatesRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     model: str
     fingerprint: str
+    layers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,10 @@ class ClassifierJudge:
 
     Attributes:
         design: what it looks at.
-        parts: fitted scikit-learn parts: "vectorizers", "scaler", "model", "aspects"; with an encoder "kernel", "odds".
+        parts: fitted scikit-learn parts: "vectorizers", "scaler", "model", "aspects"; with a reader "probe" alone.
         quality: agreement with held-out labels.
         learned_from: identities of the prompts it has learned from.
-        encoder: of prompts and answers; None: words alone.
+        reader: of the states that it looks at; None: it looks at words and signs.
         audit: what it says to constant answers to held-out prompts; None where that was not measured.
         unseen: how well it judges each labelled model when that is left out; empty where that was not measured.
     """
@@ -71,7 +73,7 @@ class ClassifierJudge:
     parts: dict[str, Any] = field(repr=False)
     quality: JudgeQuality | None
     learned_from: frozenset[str] = field(repr=False)
-    encoder: SentenceEncoder | None = field(default=None, repr=False)
+    reader: StateReader | None = field(default=None, repr=False)
     audit: JudgeAudit | None = field(default=None, repr=False)
     unseen: tuple[UnseenModel, ...] = field(default=(), repr=False)
 
@@ -117,22 +119,21 @@ class ClassifierJudge:
             (i, (prompt, end)) for i, (prompt, text) in enumerate(pairs) for end in endings(text, self.design.drops)
         ]
         highest = [0.0] * len(pairs)
-        for (i, _), prob in zip(parts, self._probs([pair for _, pair in parts]), strict=True):
+        if self.reader is None:
+            probs = self._probs([pair for _, pair in parts])
+        else:
+            probs = self.parts["probe"].predict_proba(self.reader.read(pairs, drops=self.design.drops))[:, 1]
+        for (i, _), prob in zip(parts, probs, strict=True):
             highest[i] = max(highest[i], float(prob))
         return self.design.scores(highest, [text for _, text in pairs])
 
     def _probs(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
-        from scipy.special import expit
-
         features = self.design.features(self.parts, pairs)
         probs = self.parts["model"].predict_proba(features)[:, 1]
         if self.parts["aspects"]:
             # Any aspect that holds makes the whole hold: 1 - prod(1 - p), averaged with the direct estimate.
             none_holds = np.prod([1 - model.predict_proba(features)[:, 1] for model in self.parts["aspects"]], axis=0)
             probs = (probs + 1 - none_holds) / 2
-        if self.encoder is not None:
-            margins = self.parts["kernel"].decision_function(self.encoder.pairs(pairs))
-            probs = expit((_log_odds(probs) + self.parts["odds"].decision_function(margins[:, None])) / 2)
         return np.asarray(probs)
 
     def save(self, folder: Path) -> None:
@@ -147,7 +148,7 @@ class ClassifierJudge:
             raise ArtifactError(f"{folder}: holds a judge already; choose another folder or remove it")
         folder.mkdir(parents=True, exist_ok=True)
         io.dump(self.parts, folder / "judge.skops", compression=zipfile.ZIP_DEFLATED)
-        encoder = self.encoder
+        reader = self.reader
         record = _Record(
             schema_version=_SCHEMA_VERSION,
             judge=self.name,
@@ -155,7 +156,9 @@ class ClassifierJudge:
             audit=self.audit,
             unseen=self.unseen,
             learned_from=tuple(sorted(self.learned_from)),
-            encoder=_EncoderRecord(model=encoder.name, fingerprint=encoder.fingerprint) if encoder else None,
+            states=_StatesRecord(model=reader.name, fingerprint=reader.fingerprint, layers=reader.layers)
+            if reader
+            else None,
         )
         (folder / "judge.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         if self.design.sign_names:
@@ -163,20 +166,15 @@ class ClassifierJudge:
             (folder / "signs.json").write_text(signs, encoding="utf-8")
 
 
-def _log_odds(probs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    clipped = np.clip(probs, 1e-9, 1 - 1e-9)
-    return np.log(clipped) - np.log1p(-clipped)
-
-
 def load_classifier(
-    folder: Path, design: Design, *, encoder: str | None = None, exclude_prompts: Collection[str] = ()
+    folder: Path, design: Design, *, states: str | None = None, exclude_prompts: Collection[str] = ()
 ) -> ClassifierJudge:
     """Return the judge `ClassifierJudge.save` wrote.
 
     Args:
         folder: where it was saved.
         design: the design it was fitted with.
-        encoder: where its encoder lies now; None: where it lay. Its weights must be the same.
+        states: where the model whose states it reads lies now; None: where it lay. Its weights must be the same.
         exclude_prompts: identities of prompts it must not have learned from.
 
     Raises:
@@ -197,15 +195,17 @@ def load_classifier(
             "again with these prompts excluded"
         )
     parts = _load_parts(folder / "judge.skops", design)
-    eyes = None
-    if record.encoder is not None:
-        eyes = load_encoder(encoder or record.encoder.model)
-        if eyes.fingerprint != record.encoder.fingerprint:
+    reader = None
+    if record.states is not None:
+        from mocae.judges.learned.states import load_reader  # imports torch, which words do not need
+
+        reader = load_reader(states or record.states.model, record.states.layers)
+        if reader.fingerprint != record.states.fingerprint:
             raise ArtifactError(
-                f"{folder}: judge {name!r} was fitted with an encoder of other weights than those of {eyes.name!r}; "
-                "name the encoder it was fitted with, or fit it again"
+                f"{folder}: judge {name!r} was fitted on states of another model than {reader.name!r}; name the model "
+                "it was fitted with, or fit it again"
             )
-    return ClassifierJudge(design, parts, record.quality, learned_from, eyes, record.audit, record.unseen)
+    return ClassifierJudge(design, parts, record.quality, learned_from, reader, record.audit, record.unseen)
 
 
 def saved_audit(folder: Path) -> JudgeAudit | None:
@@ -229,7 +229,8 @@ def _load_parts(path: Path, design: Design) -> dict[str, Any]:
 
     try:
         parts = io.loads(read_plain(path, links=True), trusted=[])  # nothing beyond what skops trusts by itself
-        if len(parts["vectorizers"]) != len(design.views) or not {"scaler", "model", "aspects"} <= parts.keys():
+        reads_words = {"vectorizers", "scaler", "model", "aspects"} <= parts.keys()
+        if "probe" not in parts and not (reads_words and len(parts["vectorizers"]) == len(design.views)):
             raise KeyError("parts")
     except Exception as error:  # skops, zip and JSON each raise their own, and a hostile file whatever it likes
         raise ArtifactError(

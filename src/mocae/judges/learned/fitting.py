@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from mocae.data import hash_fraction
 from mocae.errors import ConfigError, DataError
@@ -13,13 +16,16 @@ from mocae.judges.audit import AuditPrompt, audit_judges
 from mocae.judges.base import JudgeQuality
 from mocae.judges.learned.classifier import ClassifierJudge, load_classifier
 from mocae.judges.learned.design import Design, LabelledAnswer, endings
-from mocae.judges.learned.encoder import SentenceEncoder, load_encoder
 from mocae.judges.learned.unseen import leave_models_out
 from mocae.types import Example, prompt_id
 
+if TYPE_CHECKING:
+    from mocae.judges.learned.states import StateReader
+
 __all__ = ["ClassifierFitter", "Fit", "fit_labelled", "labelled_judge"]
 
-_KERNEL_STRENGTH = 1.0
+_STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+"""Inverse penalties of a probe that are tried."""
 _FOLDS = 5
 _HELD_OUT = 0.2
 """Share of the prompts a judge is measured on."""
@@ -32,7 +38,12 @@ class Fit(Protocol):
     """What fits one kind of judge from its kind of labelled files."""
 
     def __call__(
-        self, *labelled: Path, encoder: str | None = None, seed: int = 0, exclude_prompts: Collection[str] = ()
+        self,
+        *labelled: Path,
+        states: str | None = None,
+        layers: Sequence[int] | None = None,
+        seed: int = 0,
+        exclude_prompts: Collection[str] = (),
     ) -> ClassifierJudge:
         """Return the judge, fitted and measured."""
 
@@ -42,11 +53,11 @@ class ClassifierFitter:
 
     Args:
         design: what the classifier looks at.
-        encoder: a sentence encoder that looks as well; None: none.
+        reader: of states that the classifier looks at in place of words and signs; None: it looks at those.
     """
 
-    def __init__(self, design: Design, *, encoder: SentenceEncoder | None = None) -> None:
-        self._design, self._encoder = design, encoder
+    def __init__(self, design: Design, *, reader: StateReader | None = None) -> None:
+        self._design, self._reader = design, reader
         self._rows: list[LabelledAnswer] = []
 
     def update(self, rows: Iterable[LabelledAnswer]) -> None:
@@ -71,10 +82,11 @@ class ClassifierFitter:
             raise DataError(
                 f"judge {self._design.name!r}: {len(both)} held-out prompts are also learned from; split by prompt"
             )
-        parts = _fit_parts(self._design, self._rows)
-        if self._encoder is not None:
-            parts |= _fit_encoded(self._encoder, self._rows)
-        judge = ClassifierJudge(self._design, parts, None, learned_from, self._encoder)
+        if self._reader is None:
+            parts = _fit_parts(self._design, self._rows)
+        else:
+            parts = _fit_probe(self._design, self._reader, self._rows)
+        judge = ClassifierJudge(self._design, parts, None, learned_from, self._reader)
         scores = judge.scores([(row.prompt, row.answer) for row in held_out])
         quality = JudgeQuality.measure(scores, [row.holds for row in held_out], note=note)
         audit = audit_judges([judge], _audit_prompts(self._design, held_out)).audits[0]
@@ -85,35 +97,49 @@ def fit_labelled(
     design: Design,
     read: Callable[[Sequence[Path]], Sequence[LabelledAnswer]],
     *labelled: Path,
-    encoder: str | None = None,
+    states: str | None = None,
+    layers: Sequence[int] | None = None,
     seed: int = 0,
     exclude_prompts: Collection[str] = (),
 ) -> ClassifierJudge:
     """Return a judge fitted on 80 % of the prompts and measured on the rest, and on models left out.
 
-    The latter is measured without an encoder and where rows name several models; it takes a few minutes of one core.
+    The latter is measured for words alone and where rows name several models; it takes a few minutes of one core.
 
     Args:
         design: what the classifier looks at.
         read: files to labelled answers.
         labelled: the files.
-        encoder: folder or hub id of a sentence encoder that looks as well; None: words alone.
+        states: folder or hub id of a causal model whose states it looks at; None: it looks at words and signs.
+        layers: see `StateReader`.
         seed: of the split; nothing else is drawn.
         exclude_prompts: identities of prompts whose rows are used for neither, such as the run's test prompts.
 
     Raises:
         DataError: a file cannot be read, or rows of one label only are left on either side.
-        ConfigError: the encoder cannot be loaded.
+        ConfigError: the model cannot be loaded or has fewer layers, or layers are given without it.
     """
     excluded = frozenset(exclude_prompts)
     rows = [row for row in read(labelled) if prompt_id(row.prompt) not in excluded]
     is_held_out = [hash_fraction(f"{seed}\n{row.prompt.strip()}") < _HELD_OUT for row in rows]
-    fitter = ClassifierFitter(design, encoder=None if encoder is None else load_encoder(encoder))
+    reader = _reader(design, states, layers)
+    fitter = ClassifierFitter(design, reader=reader)
     fitter.update(row for row, out in zip(rows, is_held_out, strict=True) if not out)
     names = ", ".join(path.name for path in labelled)
     note = f"labels of {names}: held-out prompts, about {_HELD_OUT:.0%} of them; seed {seed}"
-    judge = fitter.fit([row for row, out in zip(rows, is_held_out, strict=True) if out], note=note)
-    return judge if encoder is not None else replace(judge, unseen=leave_models_out(design, rows, seed=seed))
+    with nullcontext() if reader is None else reader.remembered():
+        judge = fitter.fit([row for row, out in zip(rows, is_held_out, strict=True) if out], note=note)
+    return judge if reader is not None else replace(judge, unseen=leave_models_out(design, rows, seed=seed))
+
+
+def _reader(design: Design, states: str | None, layers: Sequence[int] | None) -> StateReader | None:
+    if states is None:
+        if layers is not None:
+            raise ConfigError(f"judge {design.name!r}: 'layers' without 'states', the model whose layers are read")
+        return None
+    from mocae.judges.learned.states import load_reader  # imports torch, which words do not need
+
+    return load_reader(states, None if layers is None else tuple(layers))
 
 
 def _audit_prompts(design: Design, rows: Sequence[LabelledAnswer]) -> list[AuditPrompt]:
@@ -148,29 +174,35 @@ def _fit_parts(design: Design, rows: Sequence[LabelledAnswer]) -> dict[str, Any]
     return parts
 
 
-def _fit_encoded(encoder: SentenceEncoder, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
-    """Return a kernel classifier of the encoder's vectors and what turns its margins into log-odds.
-
-    The latter is fitted on margins of held-out folds, split by prompt: those of its own rows are too wide.
-    """
+def _fit_probe(design: Design, reader: StateReader, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
+    """Return a linear classifier of mean states; its penalty is the best on held-out folds, split by prompt."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.model_selection import GroupKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
 
-    def kernel() -> Any:
+    def probe(strength: float) -> Any:
         # A few coordinates of a language model's states are far larger than the others and would be all it sees.
-        return make_pipeline(StandardScaler(), SVC(C=_KERNEL_STRENGTH))
+        weight = "balanced" if design.balanced else None
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight=weight, max_iter=500))
 
-    vectors, labels = encoder.pairs([(row.prompt, row.answer) for row in rows]), [row.holds for row in rows]
-    groups = [row.prompt.strip() for row in rows]
+    # As with words, a judge that will read answers without their beginning learns from some.
+    ends = [(row, n) for row in rows for n, _ in enumerate(endings(row.answer, design.drops))]
+    early = [n < 2 for _, n in ends]
+    varied = [] if design.varied is None else [one.row for one in design.varied(rows)]
+    learned = [row for row, n in ends if n < 2] + varied
+    states = [reader.read([(row.prompt, row.answer) for row in rows], drops=design.drops)[early]]
+    if varied:
+        states.append(reader.read([(row.prompt, row.answer) for row in varied], drops=0))
+    features, labels = np.concatenate(states), [row.holds for row in learned]
+    groups = [row.prompt.strip() for row in learned]
     folds = GroupKFold(min(_FOLDS, len(set(groups))))
-    margins = cross_val_predict(kernel(), vectors, labels, groups=groups, cv=folds, method="decision_function")
-    return {
-        "kernel": kernel().fit(vectors, labels),
-        "odds": LogisticRegression().fit(margins[:, None], labels),
-    }
+
+    def ranked(strength: float) -> float:
+        scores = cross_val_score(probe(strength), features, labels, groups=groups, cv=folds, scoring="neg_log_loss")
+        return float(np.mean(scores))
+
+    return {"probe": probe(max(_STRENGTHS, key=ranked)).fit(features, labels)}
 
 
 def labelled_judge(design: Design, fit: Fit) -> Callable[..., ClassifierJudge]:
@@ -180,14 +212,15 @@ def labelled_judge(design: Design, fit: Fit) -> Callable[..., ClassifierJudge]:
         *,
         labelled: Path | None = None,
         saved: Path | None = None,
-        encoder: str | None = None,
+        states: str | None = None,
+        layers: list[int] | None = None,
         seed: int = 0,
         exclude_prompts: Collection[str] = (),
     ) -> ClassifierJudge:
         if labelled is not None and saved is None:
-            return fit(labelled, encoder=encoder, seed=seed, exclude_prompts=exclude_prompts)
+            return fit(labelled, states=states, layers=layers, seed=seed, exclude_prompts=exclude_prompts)
         if saved is not None and labelled is None:
-            return load_classifier(saved, design, encoder=encoder, exclude_prompts=exclude_prompts)
+            return load_classifier(saved, design, states=states, exclude_prompts=exclude_prompts)
         which = "neither" if saved is None else "both"
         raise ConfigError(
             f"judge {design.name!r} got {which} of the options 'labelled' (data to learn from) and 'saved' (folder "
@@ -199,12 +232,14 @@ def labelled_judge(design: Design, fit: Fit) -> Callable[..., ClassifierJudge]:
     Args:
         labelled: answers with their labels, to learn from.
         saved: folder of a judge saved before; give one of the two.
-        encoder: folder or hub id of a sentence encoder that looks as well; for `saved`, where it lies now.
+        states: folder or hub id of a causal model whose states it looks at in place of words, in a recipe also "base";
+            for `saved`, where it lies now.
+        layers: numbers of decoder layers whose input it looks at; None: one in the middle.
         seed: of the split into learned and held-out prompts.
         exclude_prompts: identities of prompts it must not learn, or have learned, from.
 
     Raises:
-        ConfigError: both or none of `labelled` and `saved`, or an encoder that cannot be loaded.
+        ConfigError: both or none of `labelled` and `saved`, or a model that cannot be loaded.
         DataError: the labelled data cannot be used.
         ArtifactError: the saved judge cannot be used.
     """
