@@ -62,8 +62,9 @@ def test_schema(made: Made) -> None:
     assert list(result["settings"]) == ["conflict=0.5"]
     for setting in result["settings"].values():
         keys = {"values", "systems", "differences", "parts", "left_out", "updates", "forgetting", "collapse"}
-        assert set(setting) == keys
+        assert set(setting) == keys | {"headroom"}
         assert setting["left_out"] == {}
+        assert 0 <= setting["headroom"]["mean"] <= 1
         assert set(setting["systems"]) == {"base", *(f"expert:{axis}" for axis in AXES), *SYSTEMS}
         assert set(setting["differences"]) == {"alignx", "joint"}
         assert set(setting["differences"]["joint"]) == set(setting["systems"]) - {"joint"}

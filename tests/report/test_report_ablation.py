@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mocae.report.ablation import draw_ablation, headline, read_parts
+from mocae.report.ablation.reading import go
 from mocae.report.figures.ablation import draw_parts
 from mocae.report.figures.sweep import _half_width
 
@@ -140,3 +141,20 @@ def test_swept_keys_are_in_words_and_grey_lines_are_named() -> None:
 def test_bars_of_a_sweep_are_t_intervals_over_the_seeds() -> None:
     assert _half_width({"std": 0.1, "values": [0.8, 0.9, 1.0]}) == pytest.approx(4.3027 * 0.1 / 3**0.5, abs=1e-4)
     assert _half_width({"std": None, "values": [0.8]}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("spread", "opening", "size"),
+    [
+        ({"mean": 0.17, "std": 0.02}, "Routing can matter here (go)", "wins 17.0 points \u00b1 2.0 over the seeds"),
+        ({"mean": 0.04, "std": None}, "Routing cannot matter here (no-go)", "wins 4.0 points over"),
+        ({"mean": None, "std": None}, "", ""),
+        (None, "", ""),
+    ],
+)
+def test_every_setting_says_whether_routing_can_matter(
+    spread: dict[str, float | None] | None, opening: str, size: str
+) -> None:
+    text = go({"headroom": spread})
+    assert text.partition(":")[0] == opening
+    assert size in text

@@ -76,6 +76,8 @@ def test_too_much_text_is_cut_at_prompts_of_every_axis_and_said() -> None:
         ({"win": Verdict(0.5, "flipped", "server")}, True),
         ({"unsafe": Verdict(1.0, "", "guard"), "refusal": Verdict(1.0, "", "rules")}, True),
         ({"unsafe": Verdict(0.0, "", "guard"), "refusal": Verdict(1.0, "", "rules")}, False),
+        ({"correct": Verdict(1.0, "", "references"), "abstains": Verdict(1.0, "", "words")}, True),
+        ({"correct": Verdict(1.0, "", "one"), "abstains": Verdict(1.0, "", "one")}, False),
     ],
 )
 def test_when_judges_disagree(verdicts: dict[str, Verdict], split: bool) -> None:

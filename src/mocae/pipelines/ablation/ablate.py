@@ -225,6 +225,7 @@ def _summarise(by_seed: Mapping[int, Mapping[str, Any]], recipe: Recipe, boot: B
             name: {what: told for what in ("verdicts", "axis") if (told := _clock(reports, name, what)) is not None}
             for name in systems
         },
+        "headroom": _spread([((r.get("headroom") or {}).get("headroom") or {}).get("value") for r in reports]),
         "forgetting": {str(seed): entry["report"]["forgetting"] for seed, entry in by_seed.items()},
         "collapse": {str(seed): entry["report"].get("collapse") for seed, entry in by_seed.items()},
     }

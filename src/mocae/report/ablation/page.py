@@ -13,6 +13,7 @@ from mocae.report.ablation.reading import (
     PartReading,
     check_ablation,
     confidence_of,
+    go,
     headline,
     mean_of,
     read_parts,
@@ -42,6 +43,7 @@ class _Section:
 
     name: str
     anchor: str
+    go: str
     plates: Mapping[str, Any]
     parts: Sequence[PartReading]
     table: Table
@@ -91,7 +93,7 @@ def _section(name: str, number: int, setting: Mapping[str, Any], summary: Mappin
     names = [system for system in sorted_names(setting) if mean_of(setting, system) is not None]
     updates = updates_table(setting.get("updates") or {}, names, _seconds, note=", mean over seeds")
     anchor = re.sub(r"[^A-Za-z0-9]+", "-", f"{key}-{name}").strip("-")
-    return _Section(name, anchor, plates, parts, _table(setting, summary), updates)
+    return _Section(name, anchor, go(setting), plates, parts, _table(setting, summary), updates)
 
 
 def _spread(value: Mapping[str, Any] | None, unit: str = "percent") -> Cell:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mocae.errors import ArtifactError
 from mocae.metrics import holm, p_value
+from mocae.report.findings import LEAST_HEADROOM
 from mocae.report.schema import is_upper_bound, lookup, read_estimate
 from mocae.report.tables import format_estimate
 from mocae.types import Estimate
@@ -17,6 +18,7 @@ __all__ = [
     "PartReading",
     "check_ablation",
     "confidence_of",
+    "go",
     "headline",
     "mean_of",
     "read_parts",
@@ -78,6 +80,18 @@ def mean_of(setting: Mapping[str, Any], system: str) -> float | None:
     """Return a system's mean over axes and seeds, None where it was not measured."""
     value: float | None = lookup(setting["systems"], system, "mean_axis_score", "mean")
     return value
+
+
+def go(setting: Mapping[str, Any]) -> str:
+    """Return whether routing can matter, "" where the headroom of the experts was not measured."""
+    mean, std = (lookup(setting, "headroom", part) for part in ("mean", "std"))
+    if mean is None:
+        return ""
+    spread = "" if std is None else f" \u00b1 {100 * std:.1f} over the seeds"
+    room = f"the right expert for each calibration prompt wins {100 * mean:.1f} points{spread} over the best one alone"
+    if mean < LEAST_HEADROOM:
+        return f"Routing cannot matter here (no-go): {room}, and it takes 5."
+    return f"Routing can matter here (go): {room}."
 
 
 def sorted_names(setting: Mapping[str, Any]) -> list[str]:
