@@ -124,11 +124,13 @@ def spread(items: Sequence[T], work: Callable[[T], R], *, lockstep: bool = False
     return [everyone[i % n][i // n] for i in range(len(items))]
 
 
-def split_batch(batch_size: int, accumulation: int, processes: int) -> tuple[int, int]:
+def split_batch(batch_size: int, accumulation: int, processes: int, at_most: int | None = None) -> tuple[int, int]:
     """Return rows a process sees at once, and batches it sums, so that a step sees the rows it sees in one process.
 
-    >>> split_batch(8, 1, 2), split_batch(4, 8, 4), split_batch(3, 2, 2)
-    ((4, 1), (4, 2), (3, 1))
+    With `at_most` a process sees no more than so many at once.
+
+    >>> split_batch(8, 1, 2), split_batch(4, 8, 4), split_batch(3, 2, 2), split_batch(8, 1, 1, at_most=3)
+    ((4, 1), (4, 2), (3, 1), (2, 4))
 
     Raises:
         ConfigError: the rows of a step cannot be shared out evenly.
@@ -140,5 +142,5 @@ def split_batch(batch_size: int, accumulation: int, processes: int) -> tuple[int
             f"rows, which {processes} processes cannot share evenly; make it a multiple of {processes}"
         )
     share = rows // processes
-    at_once = max(n for n in range(1, min(batch_size, share) + 1) if share % n == 0)
+    at_once = max(n for n in range(1, min(batch_size, at_most or batch_size, share) + 1) if share % n == 0)
     return at_once, share // at_once

@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from mocae.distributed import size
 from mocae.errors import DataError
 from mocae.experts.lora import LoraSpec, trainable_adapter
+from mocae.experts.thrift import rows_at_once
 from mocae.experts.trainer import (
     Optimisation,
     TrainingRecord,
@@ -112,15 +113,26 @@ def train_supervised(
     frozen = [name for name, p in wrapped.named_parameters() if not p.requires_grad]
     buffers = [name for name, _ in wrapped.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(wrapped, [*frozen, *buffers])
+    at_most = rows_at_once(base, room.tokens, optimisation.batch_size * optimisation.gradient_accumulation)
     arguments = training_arguments(
-        SFTConfig, base, optimisation, seed=seed, work=work or folder, completion_only_loss=True
+        SFTConfig, base, optimisation, seed=seed, work=work or folder, at_most=at_most, completion_only_loss=True
     )
     encoded = (
         LabelledRow.of(base.tokenizer, pair["prompt"], pair["completion"], optimisation.max_length)
         for pair in room.rows
     )
     rows = [{"input_ids": row.ids, "labels": row.labels} for row in encoded if row is not None]
-    return train_with(_Trainer, wrapped, rows, arguments, tokenizer=base.tokenizer, room=room, label=label, work=work)
+    return train_with(
+        _Trainer,
+        wrapped,
+        rows,
+        arguments,
+        tokenizer=base.tokenizer,
+        room=room,
+        label=label,
+        work=work,
+        at_most=at_most,
+    )
 
 
 class _Trainer(SFTTrainer):
@@ -151,24 +163,37 @@ class _Trainer(SFTTrainer):
             self.train_dataset = datasets.concatenate_datasets([kept, filling])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Return the order of rows one process would see, the filling behind it."""
-        if size() == 1:
+        """Return the order of rows one process would see, the filling behind it; in parts of a step by length."""
+        parts = self.args.gradient_accumulation_steps
+        if size() > 1:
+            return _FilledSampler(self.n_rows, len(self.train_dataset), seed=self.args.data_seed)
+        if parts == 1:
             return super()._get_train_sampler(train_dataset)
-        return _FilledSampler(self.n_rows, len(self.train_dataset), seed=self.args.data_seed)
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        step = parts * self.args.per_device_train_batch_size
+        return _FilledSampler(self.n_rows, self.n_rows, seed=self.args.data_seed, lengths=lengths, step=step)
 
 
 class _FilledSampler(Sampler[int]):
     """The rows as one process shuffles them, then the filling.
 
-    No `RandomSampler`: accelerate puts its own in the place of one, over the rows alone.
+    With lengths, the rows of a step are sorted by them, so that those seen at once need little padding. No
+    `RandomSampler`: accelerate puts its own in the place of one, over the rows alone.
     """
 
-    def __init__(self, n_rows: int, n_filled: int, *, seed: int | None) -> None:
+    def __init__(
+        self, n_rows: int, n_filled: int, *, seed: int | None, lengths: Sequence[int] = (), step: int = 1
+    ) -> None:
         self._rows = SeedableRandomSampler(range(n_rows), data_seed=seed)
         self._filling = range(n_rows, n_filled)
+        self._lengths = lengths
+        self._step = step
 
     def __iter__(self) -> Iterator[int]:
-        yield from self._rows
+        order = list(self._rows)
+        for start in range(0, len(order), self._step):
+            some = order[start : start + self._step]
+            yield from sorted(some, key=self._lengths.__getitem__) if self._lengths else some
         yield from self._filling
 
     def __len__(self) -> int:

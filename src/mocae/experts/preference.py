@@ -13,6 +13,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from mocae.data.rows import rejected_of
 from mocae.errors import DataError
 from mocae.experts.lora import LoraSpec, trainable_adapter
+from mocae.experts.thrift import rows_at_once
 from mocae.experts.trainer import (
     Optimisation,
     TrainingRecord,
@@ -136,12 +137,17 @@ def finetune_preference(
     room = with_room(base.tokenizer, rows, optimisation.max_length, label)
     transformers.set_seed(seed)
     own = _of_kto(room.rows) if unpaired else _of_dpo(sft_weight)
+    step = optimisation.batch_size * optimisation.gradient_accumulation
+    at_most = rows_at_once(base, room.tokens, step)
+    if at_most is not None:  # a pair is by itself, so one at once is the same; KTO compares all with one another
+        at_most = step if unpaired else 1
     arguments = training_arguments(
         KTOConfig if unpaired else DPOConfig,
         base,
         optimisation,
         seed=seed,
         work=work or folder,
+        at_most=at_most,
         beta=beta,
         disable_dropout=False,  # the adapter's own; PEFT switches it off with the adapter for the reference
         **own,
@@ -149,7 +155,15 @@ def finetune_preference(
     trainer = KTOTrainer if unpaired else DPOTrainer
     with trainable_adapter(base.model, lora, start_from=start_from) as wrapped:
         record = train_with(
-            trainer, wrapped, room.rows, arguments, tokenizer=base.tokenizer, room=room, label=label, work=work
+            trainer,
+            wrapped,
+            room.rows,
+            arguments,
+            tokenizer=base.tokenizer,
+            room=room,
+            label=label,
+            work=work,
+            at_most=at_most,
         )
         save_adapter(wrapped, folder, base_name=base_name)
     return record

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import datasets
+import torch
 import transformers
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
@@ -18,6 +19,7 @@ from transformers.trainer_utils import sort_checkpoints
 from mocae.distributed import agreed, size, split_batch
 from mocae.errors import TrainingError
 from mocae.experts.lora import quiet_peft
+from mocae.experts.thrift import thrifty
 from mocae.models import LoadedBase
 from mocae.models.steps import say_cut
 from mocae.progress import Bar, bar, say
@@ -98,12 +100,19 @@ class TrainingRecord:
 
 
 def training_arguments(
-    kind: type[_ArgumentsT], base: LoadedBase, optimisation: Optimisation, *, seed: int, work: Path, **more: Any
+    kind: type[_ArgumentsT],
+    base: LoadedBase,
+    optimisation: Optimisation,
+    *,
+    seed: int,
+    work: Path,
+    at_most: int | None = None,
+    **more: Any,
 ) -> _ArgumentsT:
-    """Return the settings of a trainer; `more` are those of its own kind."""
+    """Return the settings of a trainer; `more` are those of its own kind, `at_most` as in `train_with`."""
     on_cpu = base.model.device.type == "cpu"
     every = optimisation.checkpoint_steps
-    at_once, accumulation = split_batch(optimisation.batch_size, optimisation.gradient_accumulation, size())
+    at_once, accumulation = split_batch(optimisation.batch_size, optimisation.gradient_accumulation, size(), at_most)
     settings: dict[str, Any] = {
         "output_dir": str(work),
         "per_device_train_batch_size": at_once,
@@ -122,8 +131,8 @@ def training_arguments(
         "save_steps": every or 1,
         "save_total_limit": 1,
         "use_cpu": on_cpu,
-        # The base is loaded in the dtype it computes in; autocast on top of it would only add casts.
-        "bf16": False,
+        # The base is loaded in the dtype it computes in; autocast lets adapters compute in it too, see `thrifty`.
+        "bf16": at_most is not None and base.model.dtype == torch.bfloat16,
         "fp16": False,
         "activation_checkpointing": not on_cpu,
         "dataloader_pin_memory": not on_cpu,
@@ -149,6 +158,7 @@ def train_with(
     room: Room,
     label: str,
     work: Path | None,
+    at_most: int | None = None,
 ) -> TrainingRecord:
     """Train what takes a gradient in a model, in place, and return what happened.
 
@@ -161,6 +171,7 @@ def train_with(
         room: what `with_room` left.
         label: what the progress bar and errors say.
         work: folder of checkpoints, whose last whole one is gone on from; None: there are none.
+        at_most: rows seen at once, and that time and memory are saved otherwise; None: as the settings say.
 
     Raises:
         TrainingError: the trainer refuses the model, or the loss is not finite.
@@ -183,6 +194,8 @@ def train_with(
     made.remove_callback(transformers.PrinterCallback)
     with ExitStack() as stack, quiet_peft():
         made.add_callback(_Watcher(stack, label))
+        if at_most is not None:
+            stack.enter_context(thrifty(wrapped))
         made.train(resume_from_checkpoint=agreed(_last_whole_checkpoint(work)))
     return TrainingRecord.of(
         [entry["loss"] for entry in made.state.log_history if "loss" in entry],
@@ -213,11 +226,15 @@ def save_adapter(wrapped: Any, folder: Path, *, base_name: str) -> int:
 
 
 class Room(NamedTuple):
-    """The rows that `max_length` leaves something to learn of, how many it does not, and how many it cuts."""
+    """The rows that `max_length` leaves something to learn of, how many it does not, and how many it cuts.
+
+    `tokens` is how many a row has on average, those of both answers of a pair.
+    """
 
     rows: list[dict[str, Any]]
     n_left_out: int
     n_cut: int
+    tokens: float
 
 
 def with_room(tokenizer: Any, rows: Sequence[dict[str, Any]], max_length: int, label: str) -> Room:
@@ -227,7 +244,7 @@ def with_room(tokenizer: Any, rows: Sequence[dict[str, Any]], max_length: int, l
         TrainingError: there is none.
     """
     lengths = [len(ids) for ids in tokenizer([row["prompt"] for row in rows])["input_ids"]]
-    kept, n_equal, n_cut = [], 0, 0
+    kept, n_equal, n_cut, n_tokens = [], 0, 0, 0
     for row, length in zip(rows, lengths, strict=True):
         if length >= max_length:
             continue
@@ -238,6 +255,7 @@ def with_room(tokenizer: Any, rows: Sequence[dict[str, Any]], max_length: int, l
             n_equal += 1
             continue
         n_cut += any(len(response) > room for response in responses)
+        n_tokens += sum(length + min(len(response), room) for response in responses)
         kept.append(row)
     n_full = sum(length >= max_length for length in lengths)
     limit = f"experts.max_length = {max_length}"
@@ -253,7 +271,7 @@ def with_room(tokenizer: Any, rows: Sequence[dict[str, Any]], max_length: int, l
     if n_equal:
         say(f"{label}: {n_equal} of {len(rows)} rows left out, chosen and rejected are equal up to {limit}")
     say_cut(n_cut, len(kept), max_length, label)
-    return Room(kept, n_full + n_equal, n_cut)
+    return Room(kept, n_full + n_equal, n_cut, n_tokens / len(kept))
 
 
 def _last_whole_checkpoint(work: Path | None) -> str | None:
