@@ -97,8 +97,8 @@ def test_routing_matters_where_the_experts_leave_room(
 
 def test_whether_to_believe_it_names_the_weakest_judge_and_the_unchecked(report: dict[str, Any]) -> None:
     line = _line(report, "Believe it?")
-    assert "weakest judge (verifier) has a balanced accuracy of 98.0 % on 600 labelled answers" in line.text
-    assert "Words: not checked against labelled answers" in line.text
+    assert "The weakest judge (verifier) has a balanced accuracy of 98.0 % on 600 labelled answers" in line.text
+    assert "Not checked against labelled answers: words" in line.text
     assert "at least 100 test prompts an axis, a mean is known to ± 2.0 points" in line.text
     assert line.tone == "open"
     report["judges"] = [{"name": "verifier", "exact": True}]
@@ -112,7 +112,9 @@ def test_a_judge_that_wrongs_one_answer_in_four_is_read_with_care(report: dict[s
     report["judges"][0]["quality"]["balanced_accuracy"] = 0.75
     assert _line(report, "Believe it?").text.startswith("With care. The judge has a balanced accuracy of 75.0 %")
     report["judges"][0]["audit"] = {"rows": [], "believed": False}
-    assert _line(report, "Believe it?").text.startswith("No. Verifier accepts constant answers")
+    assert _line(report, "Believe it?").text.startswith(
+        "No. Not to be believed, for accepting constant answers: verifier"
+    )
 
 
 def test_alignx_with_one_more_expert_is_no_rival_of_alignx(report: dict[str, Any]) -> None:

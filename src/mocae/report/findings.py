@@ -182,23 +182,23 @@ def _believe(report: Mapping[str, Any], race: _Race | None) -> Finding:
     elif all(j.exact for j in judges):
         parts.append("Every answer is checked exactly: the judge makes no error")
     if doubted:
-        parts.append(f"{', '.join(doubted)} accepts constant answers and is not to be believed")
+        parts.append(f"Not to be believed, for accepting constant answers: {', '.join(doubted)}")
     if measured:
         weakest = min(measured, key=lambda j: j.quality.value or 0.0)
-        which = "the judge" if len(judges) == 1 else f"the weakest judge ({weakest.name})"
+        which = "The judge" if len(judges) == 1 else f"The weakest judge ({weakest.name})"
         parts.append(f"{which} has a balanced accuracy of {weakest.balanced} on {weakest.n} labelled answers")
     if open_ones:
-        parts.append(f"{', '.join(open_ones)}: not checked against labelled answers")
+        parts.append(f"Not checked against labelled answers: {', '.join(open_ones)}")
     sizes = {axis: _axis_size(report, race, axis) for axis in axis_names(report)} if race else {}
     if race and all(sizes.values()):
         score, fewest = _mean(report, race.best), min(sizes, key=lambda axis: sizes[axis])
         half = "" if score.low is None or score.high is None else f", a mean is known to ± {_half(score)} points"
-        parts.append(f"With at least {sizes[fewest]} test prompts an axis{half}; another seed moves it as well")
+        seeds = "; another seed moves it as well" if len(report["systems"]) > 1 else ""
+        parts.append(f"With at least {sizes[fewest]} test prompts an axis{half}{seeds}")
         if sizes[fewest] < 50:
             tone = "open" if tone == "good" else tone
-    text = ". ".join(part[0].upper() + part[1:] if part[:1].islower() else part for part in parts)
     opening = {"good": "Yes.", "open": "With care.", "bad": "No."}[tone]
-    return Finding("Believe it?", f"{opening} {text}.", tone)
+    return Finding("Believe it?", f"{opening} {'. '.join(parts)}.", tone)
 
 
 def _axis_size(report: Mapping[str, Any], race: _Race, axis: str) -> int:
@@ -247,7 +247,8 @@ def _cost(report: Mapping[str, Any], race: _Race | None) -> Finding | None:
         told = [f"{name} {format_seconds(value)}" for name, value in seconds.items() if value]
         if told:
             parts.append(f"{what}: {', '.join(told)}")
-    return Finding("What it cost", f"{'; '.join(parts)}.") if parts else None
+    text = "; ".join(parts)
+    return Finding("What it cost", f"{text[0].upper()}{text[1:]}.") if parts else None
 
 
 def _beware(report: Mapping[str, Any], race: _Race | None) -> Finding | None:
