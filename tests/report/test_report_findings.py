@@ -35,6 +35,11 @@ def test_a_rival_that_ties_changes_the_headline(report: dict[str, Any]) -> None:
     assert "tell them apart" in _line(report, "Do next").text
     report["comparisons"]["lead"]["over"]["joint"] = difference(0.01, 0.02)
     assert find(report).headline.endswith(" joint may be as good.")
+    for number in range(4):
+        report["systems"][f"knn {number}"] = {**report["systems"]["knn"], "mean_axis_score": estimate(0.92)}
+        report["comparisons"]["lead"]["over"][f"knn {number}"] = difference(0.02, 0.03)
+    assert find(report).headline.endswith(" knn 0, knn 1 and 3 more may be as good.")
+    assert len(find(report).named) == 4
 
 
 def test_a_rival_in_front_is_the_headline_and_the_method_is_behind(report: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ _GOOD_JUDGE = 0.8
 """Balanced accuracy under which a judge is wrong on one answer in five, which hides much of a difference."""
 
 _OWN = "alignx"
+_MOST_NAMED = 3
 _COUNT_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -75,7 +76,7 @@ def find(report: Mapping[str, Any]) -> Findings:
     ranked = [name for name in able if _mean(report, name).value is not None]
     race = _race(report, ranked) if ranked else None
     lines = [_believe(report, race), _go(report), _cost(report, race), _beware(report, race), _next(report, race)]
-    named = [] if race is None else dict.fromkeys([race.best, *([race.rival] if race.rival else []), *race.level])
+    named = () if race is None else dict.fromkeys([race.best, race.rival or race.best, *race.level[:_MOST_NAMED]])
     return Findings(
         _headline(report, race),
         tuple((name, about) for name in named if (about := lookup(systems, name, "about"))),
@@ -137,8 +138,9 @@ def _headline(report: Mapping[str, Any], race: _Race | None) -> str:
         alone = "" if len(report["systems"]) == 1 else " Nothing else was measured that it could be compared with."
         return f"{race.best} answers {format_estimate(score)} acceptably, on {over} ({prompts}).{alone}"
     rival = f"{race.rival} ({format_estimate(Estimate(_mean(report, race.rival).value))})"
-    others = " and ".join(", ".join(name for name in race.level if name != race.rival).rsplit(", ", 1))
-    more = f" {others} may be as good." if others else ""
+    names = [name for name in race.level if name != race.rival]
+    others = names if len(names) <= _MOST_NAMED else [*names[: _MOST_NAMED - 1], f"{len(names) - _MOST_NAMED + 1} more"]
+    more = f" {' and '.join(', '.join(others).rsplit(', ', 1))} may be as good." if others else ""
     if race.rival in race.level:
         return (
             f"No winner: {race.best} ({format_estimate(Estimate(score.value))}) and {rival} cannot be told apart, "
