@@ -169,3 +169,9 @@ def test_no_form_of_a_page_leaves_it(page: str) -> None:
     (policy,) = [attrs["content"] for tag, attrs in Page(page).tags if tag == "meta" and "http-equiv" in attrs]
     rules = dict(rule.strip().split(" ", 1) for rule in (policy or "").split(";"))
     assert (rules["form-action"], rules["base-uri"], rules["default-src"]) == ("'none'",) * 3
+
+
+def test_an_expert_of_no_axis_stands_in_the_legend_of_routing(report: dict[str, Any]) -> None:
+    assert "(of no axis)" not in html_page(report)
+    report["routing"]["alignx"]["weights_by_kind"]["task"] = {"helpfulness": 0.4, "accepted": 0.6}
+    assert html_page(report).count("accepted (of no axis)") == 1

@@ -89,6 +89,7 @@ def html_page(report: Mapping[str, Any], samples: Sequence[Sample] = ()) -> str:
             overlap=lookup(report, "collapse", "overlap") or {},
             updates=updates_table(report.get("updates") or {}, sorted_systems(report), seconds_cell),
             routing=routing,
+            further=[(name, _axis_css(name, axes)) for name in _further_experts(report, axes)],
             kinds=kinds_table(report),
             costs=_costs(report),
             judges=judge_rows(report),
@@ -105,6 +106,13 @@ def html_page(report: Mapping[str, Any], samples: Sequence[Sample] = ()) -> str:
             dash=DASH,
         )
     )
+
+
+def _further_experts(report: Mapping[str, Any], axes: list[str]) -> list[str]:
+    """Return the experts of the routing figure that are of no axis."""
+    routers = (report.get("routing") or {}).values()
+    kinds = [weights for router in routers for weights in (router.get("weights_by_kind") or {}).values()]
+    return [name for name in dict.fromkeys(name for weights in kinds for name in weights) if name not in axes]
 
 
 def _axis_css(axis: str, axes: list[str]) -> str:
