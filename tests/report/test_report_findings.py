@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from mocae.errors import ArtifactError
 from mocae.report.findings import Finding, find
+from mocae.report.schema import check_report
 from report_for_tests import difference, estimate, make_report
 
 
@@ -194,3 +199,27 @@ def test_the_router_is_plain_alignx_not_its_luckiest_variant(report: dict[str, A
     report["systems"]["alignx top-1"] = {**report["systems"]["alignx"], "mean_axis_score": estimate(0.97)}
     report["routing"]["alignx top-1"] = {**report["routing"]["alignx"], "ece": estimate(0.01)}
     assert "off by 10.0 points" in _shows(report, "calibration")
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, below in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from _paths(below, (*path, key))
+
+
+@pytest.mark.parametrize("spoilt", ["x", -1.5, ["a"]], ids=str)
+def test_any_spoilt_value_of_a_report_is_read_or_refused_in_our_words(report: dict[str, Any], spoilt: object) -> None:
+    refused = 0
+    for *way, last in list(_paths(report)):
+        place = changed = copy.deepcopy(report)
+        for key in way:
+            place = place[key]
+        place[last] = spoilt
+        try:
+            check_report(changed)
+        except ArtifactError:
+            refused += 1
+            continue
+        with contextlib.suppress(ArtifactError):
+            find(changed)
+    assert refused

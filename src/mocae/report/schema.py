@@ -95,7 +95,24 @@ class _Example(Record):
     prompt: str
 
 
+class _Cost(Record):
+    seconds: float | None = None
+
+
+class _System(Record):
+    about: str | None = None
+    policy: str | None = None
+    cost: _Cost | None = None
+
+
+class _Counts(Record):
+    skipped: _Count = None
+    unscored: _Count = None
+
+
 class _Forgetting(Record):
+    order: Sequence[str] | None = None
+    forgetting: Mapping[str, Any] | None = None
     axes: Sequence[str] | None = None
     stages: Sequence[str] | None = None
     matrix: Sequence[Sequence[_Number]] | None = None
@@ -128,14 +145,14 @@ class _Report(Record):
 
     schema_: Annotated[int, Field(alias="schema")]
     recipe: _Recipe
-    systems: Annotated[Mapping[str, Mapping[str, Any] | None], Field(min_length=1)]
+    systems: Annotated[Mapping[str, _System | None], Field(min_length=1)]
     routing: Annotated[Mapping[str, _Routing | None], Field(max_length=64)] | None = None
     updates: Mapping[str, Any] | None = None
     forgetting: _Forgetting | None = None
     collapse: _Collapse | None = None
     comparisons: Mapping[str, Any] | None = None
     headroom: _Headroom | None = None
-    counts: Mapping[str, Any] | None = None
+    counts: _Counts | None = None
     environment: Mapping[str, Any] | None = None
     judges: Sequence[_Judge] | None = None
     constants: Sequence[Mapping[str, Any]] | None = None
