@@ -2,16 +2,22 @@
 PYTHON ?= python3
 OUT ?= out/pocket
 RUNS ?= 200000
+DATA ?= data
+REAL ?= out/smollm2-135m
+SMOLLM2 ?= out/models/smollm2-135m
 
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-serving test-all load-test test-faults fuzz check size format clean browser
+.PHONY: help quickstart real test test-serving test-all load-test test-faults fuzz check size format clean browser
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: .venv/.installed ## Install, then train, compare and report the pocket world (OUT=out/pocket)
 	.venv/bin/mocae run recipes/pocket.yaml --out $(OUT)
+
+real: .venv/.installed $(SMOLLM2)/config.json ## Train, compare and report a real model on the files in DATA=data (docs/real-lab.md); 40 minutes
+	MOCAE_DATA_ROOT=$(DATA) MOCAE_BASE_MODEL=$(SMOLLM2) .venv/bin/mocae run smollm2-135m --out $(REAL)
 
 test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no real data
 	.venv/bin/python -m pytest -q
@@ -61,6 +67,10 @@ browser: .venv/.installed-dev
 	@for name in chromium chromium-browser google-chrome; do ! command -v $$name >/dev/null || exit 0; done; \
 	    .venv/bin/playwright install chromium || \
 	    { echo "Chromium is missing and could not be fetched: install it, or run make test"; exit 1; }
+
+$(SMOLLM2)/config.json: | .venv/.installed
+	$(PIP) gguf -c constraints.txt
+	.venv/bin/python tools/fetch_smollm2.py $(SMOLLM2)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -40,17 +40,17 @@ class Nearest(LearningSystem, BankSystem):
 
     def stages(self, run: Run) -> dict[str, Stage]:
         """Return the experts, and the states of the calibration prompts with what was accepted of each expert."""
-        samples = run.verdicts(self.routing(run.recipe))
+        routing = self.routing(run.recipe)
 
         def make(folder: Path) -> None:
-            accepted = acceptable_by_prompt(samples, [f"expert:{axis}" for axis in self.axes])
+            accepted = acceptable_by_prompt(run.verdicts(routing), [f"expert:{axis}" for axis in self.axes])
             rows = {i: accepted[row.id] for i, row in enumerate(run.rows.all_of("calibration")) if row.id in accepted}
             states, verdicts = run.features_read().calibration[list(rows)], torch.tensor(list(rows.values())).float()
             save_file({"states": states.contiguous(), "accepted": verdicts}, folder / "rows.safetensors")
             (folder / "reads.json").write_text(json.dumps({"layer": run.layer, "pool": run.recipe.features.pool}))
 
-        inputs = {"used": sorted(run.verdict_ids(self.routing(run.recipe)))}
-        own = run.store.stage(f"nearest/{self.folder}", inputs, make, needs=(run.features, run.outcomes))
+        inputs = {"used": sorted(run.verdict_ids(routing))}
+        own = run.store.stage(f"nearest/{self.folder}", inputs, make, needs=(run.features, run.outcomes_for(routing)))
         return {**super().stages(run), "rows": own}
 
     def choose(self, made: Made) -> Policy:

@@ -67,7 +67,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         "fit_router": lambda data, **_: done.fitted.append(len(data.labels)),
     }
     monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
-    for module in [m for name, m in sys.modules.items() if name.startswith(("mocae.pipelines.", "mocae.stages."))]:
+    places = ("mocae.pipelines.", "mocae.stages.", "mocae.evaluation.")
+    for module in [m for name, m in sys.modules.items() if name.startswith(places)]:
         for name, note in notes.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, counted(getattr(module, name), note))

@@ -231,6 +231,20 @@ def test_other_routing_refits_the_router_alone(finished: Any, copy: Path, work: 
     assert again.report["routing"]["alignx"] != finished.result.report["routing"]["alignx"]
 
 
+def test_answers_taken_from_experts_are_those_the_mixture_gives(finished: Any, copy: Path) -> None:
+    answers, reused = {}, {}
+    for reuse in ("true", "false"):
+        recipe = tiny_recipe(finished.base, "generation.batch_size=2", f"generation.reuse={reuse}")
+        run(recipe, out=copy, systems=["alignx"], progress=False)
+        samples = read_samples(copy / "answers" / "alignx" / "samples.jsonl")
+        answers[reuse] = {s.answer.example.id: (s.answer.text, s.answer.weights, s.acceptable) for s in samples}
+        reused[reuse] = json.loads((copy / "answers" / "alignx" / "cost.json").read_text(encoding="utf-8"))["reused"]
+    assert answers["true"] == answers["false"]
+    assert reused["true"]["n_prompts"] > 0
+    assert reused["true"]["same"] == 1.0
+    assert reused["false"] == {"n_prompts": 0, "same": None}
+
+
 def _judged_by_prompt(folder: Path) -> dict[str, list[bool | None]]:
     found: dict[str, list[bool | None]] = {}
     for sample in read_samples(folder / "outcomes.jsonl"):

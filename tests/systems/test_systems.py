@@ -39,6 +39,12 @@ COMPARED: list[Any] = [
     "knn",
     "alignx",
     {"name": "mixing all", "policy": "alignx", "options": {"top_k": None}},
+    {
+        "name": "by margin",
+        "policy": "alignx",
+        "options": {"routing": {"outcome": {"max_prompts": 9, "choice": "margin"}}},
+    },
+    {"name": "one more", "policy": "alignx_outcomes", "options": {"n_folds": 2}},
     {"name": "with output", "policy": "alignx", "options": {"routing": {"output": {"rank": 2}}}},
     "oracle",
     "joint",
@@ -94,10 +100,30 @@ def test_systems_differ(samples: dict[str, list[Sample]]) -> None:
 def test_the_report_tells_what_each_system_is(result: RunResult) -> None:
     lines = SYSTEMS.describe()
     assert {name: entry["about"] for name, entry in result.report["systems"].items()} == {
-        name: lines[(system if isinstance(system, str) else system["policy"]).partition(":")[0]]
+        name: lines[(system if isinstance(system, str) else system["policy"]).partition(":")[0]].replace(
+            "expert:<axis>", name
+        )
         for name, system in zip(NAMES, COMPARED, strict=True)
     }
     assert {name for name in result.report["routing"]} >= {"alignx", "linear", "knn", "trinityx"}
+
+
+def test_verdicts_by_margin_are_few_and_the_same_whether_others_are_judged_too(out: Path, tmp_path: Path) -> None:
+    alone = tiny_recipe(out.parent / "base", systems=[s for s in COMPARED if s == "base" or "by margin" in str(s)])
+    run(alone, out=tmp_path / "alone", progress=False)
+    chosen = [json.loads((o / "chosen" / "margin-9" / "chosen.json").read_text()) for o in (out, tmp_path / "alone")]
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen[0])) == 9
+    judged = [
+        {
+            (s.system, s.answer.example.id, s.acceptable)
+            for s in read_samples(o / "chosen" / "margin-9" / "outcomes.jsonl")
+        }
+        for o in (out, tmp_path / "alone")
+    ]
+    assert judged[0] == judged[1]
+    assert len(judged[0]) == 9 * len(AXES)
+    assert not (tmp_path / "alone" / "outcomes").exists()  # nobody else was judged
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -162,7 +188,7 @@ def test_a_system_is_exported_or_refused_with_the_reason(
         return
     if system.weights_mean == "chances":  # what is chosen for each prompt is for the gateway in front
         manifest = export(out, to="gguf", out=tmp_path / "x", system=name, progress=False)
-        assert manifest["experts"] == list(AXES)
+        assert manifest["experts"] == [*AXES, *(["accepted"] if name == "one more" else [])]
         assert (manifest["router"] is not None) == (name != "knn")
         return
     if constant is not None and not any(constant.values()):

@@ -164,7 +164,7 @@ def test_nothing_is_made_again(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) 
 
     for name in ("h3fusion.finetune_blocks", "h3fusion.train_h3fusion", "xlora.train_xlora", "hma.fit_block_weights"):
         monkeypatch.setattr(f"mocae_rivals.{name}", forbidden)
-    for name in ("training.finetune", "run.examine"):
+    for name in ("training.finetune", "answers.examine", "answers.examine_chosen"):
         monkeypatch.setattr(f"mocae.stages.{name}", forbidden)
     again = run(rivals.recipe, out=rivals.out, progress=False).report
     assert again["systems"] == rivals.report["systems"]

@@ -67,6 +67,8 @@ def fit_novelty(
     for number in fold.unique().tolist():
         inside, outside = fold == number, fold != number
         present = label[outside].unique()  # an axis whose prompts are all in one fold has no held-out distance
+        if int(outside.sum()) == len(present):  # one prompt an axis: nothing says how far prompts of an axis lie apart
+            continue
         away[inside.nonzero(), present] = _mahalanobis(
             fit_natural([z[outside & (label == i)] for i in present], shrinkage=shrinkage), z[inside]
         )

@@ -47,6 +47,9 @@ class GenerationConfig(Config):
     """Temperature of sampling; used only with do_sample."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus of sampling; used only with do_sample."""
+    reuse: bool = True
+    """Whether a system that gives a prompt to one expert alone has the answer this expert gave alone. It is the same
+    answer but for rounding; what answering costs is then measured on two batches. Not with do_sample."""
 
 
 class JudgeConfig(Config):
@@ -106,6 +109,10 @@ SYSTEMS: Registry[type[Any]] = Registry(
         "alignx": (
             "mocae.systems.alignx:AlignX",
             "AlignX: a router fitted on outcomes, with two calibrators",
+        ),
+        "alignx_outcomes": (
+            "mocae.systems.alignx_outcomes:AlignXOutcomes",
+            "AlignX with one more expert, tuned on the accepted answers to the calibration prompts",
         ),
         "oracle": ("mocae.systems.oracle:Oracle", "the best expert by the verdict itself: an upper bound"),
         "joint": ("mocae.systems.joint:Joint", "one adapter tuned on the rows of all axes at once"),

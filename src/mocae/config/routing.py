@@ -57,6 +57,9 @@ class OutcomeConfig(Config):
     max_prompts: NonNegativeInt | None = None
     """Most calibration prompts whose verdicts are used, spread over the axes, by joint_outcomes too; null: all; 0:
     none, so that the router is trained on labels."""
+    choice: Literal["spread", "margin"] = "spread"
+    """Which of them, with max_prompts. spread: evenly over the kinds of prompt. margin: a third spread, the others in
+    rounds where a router fitted on the verdicts so far is least sure which expert to take (active learning)."""
     leave_out: Annotated[tuple[str, ...], Sequence] = ()
     """Probes whose calibration prompts are not used: what does the router say of a kind it has never seen?"""
 

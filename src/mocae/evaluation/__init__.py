@@ -17,11 +17,13 @@ from mocae.evaluation.measure import (
 )
 from mocae.evaluation.over_seeds import SeedDifference, difference_over_seeds
 from mocae.evaluation.records import read_samples, sample_to_json, write_samples
+from mocae.evaluation.reusing import Chosen, examine_chosen
 from mocae.evaluation.routing import headroom, measure_routing, measure_weights
 
 __all__ = [
     "AnswerLog",
     "Bootstrap",
+    "Chosen",
     "Cost",
     "Generation",
     "SeedDifference",
@@ -29,6 +31,7 @@ __all__ = [
     "difference",
     "difference_over_seeds",
     "examine",
+    "examine_chosen",
     "forgetting",
     "headroom",
     "judge_answers",

@@ -22,8 +22,8 @@ from mocae.pipelines.summary import SCHEMA, RunResult, sections, write_result
 from mocae.pipelines.targets import Target
 from mocae.progress import say, visible
 from mocae.report import html_page
+from mocae.stages.answers import Answered, generation_of
 from mocae.stages.judging import build_judges
-from mocae.stages.run import Answered, generation_of
 from mocae.stages.store import Store, key_of
 from mocae.types import Answer, Example
 

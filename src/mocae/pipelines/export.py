@@ -37,12 +37,13 @@ from mocae.pipelines.opened import base_of, stage_folders, systems_of
 from mocae.policies import CodeBook, CodeBookPolicy, Mixture, Policy, PromptBatch, RoutedPolicy
 from mocae.progress import visible
 from mocae.prompts import FORMATS
+from mocae.stages.answers import generation_of
 from mocae.stages.judging import make_judges
 from mocae.stages.rows import read_rows_of
-from mocae.stages.run import Made, generation_of
+from mocae.stages.run import Made
 from mocae.stages.store import refuse_changed
 from mocae.systems import System
-from mocae.systems.routers import RouterSystem
+from mocae.systems.routers import RoutedSystem
 
 __all__ = ["FORMATS_OUT", "ExportOptions", "bundle_of", "export"]
 
@@ -162,7 +163,7 @@ def bundle_of(
     made = Made(base, tuple(manifest["axes"]), {role: inside(root, folder) for role, folder in folders.items()})
     parts = entrant.exported(made)
     experts = dict(parts) if isinstance(parts, Mapping) else {}
-    routed = isinstance(entrant, RouterSystem)
+    routed = isinstance(entrant, RoutedSystem)
     router = AlignXRouter.load(made.folders["router"]) if routed else None
     refuse_changed_stages(root, manifest, folders.values())  # nothing has changed while it was read
     return Bundle(
@@ -190,7 +191,7 @@ def _refuse_what_cannot_be(system: System, to: str, options: ExportOptions) -> N
             )
     elif to in ("peft", "merged") or options.weights:
         mixture_vector(options.weights, experts, to=to)
-    if to == "vllm" and not isinstance(system, RouterSystem):
+    if to == "vllm" and not isinstance(system, RoutedSystem):
         raise ConfigError(
             "--to vllm needs a system with a fitted router; run the recipe with 'alignx', or name one by --system"
         )

@@ -26,11 +26,13 @@ from mocae.pipelines.summary import SCHEMA, Entrant, RunResult, environment, sum
 from mocae.pipelines.updates import updates
 from mocae.progress import say, visible
 from mocae.report import write_report
+from mocae.stages.answers import read_answers
+from mocae.stages.choosing import CHOSEN
 from mocae.stages.judging import Judges, make_judges
 from mocae.stages.overlap import overlap
 from mocae.stages.pool import StagePool
 from mocae.stages.rows import Rows, read_rows_of, without_long
-from mocae.stages.run import Made, Run, read_answers
+from mocae.stages.run import Made, Run
 from mocae.stages.store import Store, folder_name
 from mocae.systems import System, build_systems
 
@@ -261,7 +263,8 @@ class _Run:
         if not is_main():
             return
         root = self.store.root
-        if outcomes := self.store.stages.get("outcomes"):
+        made = [s for s in self.store.stages.values() if s.name == "outcomes" or s.name.startswith(f"{CHOSEN}/")]
+        if outcomes := next(iter(made), None):
             text = (outcomes.folder / "outcomes.jsonl").read_text(encoding="utf-8")
             write_whole(root / "outcomes.jsonl", text)
         seen = (row.id for split in ("train", "calibration") for row in rows.all_of(split))

@@ -30,9 +30,9 @@ from mocae.evaluation import (
 from mocae.files import write_whole
 from mocae.judges import Judge
 from mocae.judges.endpoint import EndpointJudge, Usage
+from mocae.stages.answers import Answered
 from mocae.stages.judging import audit_all
 from mocae.stages.rows import Rows
-from mocae.stages.run import Answered
 from mocae.systems import SYSTEMS, System
 from mocae.types import Example, Sample
 

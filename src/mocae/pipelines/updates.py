@@ -8,6 +8,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+from mocae.stages.choosing import CHOSEN
 from mocae.stages.store import Stage
 
 __all__ = ["updates"]
@@ -30,9 +31,17 @@ def updates(answers: Stage) -> dict[str, Any]:
         recorded.
     """
     behind = _behind(answers)
-    learned = [stage for stage in behind if any(below.name == "outcomes" for below in _behind(stage))]
+    learned = [
+        stage
+        for stage in behind
+        if any(below.name.partition("/")[0] in ("outcomes", CHOSEN) for below in _behind(stage))
+    ]
     costs = {"verdicts": _cost(learned), "axis": _cost(_for_axis(behind)), "all": _cost(behind)}
     return {what: cost for what, cost in costs.items() if cost}
+
+
+def _holds_verdicts(stage: Stage) -> bool:
+    return stage.name.partition("/")[0] in ("outcomes", CHOSEN)
 
 
 def _behind(stage: Stage) -> list[Stage]:

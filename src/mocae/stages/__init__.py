@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mocae.stages.answers import Answered, read_answers
 from mocae.stages.fitting import acceptable_by_prompt
-from mocae.stages.run import Answered, Made, Run, read_answers
+from mocae.stages.run import Made, Run
 from mocae.stages.store import Stage, Store
 
 __all__ = ["Answered", "Made", "Run", "Stage", "Store", "acceptable_by_prompt", "read_answers"]

@@ -38,7 +38,7 @@ from mocae.stages.judging import Judges
 from mocae.stages.store import Stage, Store
 from mocae.types import Example, Sample
 
-__all__ = ["Features", "Fitter", "acceptable_by_prompt"]
+__all__ = ["Features", "Fitter", "acceptable_by_prompt", "router_settings"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,28 +144,36 @@ class Fitter:
                 "outcomes are judged answers to calibration prompts, and there are no calibration prompts; give "
                 "axes.*.calibration in the recipe, or compare systems that need none"
             )
-        # Axis and group too: the router learns from the one and is checked on folds of the other.
-        prompts = [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in calibration]
-        inputs = {"judges": judges.key, "prompts": prompts, "generation": asdict(self.generation)}
+        inputs = self.asked_of(calibration, judges)
         work = self.store.work("outcomes", inputs, needs=experts)
 
         def make(folder: Path) -> None:
-            samples: list[Sample] = []
-            for axis in self.bank.names:
-                policy = FixedPolicy(weights_vector({axis: 1.0}, self.bank.names))
-                samples += examine(
-                    Mixture(self.base, self.bank, policy),
-                    calibration,
-                    judges.judges,
-                    system=f"expert:{axis}",
-                    prompt_format=FORMATS.get(self.recipe.prompt_format),
-                    generation=self.generation,
-                    label=f"outcomes {axis}",
-                    work=work / axis,
-                )[0]
-            write_samples(samples, folder / "outcomes.jsonl")
+            write_samples(self.ask(calibration, judges, work), folder / "outcomes.jsonl")
 
         return self.store.stage("outcomes", inputs, make, needs=experts)
+
+    def asked_of(self, prompts: Sequence[Example], judges: Judges) -> dict[str, Any]:
+        """Return what verdicts on the experts' answers to some prompts depend on, beside the experts."""
+        # Axis and group too: the router learns from the one and is checked on folds of the other.
+        rows = [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in prompts]
+        return {"judges": judges.key, "prompts": rows, "generation": asdict(self.generation)}
+
+    def ask(self, prompts: Sequence[Example], judges: Judges, work: Path) -> list[Sample]:
+        """Return every expert's judged answer to every prompt; `work` is the folder a killed call goes on from."""
+        samples: list[Sample] = []
+        for axis in self.bank.names:
+            policy = FixedPolicy(weights_vector({axis: 1.0}, self.bank.names))
+            samples += examine(
+                Mixture(self.base, self.bank, policy),
+                prompts,
+                judges.judges,
+                system=f"expert:{axis}",
+                prompt_format=FORMATS.get(self.recipe.prompt_format),
+                generation=self.generation,
+                label=f"outcomes {axis}",
+                work=work / axis,
+            )[0]
+        return samples
 
     def router(
         self,
@@ -193,7 +201,7 @@ class Fitter:
         """
         # Only what this fit uses: labels alone need no calibrators, and pruning comes after the weights.
         if outcomes is not None and kind == "alignx":
-            settings = _settings(routing)
+            settings = router_settings(routing)
         else:
             settings = _label_settings(routing, calibrated=kind == "alignx")
         inputs: dict[str, Any] = {
@@ -208,11 +216,11 @@ class Fitter:
             data = None
             if outcomes is not None:
                 samples = [s for s in read_samples(outcomes.folder / "outcomes.jsonl") if s.answer.example.id in used]
-                data = self._calibration_set(known, samples, calibration)
+                data = self.calibration_set(known, samples, calibration)
             if data is not None and kind == "alignx":
-                router, record = self._fit(data, known, settings)
+                router, record = self.fit(data, known, settings)
             else:
-                router, record = self._fit(self._label_set(known), _identity(known), settings)
+                router, record = self.fit(self._label_set(known), _identity(known), settings)
                 # Fitted on latent points; it reads hidden states like every router.
                 router = replace(router, latent=known.latent)
                 if data is not None and len(data.pooled):
@@ -224,9 +232,10 @@ class Fitter:
         needs = (features,) if outcomes is None else (features, outcomes)
         return self.store.stage(f"router/{name}", inputs, make, needs=needs)
 
-    def _fit(
+    def fit(
         self, data: CalibrationSet, known: Features, settings: RouterSettings
     ) -> tuple[AlignXRouter, dict[str, Any]]:
+        """Return a router of the experts of the bank, and what its fitting found."""
         fitted = fit_router(
             data,
             axes=self.bank.names,
@@ -250,7 +259,7 @@ class Fitter:
             record["held_out"] = _held_out(fitted.held_out_beliefs, data.acceptable)
         return fitted.router, record
 
-    def _calibration_set(
+    def calibration_set(
         self, known: Features, samples: Sequence[Sample], calibration: Sequence[Example]
     ) -> CalibrationSet:
         """Return the calibration prompts whose answers were all judged, in the order of the features."""
@@ -286,7 +295,8 @@ def _identity(known: Features) -> Features:
     return replace(known, latent=latent)
 
 
-def _settings(routing: RoutingConfig) -> RouterSettings:
+def router_settings(routing: RoutingConfig) -> RouterSettings:
+    """Return how a router is fitted on outcomes, as a recipe says it."""
     return RouterSettings(
         outcome_weight=routing.outcome.weight,
         gating_weight=routing.outcome.gating_weight,
@@ -307,7 +317,7 @@ def _fixed(value: float | str) -> float | None:
 def _label_settings(routing: RoutingConfig, *, calibrated: bool) -> RouterSettings:
     """Return the settings of a router trained on labels, at temperature 1; without calibrators if uncalibrated."""
     settings = replace(
-        _settings(routing), outcome_weight=0.0, gating_weight=1.0, temperature=1.0, calibration="temperature"
+        router_settings(routing), outcome_weight=0.0, gating_weight=1.0, temperature=1.0, calibration="temperature"
     )
     return settings if calibrated else replace(settings, lambdas=(0.0, 0.0))
 

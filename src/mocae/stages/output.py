@@ -71,4 +71,4 @@ def output_calibrators(run: Run, name: str, router: Stage, routing: RoutingConfi
         (folder / "training.json").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
 
     inputs = {**training, "used": sorted(run.verdict_ids(routing)), "config": config.model_dump()}
-    return run.store.stage(f"output/{name}", inputs, make, needs=(router, run.outcomes))
+    return run.store.stage(f"output/{name}", inputs, make, needs=(router, run.outcomes_for(routing)))

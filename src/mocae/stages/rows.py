@@ -36,13 +36,16 @@ class Rows:
     def verdict_ids(self, limit: int | None, *, seed: int) -> frozenset[str]:
         """Return the calibration prompts whose verdicts may be used, at most `limit`, None: all.
 
-        They are spread over the axes and drawn by hash within each; a smaller draw is part of a larger one.
+        A smaller draw is part of a larger one, see `in_turn`.
         """
+        return frozenset(self.in_turn(seed=seed)[:limit])
+
+    def in_turn(self, *, seed: int) -> list[str]:
+        """Return the calibration prompts, spread over the axes and drawn by hash within each."""
         ranked = [
             [row.id for row in select(rows, limit=len(rows), seed=seed)] for rows in self.calibration.values() if rows
         ]
-        in_turn = [ids[i] for i in range(max(map(len, ranked), default=0)) for ids in ranked if i < len(ids)]
-        return frozenset(in_turn[:limit])
+        return [ids[i] for i in range(max(map(len, ranked), default=0)) for ids in ranked if i < len(ids)]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows by split and axis."""

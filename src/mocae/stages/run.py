@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 from mocae.bank import ExpertBank
-from mocae.config import GenerationConfig, Recipe, RoutingConfig
+from mocae.config import Recipe, RoutingConfig
 from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.evaluation import (
-    Cost,
     Generation,
-    examine,
     read_samples,
-    score_multiple_choice,
-    write_samples,
 )
-from mocae.files import read_json
+from mocae.experts import Pool, pooled_states
+from mocae.files import read_json, read_tensors
 from mocae.models import Generator, LoadedBase, base_fingerprint, pick_device, shard
+from mocae.policies import Reading
 from mocae.prompts import FORMATS, PromptFormat
+from mocae.stages.answers import generation_of, write_answers
+from mocae.stages.choosing import outcomes_by_margin
 from mocae.stages.fitting import Features, Fitter
 from mocae.stages.judging import Judges
 from mocae.stages.rows import Rows, long_prompts
@@ -31,7 +33,7 @@ from mocae.stages.store import Stage, Store
 from mocae.stages.training import Trainer, first_expert_layer
 from mocae.types import Example, Sample
 
-__all__ = ["Answered", "Asked", "Made", "Run", "generation_of", "read_answers"]
+__all__ = ["Asked", "Made", "Run"]
 
 
 @dataclass(slots=True)
@@ -78,16 +80,9 @@ class Asked(Protocol):
 
     def load(self, made: Made) -> Generator: ...  # noqa: D102 - the model that answers
 
+    def alone(self, run: Run) -> Mapping[str, Stage]: ...  # noqa: D102 - answers of the experts it chooses among
+
     def n_active(self, made: Made) -> int: ...  # noqa: D102 - adapter parameters it uses
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A system's judged answers and what they cost; `n_active` counts the adapter parameters it uses."""
-
-    samples: Sequence[Sample]
-    cost: Cost
-    n_active: int
 
 
 class Run:
@@ -118,10 +113,11 @@ class Run:
         self.judges = judges
         self.store = store
         learning = [routing for system in systems if (routing := system.routing(recipe)) is not None]
-        self._limits = [routing.outcome.max_prompts for routing in learning]
+        self._limits = [routing.outcome.max_prompts for routing in learning if not _by_margin(routing)]
+        self._learning = bool(learning)
         if any(rows.calibration.values()):
             for routing in learning:  # what has no calibration prompts shows now, not after training
-                self.verdict_ids(routing)
+                self._candidates(routing)
         self.base_key = {
             "fingerprint": base_fingerprint(base.model),
             "dtype": str(base.model.dtype),
@@ -184,7 +180,11 @@ class Run:
     @property
     def fitter(self) -> Fitter:
         """What features, outcomes and routers are made by, the bank attached."""
-        return Fitter(self.recipe, self.base, self.bank(), self.store, self.layer, self.generation)
+        return self.fitter_of(self.bank())
+
+    def fitter_of(self, bank: ExpertBank) -> Fitter:
+        """Return what makes them for the experts of an attached bank."""
+        return Fitter(self.recipe, self.base, bank, self.store, self.layer, self.generation)
 
     @cached_property
     def probes(self) -> dict[str, Sequence[Example]]:
@@ -215,30 +215,56 @@ class Run:
     @cached_property
     def outcomes(self) -> Stage:
         """Judged answers of every expert to the calibration prompts that some system may use the verdicts of."""
-        most = None if None in self._limits else max((n for n in self._limits if n is not None), default=None)
-        wanted = self.rows.verdict_ids(most, seed=self.recipe.seed)
+        wanted = self._asked_for()
         asked = [row for row in self.rows.all_of("calibration") if row.id in wanted]
         return self.fitter.outcomes(asked, self.judges, list(self.experts.values()))
+
+    def _asked_for(self) -> frozenset[str]:
+        """Return the calibration prompts whose verdicts a system uses that does not choose them by margin."""
+        most = None if None in self._limits else max((n for n in self._limits if n is not None), default=None)
+        if most is None and not self._limits and self._learning:
+            return frozenset()
+        return self.rows.verdict_ids(most, seed=self.recipe.seed)
+
+    def all_are_judged(self) -> bool:
+        """Return whether every calibration prompt is judged anyway, for some system of the run."""
+        return {row.id for row in self.rows.all_of("calibration")} <= self._asked_for()
+
+    def outcomes_for(self, routing: RoutingConfig) -> Stage:
+        """Return the stage whose `outcomes.jsonl` has the verdicts that `routing.outcome` lets be used, or more."""
+        limit = routing.outcome.max_prompts
+        if not _by_margin(routing) or limit is None:
+            return self.outcomes
+        rows = {row.id: row for row in self.rows.all_of("calibration")}
+        candidates = self._candidates(routing)
+        return outcomes_by_margin(self, routing, [rows[i] for i in candidates], limit)
 
     def verdicts(self, routing: RoutingConfig) -> list[Sample]:
         """Return the judged answers of every expert to the calibration prompts that `routing.outcome` lets be used."""
         used = self.verdict_ids(routing)
-        samples = read_samples(self.outcomes.folder / "outcomes.jsonl") if used else ()
+        samples = read_samples(self.outcomes_for(routing).folder / "outcomes.jsonl") if used else ()
         return [sample for sample in samples if sample.answer.example.id in used]
 
     def verdict_ids(self, routing: RoutingConfig) -> frozenset[str]:
-        """Return the calibration prompts whose verdicts `max_prompts` and `leave_out` of `routing.outcome` let be used.
+        """Return the calibration prompts whose verdicts `max_prompts`, `choice` and `leave_out` let be used.
 
         Raises:
             ConfigError: a probe to be left out has no calibration prompts.
         """
-        used = self.rows.verdict_ids(routing.outcome.max_prompts, seed=self.recipe.seed)
+        if _by_margin(routing):
+            return frozenset(read_json(self.outcomes_for(routing).folder / "chosen.json"))
+        return frozenset(self._candidates(routing))
+
+    def _candidates(self, routing: RoutingConfig) -> list[str]:
+        """Return the prompts that may be used, spread over the axes; at most `max_prompts` unless chosen by margin."""
+        limit = None if _by_margin(routing) else routing.outcome.max_prompts
+        used = self.rows.in_turn(seed=self.recipe.seed)[:limit]
         probes = {row.id: row.probe for row in self.rows.all_of("calibration")}
         for name in routing.outcome.leave_out:
             if name not in probes.values():
                 known = sorted(set(probes.values()))
                 raise ConfigError(f"routing.outcome.leave_out: {unknown_name('probe of calibration', name, known)}")
-        return frozenset(i for i in used if probes[i] not in routing.outcome.leave_out)
+        return [i for i in used if probes[i] not in routing.outcome.leave_out]
 
     def answers(self, system: Asked) -> Stage:
         """Return a system's judged answers to the test prompts, `samples.jsonl`, and what they cost, `cost.json`."""
@@ -252,40 +278,54 @@ class Run:
             "system": system.record(self.recipe),
             "roles": list(stages),
         }
-        work = self.store.work(name, inputs, needs=stages.values())
+        alone = system.alone(self) if self.recipe.generation.reuse and not self.generation.do_sample else {}
+        needs = (*stages.values(), *alone.values())
+        work = self.store.work(name, inputs, needs=needs)
 
         def answer(folder: Path) -> None:
             with self.bare() as base:
                 made = Made(base, self.recipe.axis_names, {role: stage.folder for role, stage in stages.items()})
                 model = system.load(made)
                 try:
-                    self._examine(system, made, model, folder, work)
+                    write_answers(
+                        folder,
+                        model,
+                        self.rows.all_of("test"),
+                        self.judges.judges,
+                        alone=alone,
+                        pooled=self._test_states,
+                        n_active=system.n_active(made),
+                        system=system.name,
+                        prompt_format=self.prompt_format,
+                        generation=self.generation,
+                        work=work,
+                    )
                 finally:
                     model.release()
 
-        return self.store.stage(name, inputs, answer, needs=stages.values())
+        return self.store.stage(name, inputs, answer, needs=needs)
 
-    def _examine(self, system: Asked, made: Made, model: Generator, folder: Path, work: Path) -> None:
-        """Ask, judge, and write the answers and their cost into `folder`."""
-        prompts = self.rows.all_of("test")
-        samples, cost = examine(
-            model,
-            prompts,
-            self.judges.judges,
-            system=system.name,
-            prompt_format=self.prompt_format,
-            generation=self.generation,
-            label=f"answers {system.name}",
-            work=work,
-        )
-        questions = [row for row in prompts if {"mc1", "mc2"} <= row.facts.keys()]
-        if questions:
-            scored = score_multiple_choice(model, questions, prompt_format=self.prompt_format)
-            choices = {row.id: verdicts for row, verdicts in zip(questions, scored, strict=True)}
-            samples = [replace(s, verdicts={**s.verdicts, **choices.get(s.answer.example.id, {})}) for s in samples]
-        write_samples(samples, folder / "samples.jsonl")
-        record = {"cost": asdict(cost), "n_active": system.n_active(made)}
-        (folder / "cost.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    def _test_states(self, reading: Reading) -> Tensor:
+        """Return the pooled states of the test prompts where a policy reads, in their order, (N, P)."""
+        shape, tokenizer = self.prompt_format, self.base.tokenizer
+        texts = [
+            shape.format_prompt(row.prompt, injection=None, tokenizer=tokenizer) for row in self.rows.all_of("test")
+        ]
+        inputs = {**self.base_key, "texts": texts, "reading": asdict(reading)}
+
+        def make(folder: Path) -> None:
+            pooled = pooled_states(
+                self.base.model,
+                tokenizer,
+                texts,
+                layer=reading.layer,
+                pool=cast(Pool, reading.pool),
+                label="prompts test",
+            )
+            save_file({"pooled": pooled.contiguous()}, str(folder / "states.safetensors"))
+
+        stage = self.store.stage(f"states/{reading.layer}-{reading.pool}", inputs, make)
+        return read_tensors(stage.folder / "states.safetensors")["pooled"]
 
     def __enter__(self) -> Run:
         """Return itself."""
@@ -296,20 +336,6 @@ class Run:
         self.close()
 
 
-def generation_of(config: GenerationConfig, *, seed: int) -> Generation:
-    """Return how answers are generated, as a recipe or a suite says it."""
-    return Generation(
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        do_sample=config.do_sample,
-        temperature=config.sampling_temperature,
-        top_p=config.top_p,
-        seed=seed,
-    )
-
-
-def read_answers(stage: Stage) -> Answered:
-    """Return what an answers stage holds."""
-    record = read_json(stage.folder / "cost.json")
-    samples = list(read_samples(stage.folder / "samples.jsonl"))
-    return Answered(samples, Cost(**record["cost"]), record["n_active"])
+def _by_margin(routing: RoutingConfig) -> bool:
+    """Return whether prompts for verdicts are chosen in rounds; without a limit all are used, chosen or not."""
+    return routing.outcome.choice == "margin" and bool(routing.outcome.max_prompts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mocae.calibration import OutputCalibrators
 from mocae.policies import Policy, RoutedPolicy
 from mocae.stages.output import output_calibrators
@@ -25,6 +27,10 @@ class AlignX(RouterSystem):
         if routing.output.rank is not None:
             stages["output"] = output_calibrators(run, self.folder, stages["router"], routing)
         return stages
+
+    def alone(self, run: Run) -> Mapping[str, Stage]:
+        """Return the answers of every expert, unless output calibrators change them."""
+        return {} if self.routing(run.recipe).output.rank is not None else super().alone(run)
 
     def choose(self, made: Made) -> Policy:
         """Return the policy of router and output calibrators."""

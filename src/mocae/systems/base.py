@@ -25,6 +25,7 @@ __all__ = [
     "System",
     "build_system",
     "build_systems",
+    "experts_alone",
     "task_vectors",
     "with_values",
 ]
@@ -130,6 +131,10 @@ class System(ABC):
         """Return axis -> answers after it was trained, for a system that is trained axis after axis."""
         return {}
 
+    def alone(self, run: Run) -> Mapping[str, Stage]:
+        """Return expert -> its own answers to the test prompts, where it gives whole prompts to single experts."""
+        return {}
+
     def warnings(self, made: Made) -> list[str]:
         """Return what a reader of the report must know."""
         return []
@@ -192,6 +197,10 @@ class BankSystem(System):
         """Return the mixture of the experts under the policy."""
         return Mixture(made.base, made.bank(), self.choose(made))
 
+    def alone(self, run: Run) -> Mapping[str, Stage]:
+        """Return the answers of every expert, unless the weights are the same for every prompt."""
+        return {} if self.constant_weights() is not None else experts_alone(run)
+
     def export_names(self) -> tuple[str, ...] | None:
         """Return the axes."""
         return self.axes
@@ -233,6 +242,13 @@ def build_systems(recipe: Recipe, configs: Iterable[SystemConfig] | None = None)
         system.options = system.settled(recipe)
         systems.append(system)
     return systems
+
+
+def experts_alone(run: Run) -> dict[str, Stage]:
+    """Return axis -> the judged answers of its expert to the test prompts."""
+    axes = run.recipe.axis_names
+    kinds = {axis: f"expert:{axis}" for axis in axes}
+    return {axis: run.answers(build_system(SystemConfig(name=kind, policy=kind), axes)) for axis, kind in kinds.items()}
 
 
 def with_values(options: Config, **values: Any) -> Config:

@@ -100,7 +100,7 @@ class JointOutcomes(OneAdapter, LearningSystem):
         if not run.verdict_ids(routing):
             with run.bare():
                 return {"adapter": run.trainer.joint(rows)}
-        samples, needs = run.verdicts(routing), [run.outcomes]
+        samples, needs = run.verdicts(routing), [run.outcomes_for(routing)]
         with run.bare():
             try:
                 adapter = run.trainer.outcomes(

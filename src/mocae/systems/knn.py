@@ -110,7 +110,7 @@ class Knn(LearningSystem, BankSystem):
 
         reading = {"layer": run.layer, "pool": run.recipe.features.pool}
         inputs = {"used": sorted(run.verdict_ids(routing)), "reading": reading}
-        needs = (run.features, run.outcomes)
+        needs = (run.features, run.outcomes_for(routing))
         return {**super().stages(run), "neighbours": run.store.stage(f"knn/{self.folder}", inputs, make, needs=needs)}
 
     def choose(self, made: Made) -> Policy:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from mocae.config import SystemConfig
 from mocae.evaluation import read_samples
 from mocae.policies import OraclePolicy, Policy
 from mocae.stages.run import Made, Run
 from mocae.stages.store import Stage
-from mocae.systems.base import BankSystem
-from mocae.systems.fixed import Expert
+from mocae.systems.base import BankSystem, experts_alone
 
 __all__ = ["Oracle"]
 
@@ -22,11 +20,7 @@ class Oracle(BankSystem):
 
     def stages(self, run: Run) -> dict[str, Stage]:
         """Return the experts, and their judged answers as "answers:<axis>"."""
-        alone = {axis: f"expert:{axis}" for axis in self.axes}
-        answers = {
-            f"answers:{axis}": run.answers(Expert(SystemConfig(name=name, policy=name), self.axes))
-            for axis, name in alone.items()
-        }
+        answers = {f"answers:{axis}": stage for axis, stage in experts_alone(run).items()}
         return {**super().stages(run), **answers}
 
     def choose(self, made: Made) -> Policy:

@@ -14,7 +14,7 @@ from mocae.stages.run import Made, Run
 from mocae.stages.store import Stage
 from mocae.systems.base import BankSystem, System, with_values
 
-__all__ = ["LearningOptions", "LearningSystem", "RouterOptions", "RouterSystem", "refuse_large_top_k"]
+__all__ = ["LearningOptions", "LearningSystem", "RoutedSystem", "RouterOptions", "RouterSystem", "refuse_large_top_k"]
 
 
 class LearningOptions(Config):
@@ -57,19 +57,21 @@ class RouterOptions(LearningOptions):
     """Weight under which an expert is skipped. Not given: routing.threshold."""
 
 
-class RouterSystem(LearningSystem, BankSystem):
-    """A fitted router over the bank of experts, the stage "router"."""
+class RoutedSystem(LearningSystem):
+    """A system with a fitted router, the stage "router"."""
 
     Options = RouterOptions
     weights_mean = "chances"
-    fitted_as: str
-    """What its router is fitted as, see `Fitter.router`."""
+
+    def experts(self) -> tuple[str, ...]:
+        """Return the names of the experts it routes to, in the order of weights."""
+        return self.axes
 
     def check(self) -> None:
         """Refuse a top_k beyond the number of experts."""
         super().check()
-        refuse_large_top_k(self.options.top_k, self.axes)
-        refuse_large_top_k(self.options.routing.get("top_k"), self.axes, key="options.routing.top_k")
+        refuse_large_top_k(self.options.top_k, self.experts())
+        refuse_large_top_k(self.options.routing.get("top_k"), self.experts(), key="options.routing.top_k")
 
     def settled(self, recipe: Recipe) -> Config:
         """Return the options with all of `routing`, and its top_k and threshold where the system has none."""
@@ -83,12 +85,37 @@ class RouterSystem(LearningSystem, BankSystem):
         self.given = frozenset(options)
         return super().parse(options)
 
+    def router(self, made: Made) -> AlignXRouter:
+        """Return the fitted router.
+
+        Raises:
+            ModelMismatchError: it was fitted for other experts.
+        """
+        router = AlignXRouter.load(made.folders["router"])
+        if router.axes != self.experts():
+            raise ModelMismatchError(
+                f"system {self.name!r}: its router was fitted for experts {list(router.axes)}, the bank holds "
+                f"{list(self.experts())}; use the bank it was fitted on, in the same order"
+            )
+        return router
+
+    def n_active(self, made: Made) -> int:
+        """Return the parameters of the experts; those of a linear map are not counted."""
+        return sum(int(made.record(f"expert:{name}")["n_parameters"]) for name in self.experts())
+
+
+class RouterSystem(RoutedSystem, BankSystem):
+    """A fitted router over the bank of the run's experts."""
+
+    fitted_as: str
+    """What its router is fitted as, see `Fitter.router`."""
+
     def stages(self, run: Run) -> dict[str, Stage]:
         """Return the experts and the router."""
         routing = self.routing(run.recipe)
         used = run.verdict_ids(routing)
         judged = routing.outcome.max_prompts != 0 if self.fitted_as == "alignx" else bool(used)
-        outcomes = run.outcomes if judged else None
+        outcomes = run.outcomes_for(routing) if judged else None
         router = run.fitter.router(
             self.folder,
             self.fitted_as,
@@ -99,24 +126,6 @@ class RouterSystem(LearningSystem, BankSystem):
             used=used,
         )
         return {**super().stages(run), "router": router}
-
-    def router(self, made: Made) -> AlignXRouter:
-        """Return the fitted router.
-
-        Raises:
-            ModelMismatchError: it was fitted for other experts.
-        """
-        router = AlignXRouter.load(made.folders["router"])
-        if router.axes != self.axes:
-            raise ModelMismatchError(
-                f"system {self.name!r}: its router was fitted for experts {list(router.axes)}, the bank holds "
-                f"{list(self.axes)}; use the bank it was fitted on, in the same order"
-            )
-        return router
-
-    def n_active(self, made: Made) -> int:
-        """Return the parameters of the experts; those of a linear map are not counted."""
-        return sum(int(made.record(f"expert:{axis}")["n_parameters"]) for axis in self.axes)
 
 
 def refuse_large_top_k(top_k: Any, axes: tuple[str, ...], *, key: str = "options.top_k") -> None:
