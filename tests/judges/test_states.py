@@ -74,40 +74,35 @@ def _labelled(path: Path, n: int = 60) -> Path:
 def test_an_answer_has_the_same_states_whatever_stands_beside_it(folder: Path) -> None:
     reader = _reader(folder, layers=[1, 3])
     assert reader.layers == (1, 3)
-    together = reader.read(PAIRS, drops=2)
-    assert together.shape == (1 + 3 + 1 + 3, 2 * 32)
-    alone = np.concatenate([reader.read([pair], drops=2) for pair in PAIRS])
+    together = reader.read(PAIRS)
+    assert together.shape == (4, 2 * 32)
+    alone = np.concatenate([reader.read([pair]) for pair in PAIRS])
     assert together == pytest.approx(alone, abs=1e-5)
     assert np.isfinite(together).all()
 
 
-def test_states_are_means_over_the_answer_and_over_what_follows_its_first_sentences(folder: Path) -> None:
+def test_states_are_means_over_the_answer_as_it_follows_the_prompt(folder: Path) -> None:
     base = load_base(folder, dtype="fp32", device="cpu")
     (prompt, answer) = PAIRS[1]
     ids = base.tokenizer(f"{prompt}\n{answer}")["input_ids"]
     n = len(answer.encode())  # a token a byte
     with torch.no_grad():
         hidden = base.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0, -n:]
-    second, third = answer.index("Then"), answer.index("And")
-    expected = torch.stack([hidden[start:].mean(0) for start in (0, second, third)]).numpy()
-    assert StateReader(base, layers=[2], name="tiny").read([(prompt, answer)], drops=2) == pytest.approx(
-        expected, abs=1e-5
-    )
+    (read,) = StateReader(base, layers=[2], name="tiny").read([(prompt, answer)])
+    assert read == pytest.approx(hidden.mean(0).numpy(), abs=1e-5)
 
 
 def test_known_directions_of_states_are_learned_and_openings_hide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader whose states are known: the share of a word in what is left of the answer."""
     from mocae.judges.learned import states
-    from mocae.judges.learned.design import endings
 
     class Known:
         name, fingerprint, layers = "known", "f", (1,)
         remembered = StateReader.remembered
         _identity = staticmethod(lambda: "known")
 
-        def read(self, pairs: Sequence[tuple[str, str]], *, drops: int) -> Any:
-            texts = [end for _, answer in pairs for end in endings(answer, drops)]
-            return np.array([[t.count("bad") / (1 + t.count(" "))] for t in texts], dtype=np.float32)
+        def read(self, pairs: Sequence[tuple[str, str]]) -> Any:
+            return np.array([[t.count("bad") / (1 + t.count(" "))] for _, t in pairs], dtype=np.float32)
 
     monkeypatch.setattr(states, "load_reader", lambda *_: Known())
     rows = [
@@ -166,29 +161,29 @@ def test_states_are_read_once_and_again_where_the_file_is_damaged(
 ) -> None:
     reader = _reader(folder)
     with reader.remembered():
-        first = reader.read(PAIRS, drops=1)
+        first = reader.read(PAIRS)
     (file,) = cache_home.rglob("*.npz")
     passes = []
     again = _reader(folder)
     means = again._means
     monkeypatch.setattr(again, "_means", lambda *given: passes.append(1) or means(*given))
     with again.remembered():
-        assert (again.read(PAIRS[::-1], drops=1)[-1] == first[0]).all()
+        assert (again.read(PAIRS[::-1])[-1] == first[0]).all()
         assert not passes
-        again.read([("a question", "new")], drops=1)
+        again.read([("a question", "new")])
         assert len(passes) == 1
     with _reader(folder).remembered() as _, again.remembered():
-        again.read([("a question", "new")], drops=1)
+        again.read([("a question", "new")])
     assert len(passes) == 1
     for damaged in (b"", b"PK nothing", file.read_bytes()[:100]):
         file.write_bytes(damaged)
         passes.clear()
         with again.remembered():
-            assert again.read(PAIRS, drops=1) == pytest.approx(first, abs=1e-5)
+            assert again.read(PAIRS) == pytest.approx(first, abs=1e-5)
         assert passes
     other = _reader(folder, layers=[1])
     with other.remembered():
-        other.read(PAIRS[:1], drops=1)
+        other.read(PAIRS[:1])
     assert len(list(cache_home.rglob("*.npz"))) == 2
 
 

@@ -119,15 +119,13 @@ class ClassifierJudge:
             (i, (prompt, end)) for i, (prompt, text) in enumerate(pairs) for end in endings(text, self.design.drops)
         ]
         highest = [0.0] * len(pairs)
-        if self.reader is None:
-            probs = self._probs([pair for _, pair in parts])
-        else:
-            probs = self.parts["probe"].predict_proba(self.reader.read(pairs, drops=self.design.drops))[:, 1]
-        for (i, _), prob in zip(parts, probs, strict=True):
+        for (i, _), prob in zip(parts, self._probs([pair for _, pair in parts]), strict=True):
             highest[i] = max(highest[i], float(prob))
         return self.design.scores(highest, [text for _, text in pairs])
 
     def _probs(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
+        if self.reader is not None:
+            return np.asarray(self.parts["probe"].predict_proba(self.reader.read(pairs))[:, 1], dtype=np.float64)
         features = self.design.features(self.parts, pairs)
         probs = self.parts["model"].predict_proba(features)[:, 1]
         if self.parts["aspects"]:

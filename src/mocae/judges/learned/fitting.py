@@ -82,10 +82,8 @@ class ClassifierFitter:
             raise DataError(
                 f"judge {self._design.name!r}: {len(both)} held-out prompts are also learned from; split by prompt"
             )
-        if self._reader is None:
-            parts = _fit_parts(self._design, self._rows)
-        else:
-            parts = _fit_probe(self._design, self._reader, self._rows)
+        rows = _learned(self._design, self._rows)
+        parts = _fit_parts(self._design, rows) if self._reader is None else _fit_probe(self._reader, rows)
         judge = ClassifierJudge(self._design, parts, None, learned_from, self._reader)
         scores = judge.scores([(row.prompt, row.answer) for row in held_out])
         quality = JudgeQuality.measure(scores, [row.holds for row in held_out], note=note)
@@ -127,6 +125,8 @@ def fit_labelled(
     fitter.update(row for row, out in zip(rows, is_held_out, strict=True) if not out)
     names = ", ".join(path.name for path in labelled)
     note = f"labels of {names}: held-out prompts, about {_HELD_OUT:.0%} of them; seed {seed}"
+    if reader is not None:
+        note += f"; reads states of {Path(reader.name).name}, layer {', '.join(map(str, reader.layers))}"
     with nullcontext() if reader is None else reader.remembered():
         judge = fitter.fit([row for row, out in zip(rows, is_held_out, strict=True) if out], note=note)
     return judge if reader is not None else replace(judge, unseen=leave_models_out(design, rows, seed=seed))
@@ -158,11 +158,13 @@ def _check_two_labels(design: Design, rows: Sequence[LabelledAnswer], use: str) 
         )
 
 
-def _fit_parts(design: Design, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
+def _learned(design: Design, rows: Sequence[LabelledAnswer]) -> list[LabelledAnswer]:
     # A judge that will read answers without their beginning learns from some; more of them taught it nothing.
     rows = [replace(row, answer=end) for row in rows for end in endings(row.answer, min(design.drops, 1))]
-    if design.varied is not None:
-        rows = [*rows, *(varied.row for varied in design.varied(rows))]
+    return [*rows, *(varied.row for varied in design.varied(rows))] if design.varied is not None else rows
+
+
+def _fit_parts(design: Design, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
     parts, features = design.fitted_features(rows)
     parts["model"] = design.regression().fit(features, [row.holds for row in rows])
     parts["aspects"] = []
@@ -174,8 +176,8 @@ def _fit_parts(design: Design, rows: Sequence[LabelledAnswer]) -> dict[str, Any]
     return parts
 
 
-def _fit_probe(design: Design, reader: StateReader, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
-    """Return a linear classifier of mean states; its penalty is the best on held-out folds, split by prompt."""
+def _fit_probe(reader: StateReader, rows: Sequence[LabelledAnswer]) -> dict[str, Any]:
+    """Return a linear classifier of mean states; its penalty is the likeliest on held-out folds, split by prompt."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -183,19 +185,11 @@ def _fit_probe(design: Design, reader: StateReader, rows: Sequence[LabelledAnswe
 
     def probe(strength: float) -> Any:
         # A few coordinates of a language model's states are far larger than the others and would be all it sees.
-        weight = "balanced" if design.balanced else None
-        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight=weight, max_iter=500))
+        # With equal say of both labels an answer that says nothing is not judged by what most labels are.
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=500))
 
-    # As with words, a judge that will read answers without their beginning learns from some.
-    ends = [(row, n) for row in rows for n, _ in enumerate(endings(row.answer, design.drops))]
-    early = [n < 2 for _, n in ends]
-    varied = [] if design.varied is None else [one.row for one in design.varied(rows)]
-    learned = [row for row, n in ends if n < 2] + varied
-    states = [reader.read([(row.prompt, row.answer) for row in rows], drops=design.drops)[early]]
-    if varied:
-        states.append(reader.read([(row.prompt, row.answer) for row in varied], drops=0))
-    features, labels = np.concatenate(states), [row.holds for row in learned]
-    groups = [row.prompt.strip() for row in learned]
+    features, labels = reader.read([(row.prompt, row.answer) for row in rows]), [row.holds for row in rows]
+    groups = [row.prompt.strip() for row in rows]
     folds = GroupKFold(min(_FOLDS, len(set(groups))))
 
     def ranked(strength: float) -> float:

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mocae.errors import ConfigError
-from mocae.judges.learned.design import endings
 from mocae.models import LoadedBase, StopForward, at_layer, base_fingerprint, context_length, decoder_layers, load_base
 from mocae.progress import bar
 
@@ -56,23 +55,15 @@ class StateReader:
         self._limit = min(_MOST_TOKENS, context_length(base.model))
         self._kept: dict[bytes, _Floats] | None = None
 
-    def read(self, pairs: Sequence[tuple[str, str]], *, drops: int) -> _Floats:
-        """Return mean states, shape (N, F), one row for each of the `endings` of each answer, in their order.
-
-        An ending's states are those of its tokens as they follow the whole prompt and answer: one pass reads them all.
-
-        Args:
-            pairs: prompts and answers.
-            drops: see `endings`.
-        """
+    def read(self, pairs: Sequence[tuple[str, str]]) -> _Floats:
+        """Return the mean states of the answers of pairs of prompt and answer, shape (N, F), in their order."""
         kept = {} if self._kept is None else self._kept
-        keys = [self._key(*pair, drops) for pair in pairs]
+        keys = [self._key(*pair) for pair in pairs]
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in kept}
-        read = self._passes(list(missing.values()), drops)
-        fresh = dict(zip(missing, read, strict=True))
+        fresh = dict(zip(missing, self._passes(list(missing.values())), strict=True))
         if self._kept is not None:
             self._kept |= fresh
-        return np.concatenate([fresh[key] if key in fresh else kept[key] for key in keys])
+        return np.stack([fresh[key] if key in fresh else kept[key] for key in keys])
 
     @contextmanager
     def remembered(self) -> Iterator[None]:
@@ -86,8 +77,7 @@ class StateReader:
         kept: dict[bytes, _Floats] = {}
         with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
             file = np.load(BytesIO(path.read_bytes()), allow_pickle=False)
-            parts = np.split(file["states"], np.cumsum(file["sizes"])[:-1])
-            kept = dict(zip(map(bytes, file["keys"]), parts, strict=True))
+            kept = dict(zip(map(bytes, file["keys"]), file["states"], strict=True))
         self._kept, before = kept, len(kept)
         try:
             yield
@@ -101,58 +91,49 @@ class StateReader:
         said = f"{self.fingerprint} {self.layers} {self._model.dtype} {self._limit}"
         return hashlib.sha256(said.encode()).hexdigest()
 
-    def _key(self, prompt: str, answer: str, drops: int) -> bytes:
-        text = f"{len(prompt)} {drops} {prompt}{answer}"
+    def _key(self, prompt: str, answer: str) -> bytes:
+        text = f"{len(prompt)} {prompt}{answer}"
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
-    def _passes(self, pairs: Sequence[tuple[str, str]], drops: int) -> list[_Floats]:
-        """Return the rows of each pair; pairs of similar length are read together."""
-        encoded = [self._encoded(*pair, drops) for pair in pairs]
+    def _passes(self, pairs: Sequence[tuple[str, str]]) -> list[_Floats]:
+        """Return the row of each pair; pairs of similar length are read together."""
+        encoded = [self._encoded(*pair) for pair in pairs]
         order = sorted(range(len(pairs)), key=lambda i: len(encoded[i][0]))
         batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
         rows: dict[int, _Floats] = {}
         with ExitStack() as stack:
             shown = stack.enter_context(bar(len(batches), "states of answers")) if len(batches) > 1 else None
             for some in batches:
-                means = self._means([encoded[i][0] for i in some], [encoded[i][1] for i in some])
-                rows |= {i: mean[: len(encoded[i][1])] for i, mean in zip(some, means, strict=True)}
+                rows |= zip(some, self._means([encoded[i] for i in some]), strict=True)
                 if shown is not None:
                     shown.advance()
             if shown is not None:
                 shown.finish()
         return [rows[i] for i in range(len(pairs))]
 
-    def _encoded(self, prompt: str, answer: str, drops: int) -> tuple[list[int], list[int]]:
-        """Return the token ids of prompt and answer, and where each ending of the answer starts; none is empty."""
-
-        def ids(text: str, **how: bool) -> list[int]:
-            found: list[int] = self._tokenizer(text, **how)["input_ids"]
-            return found
-
-        head = ids(f"{prompt.strip()}\n")
-        tail = ids(answer, add_special_tokens=False)
-        # Words of their own may join across a sentence's end: a count that is off by a token moves a mean by little.
-        dropped = [0, *(len(tail) - len(ids(end, add_special_tokens=False)) for end in endings(answer, drops)[1:])]
+    def _encoded(self, prompt: str, answer: str) -> tuple[list[int], int]:
+        """Return the token ids of prompt and answer, and where the answer starts, at the last where it is empty."""
+        head: list[int] = self._tokenizer(f"{prompt.strip()}\n")["input_ids"]
+        tail: list[int] = self._tokenizer(answer, add_special_tokens=False)["input_ids"]
         head = head[-max(1, self._limit - len(tail)) :]
         both = [*head, *tail][: self._limit]
-        return both, [min(len(head) + max(0, n), len(both) - 1) for n in dropped]
+        return both, min(len(head), len(both) - 1)
 
-    def _means(self, ids: Sequence[Sequence[int]], starts: Sequence[Sequence[int]]) -> _Floats:
-        """Return the mean states from each start to the end of its text, shape (B, most starts, F)."""
+    def _means(self, encoded: Sequence[tuple[list[int], int]]) -> _Floats:
+        """Return the mean states of the answers, shape (B, F)."""
         import torch
 
-        shape = (len(ids), max(map(len, ids)))
+        shape = (len(encoded), max(len(ids) for ids, _ in encoded))
         tokens, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-        weights = torch.zeros(len(ids), max(map(len, starts)), shape[1])
-        for i, (row, begin) in enumerate(zip(ids, starts, strict=True)):
-            tokens[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
-            for j, start in enumerate(begin):
-                weights[i, j, start : len(row)] = 1
-        weights = (weights / weights.sum(-1, keepdim=True).clamp_min(1)).to(self._model.device)
+        weights = torch.zeros(shape)
+        for i, (ids, start) in enumerate(encoded):
+            tokens[i, : len(ids)], mask[i, : len(ids)] = torch.tensor(ids), 1
+            weights[i, start : len(ids)] = 1 / (len(ids) - start)
+        weights = weights[:, None].to(self._model.device)
         means: dict[int, Any] = {}
 
         def see(layer: int, hidden: Any) -> None:
-            means[layer] = torch.bmm(weights, hidden.float())
+            means[layer] = torch.bmm(weights, hidden.float())[:, 0]
             if layer == self.layers[-1]:
                 raise StopForward
 
@@ -172,8 +153,7 @@ def _write(path: Path, kept: dict[bytes, _Floats]) -> None:
         np.savez(
             out,
             keys=np.frombuffer(b"".join(kept), dtype=np.uint8).reshape(len(kept), -1),
-            sizes=np.array([len(rows) for rows in kept.values()]),
-            states=np.concatenate(list(kept.values())),
+            states=np.stack(list(kept.values())),
         )
     partial.replace(path)
 
