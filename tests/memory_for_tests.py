@@ -30,12 +30,22 @@ if TYPE_CHECKING:
 SIZES: dict[str, dict[str, int]] = {
     "39M": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 7, "num_attention_heads": 8},
     "95M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 12},
+    "135M": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49_152,
+        "tie_word_embeddings": True,
+    },
 }
 _TINY = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
+    "num_key_value_heads": 2,
     "vocab_size": 300,
 }
 _VOCABULARY = 16_000
@@ -97,7 +107,7 @@ def _train_one(shape: dict[str, int], settings: list[str]) -> Memory:
         # One training before, so that what libraries load and keep at their first use is there.
         _train(recipe, load_base(folder / "tiny", dtype="fp32", device="cpu"), folder, from_layer=0)
         libraries = _resident("VmRSS")
-        loaded = load_base(folder / "base", dtype="fp32", device="cpu")
+        loaded = load_base(folder / "base", dtype=recipe.base.dtype, device="cpu")
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
         _train(recipe, loaded, folder, from_layer=planned.base.from_layer)
         measured = _resident("VmHWM") - libraries

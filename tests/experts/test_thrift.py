@@ -67,7 +67,7 @@ def test_what_is_saved_changes_no_adapter(
     for key, value in adapter.items():
         torch.testing.assert_close(value, expected[key], atol=2e-5, rtol=0)
     assert not utils._use_triton(torch.device("cpu"))
-    assert utils._CHUNKED_LOGPROB_CHUNK_SIZE > thrift._TILE[1]
+    assert utils._CHUNKED_LOGPROB_CHUNK_SIZE > thrift.TILE[1]
 
 
 def test_logits_are_of_responses_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored: list[int]) -> None:
@@ -87,9 +87,8 @@ def test_in_bf16_losses_are_the_same_to_its_rounding(tmp_path: Path, monkeypatch
     assert (saved.first_loss, saved.last_loss) == pytest.approx((whole.first_loss, whole.last_loss), rel=1e-2)
 
 
-def test_a_pass_is_of_as_few_rows_as_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = LoadedBase(tiny_llama(layers=2), tiny_tokenizer())
-    n_parameters = sum(p.numel() for p in base.model.parameters())
-    assert thrift.rows_at_once(base, 100.0, 8) is None  # tiny
-    monkeypatch.setattr(thrift, "_WORTH", 2.0 * n_parameters * 100)
-    assert [thrift.rows_at_once(base, tokens, 8) for tokens in (20.0, 25.0, 50.0, 100.0, 400.0)] == [None, 4, 2, 1, 1]
+def test_a_pass_is_of_as_few_rows_as_are_worth_it() -> None:
+    n = 134_515_008  # SmolLM2-135M
+    assert [thrift.rows_at_once("cpu", n, tokens, 8) for tokens in (20.0, 60.0, 105.0, 256.0)] == [None, 3, 2, 1]
+    assert thrift.rows_at_once("cuda", n, 256.0, 8) is None
+    assert thrift.rows_at_once("cpu", 3_000_000, 256.0, 8) is None

@@ -144,9 +144,9 @@ def test_the_backward_pass_keeps_what_the_plan_says(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux")
-@pytest.mark.parametrize("size", ["39M", "95M"])
-def test_the_plan_is_near_what_a_training_takes(size: str) -> None:
-    assert abs(measure(SIZES[size]).off) < 0.15
+@pytest.mark.parametrize("settings", [("39M",), ("95M",), ("135M", "base.dtype=bf16", "experts.r=16")], ids=str)
+def test_the_plan_is_near_what_a_training_takes(settings: tuple[str, ...]) -> None:
+    assert abs(measure(SIZES[settings[0]], *settings[1:]).off) < 0.15
 
 
 def test_an_accelerator_keeps_one_vector_a_layer_and_one_layer_whole() -> None:

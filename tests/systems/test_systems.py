@@ -52,6 +52,7 @@ COMPARED: list[Any] = [
     {"name": "joint dpo", "policy": "joint_outcomes", "options": {"schedule": "alone", "objective": "dpo"}},
     {"name": "joint kto", "policy": "joint_outcomes", "options": {"objective": "kto"}},
     "sequential",
+    {"name": "distilled", "policy": "distilled", "options": {"teacher": "mixing all", "keep_cut": True}},
     {"name": "task arithmetic", "policy": "merge:task-arithmetic", "options": {"weights": {"honesty": 0.5}}},
     "trinityx",
     {"name": "trinityx top-1", "policy": "trinityx", "options": {"top_k": 1, "norm": True, "importance": "joint"}},

@@ -121,6 +121,7 @@ SYSTEMS: Registry[type[Any]] = Registry(
             "joint tuning plus the accepted answers to the calibration prompts",
         ),
         "sequential": ("mocae.systems.sequential:Sequential", "one adapter tuned on one axis after another"),
+        "distilled": ("mocae.systems.distilled:Distilled", "one adapter tuned on a mixture's own answers"),
         "merge": ("mocae.systems.merge:Merge", "the experts merged into the weights: merge:<method>"),
         "trinityx": ("mocae.systems.trinityx:TrinityX", "TrinityX: experts in feed-forward blocks, a router in each"),
     },

@@ -16,10 +16,10 @@ from trl import SFTConfig, SFTTrainer
 from mocae.distributed import size
 from mocae.errors import DataError
 from mocae.experts.lora import LoraSpec, trainable_adapter
-from mocae.experts.thrift import rows_at_once
 from mocae.experts.trainer import (
     Optimisation,
     TrainingRecord,
+    at_most_of,
     save_adapter,
     train_with,
     training_arguments,
@@ -113,7 +113,7 @@ def train_supervised(
     frozen = [name for name, p in wrapped.named_parameters() if not p.requires_grad]
     buffers = [name for name, _ in wrapped.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(wrapped, [*frozen, *buffers])
-    at_most = rows_at_once(base, room.tokens, optimisation.batch_size * optimisation.gradient_accumulation)
+    at_most = at_most_of(base, optimisation, room)
     arguments = training_arguments(
         SFTConfig, base, optimisation, seed=seed, work=work or folder, at_most=at_most, completion_only_loss=True
     )

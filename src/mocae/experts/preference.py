@@ -13,10 +13,10 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from mocae.data.rows import rejected_of
 from mocae.errors import DataError
 from mocae.experts.lora import LoraSpec, trainable_adapter
-from mocae.experts.thrift import rows_at_once
 from mocae.experts.trainer import (
     Optimisation,
     TrainingRecord,
+    at_most_of,
     save_adapter,
     train_with,
     training_arguments,
@@ -137,10 +137,9 @@ def finetune_preference(
     room = with_room(base.tokenizer, rows, optimisation.max_length, label)
     transformers.set_seed(seed)
     own = _of_kto(room.rows) if unpaired else _of_dpo(sft_weight)
-    step = optimisation.batch_size * optimisation.gradient_accumulation
-    at_most = rows_at_once(base, room.tokens, step)
+    at_most = at_most_of(base, optimisation, room)
     if at_most is not None:  # a pair is by itself, so one at once is the same; KTO compares all with one another
-        at_most = step if unpaired else 1
+        at_most = optimisation.batch_size if unpaired else 1
     arguments = training_arguments(
         KTOConfig if unpaired else DPOConfig,
         base,

@@ -10,31 +10,28 @@ import trl.kernels.chunked_logprob as kernels
 from peft.helpers import disable_input_dtype_casting
 from trl.trainer import utils
 
-from mocae.models import LoadedBase
-
-__all__ = ["rows_at_once", "thrifty"]
+__all__ = ["TILE", "rows_at_once", "thrifty"]
 
 _WORTH = 5e10
 """Operations of a forward pass beside which the overhead of one more pass is small."""
-_TILE = (512, 4096)
+TILE = (512, 4096)
 """Tokens and words whose logits are held at once."""
 
 
-def rows_at_once(base: LoadedBase, tokens: float, n_rows: int) -> int | None:
+def rows_at_once(device: str, n_parameters: int, tokens: float, n_rows: int) -> int | None:
     """Return the fewest rows of a step of `n_rows` that are worth a pass of their own; None: leave the step whole.
 
     Rows seen together are padded to the longest, and all of them are held until the backward pass: fewer at once are
     faster and smaller, until a pass is mostly overhead. Small models and accelerators see a step at once.
 
     Args:
-        base: the model.
+        device: "cpu", or an accelerator.
+        n_parameters: of the model.
         tokens: that a row has, on average.
         n_rows: rows of a step.
     """
-    if base.model.device.type != "cpu":
-        return None
-    of_a_row = 2 * tokens * sum(parameter.numel() for parameter in base.model.parameters())
-    if of_a_row * n_rows < 2 * _WORTH:
+    of_a_row = 2 * tokens * n_parameters
+    if device != "cpu" or of_a_row * n_rows < 2 * _WORTH:
         return None
     return max(1, min(n_rows, round(_WORTH / of_a_row)))
 
@@ -48,7 +45,7 @@ def thrifty(wrapped: Any) -> Iterator[None]:
     """
     before = utils._use_triton, utils._CHUNKED_LOGPROB_CHUNK_SIZE, kernels.TOKEN_CHUNK_SIZE
     utils._use_triton = lambda device: True  # asked there only whether to leave out positions without a label
-    kernels.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE = _TILE
+    kernels.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE = TILE
     try:
         with disable_input_dtype_casting(wrapped, active=wrapped.dtype.itemsize < 4):
             yield

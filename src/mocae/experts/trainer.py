@@ -19,7 +19,7 @@ from transformers.trainer_utils import sort_checkpoints
 from mocae.distributed import agreed, size, split_batch
 from mocae.errors import TrainingError
 from mocae.experts.lora import quiet_peft
-from mocae.experts.thrift import thrifty
+from mocae.experts.thrift import rows_at_once, thrifty
 from mocae.models import LoadedBase
 from mocae.models.steps import say_cut
 from mocae.progress import Bar, bar, say
@@ -28,6 +28,7 @@ __all__ = [
     "Optimisation",
     "Room",
     "TrainingRecord",
+    "at_most_of",
     "save_adapter",
     "train_with",
     "training_arguments",
@@ -146,6 +147,13 @@ def training_arguments(
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # the model is on one device; TRL refuses the copies the trainer would spread over all
     return arguments
+
+
+def at_most_of(base: LoadedBase, optimisation: Optimisation, room: Room) -> int | None:
+    """Return how many rows of a step are worth a pass of their own; None: leave it whole. See `rows_at_once`."""
+    n_parameters = sum(parameter.numel() for parameter in base.model.parameters())
+    step = optimisation.batch_size * optimisation.gradient_accumulation
+    return rows_at_once(base.model.device.type, n_parameters, room.tokens, step)
 
 
 def train_with(

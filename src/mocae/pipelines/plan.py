@@ -15,7 +15,9 @@ Counting rules, all upper bounds or estimates (N parameters, T tokens):
   feed-forward block twice the width of what widens; adapters keep their inputs in fp32 where the base model is in 16
   bits, and once more with dropout. On an accelerator activations are checkpointed: one hidden vector a layer, and
   one layer in full. The loss is computed in tiles of 4096 tokens x 32768 words: one tile on an accelerator, 8.25 in
-  fp32 on a CPU, where it has no fused kernel. An objective of pairs reads two answers a row and takes more.
+  fp32 on a CPU, where it has no fused kernel. A step of a large model on a CPU goes through it in parts (see
+  `mocae.experts.thrift`): the tokens of a part count, in small tiles, and
+  norms alone keep their input in fp32. An objective of pairs reads two answers a row and takes more.
 - *Disk*: adapters in fp32, the router and its latent space; answers and reports are small beside them.
 - *Serving memory*: base weights, all experts in the same type, key-value cache of one generation batch.
 - *Bytes a token*: what one decode step at batch 1 reads: base weights without the embedding table, experts,
@@ -35,6 +37,7 @@ from typing import Any
 
 from mocae.config import AxisConfig, Recipe, SourceConfig
 from mocae.data import read_source, select
+from mocae.experts.thrift import TILE, rows_at_once
 from mocae.stages.base_size import BaseSize, measure_base
 from mocae.stages.training_plan import TrainingPlan, adapter_plan
 from mocae.systems import build_systems
@@ -130,28 +133,39 @@ def _rows(recipe: Recipe, axis: AxisConfig, source: SourceConfig) -> int | None:
 
 
 def _training_memory(recipe: Recipe, base: BaseSize, n_trained: int, device: str) -> int:
-    tokens = recipe.experts.optimizer.batch_size * recipe.experts.max_length
+    optimizer, length = recipe.experts.optimizer, recipe.experts.max_length
+    part = rows_at_once(
+        device, base.n_parameters, float(length), optimizer.batch_size * optimizer.gradient_accumulation
+    )
+    tokens = length * (optimizer.batch_size if part is None else min(part, optimizer.batch_size))
     layers = base.n_layers - base.from_layer
     hidden = base.hidden_size * base.dtype_bytes
-    kept = tokens * _kept_of_a_token(recipe, base)
-    tile = min(tokens, _TILE[0])
+    kept = tokens * _kept_of_a_token(recipe, base, autocast=part is not None)
+    of_adapter = _ADAMW_BYTES if part is None else _ADAMW_BYTES + base.dtype_bytes  # autocast holds a copy
+    most_tokens, most_words = _TILE if part is None else TILE
+    tile = min(tokens, most_tokens)
     if device == "cpu":
-        loss = tile * min(base.vocab_size, _TILE[1]) * 4 * _TILES_ON_CPU
+        loss = tile * min(base.vocab_size, most_words) * 4 * _TILES_ON_CPU
     else:
         kept = tokens * layers * hidden + kept // layers
         loss = tile * _TILE[1] * base.dtype_bytes
-    return base.n_parameters * base.dtype_bytes + n_trained * _ADAMW_BYTES + kept + round(loss)
+    return base.n_parameters * base.dtype_bytes + n_trained * of_adapter + kept + round(loss)
 
 
-def _kept_of_a_token(recipe: Recipe, base: BaseSize) -> int:
-    """Return the bytes all adapted layers keep of one token for the backward pass, without checkpointing."""
+def _kept_of_a_token(recipe: Recipe, base: BaseSize, *, autocast: bool) -> int:
+    """Return the bytes all adapted layers keep of one token for the backward pass, without checkpointing.
+
+    In 16 bits adapters keep their inputs in fp32, or with `autocast` norms alone do.
+    """
     layers = base.n_layers - base.from_layer
     widened = sum(n_out for n_out, _ in base.blocks if n_out != base.hidden_size)
     block = 2 * widened if base.blocks else layers * _UNKNOWN_BLOCK * base.hidden_size
-    dropped, cast = recipe.experts.lora_dropout > 0, base.dtype_bytes < 4
+    dropped, half = recipe.experts.lora_dropout > 0, base.dtype_bytes < 4
+    cast = half and not autocast
+    vectors = _HIDDEN_VECTORS + (2 if half and autocast else 0)
     of_input = 5 if dropped else 4 if cast else 0  # fp32, with dropout its mask of bools as well
     inputs = sum(n_in for _, n_in in base.adapted)
-    return (layers * _HIDDEN_VECTORS * base.hidden_size + block) * base.dtype_bytes + inputs * of_input
+    return (layers * vectors * base.hidden_size + block) * base.dtype_bytes + inputs * of_input
 
 
 def _device(recipe: Recipe) -> str:
