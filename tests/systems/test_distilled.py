@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mocae.config import Recipe
-from mocae.errors import ConfigError, DataError
+from mocae.errors import DataError, MocaeError
 from mocae.evaluation import AnswerLog, read_samples
 from mocae.pipelines.run import run
 from mocae.stages.rows import read_rows_of
@@ -60,10 +60,10 @@ def test_answers_without_an_end_teach_nothing(tmp_path: Path) -> None:
     [
         ("oracle", r"'oracle' cannot be one: it chooses by the verdicts"),
         ("other", r"'other' cannot be one: it learns from a teacher itself"),
-        ("student", r"options.teacher.policy: unknown system 'student'|unknown system 'student'"),
+        ("student", r"unknown system 'student'"),
     ],
 )
 def test_a_teacher_answers_any_prompt(tmp_path: Path, teacher: str, message: str) -> None:
     recipe = recipe_of(tmp_path, {"name": "other", "policy": "distilled", "options": {}}, teacher=teacher)
-    with pytest.raises((ConfigError, Exception), match=message):
+    with pytest.raises(MocaeError, match=message):
         build_systems(recipe)
