@@ -19,6 +19,7 @@ N_PARAMETERS = {
     "gemma-7b": 8_537_680_896,
     "deepseek-7b": 6_910_365_696,
     "qwen3-0.6b": 596_049_920,
+    "smollm2-135m": 134_515_008,
 }
 
 
@@ -47,8 +48,9 @@ def test_is_valid_and_called_like_its_file(path: Path) -> None:
 
 def test_opens_with_the_command_that_runs_it(path: Path) -> None:
     opening = path.read_text(encoding="utf-8").split("name:")[0]
-    if path.stem == "pocket-ablation":
-        assert f"mocae ablate recipes/{path.name} --seeds 3 --out out/ablation" in opening
+    if path.stem.endswith(("-ablation", "-curves")):
+        out = path.stem.removeprefix("pocket-")
+        assert f"mocae ablate recipes/{path.name} --seeds 3 --out out/{out}" in opening
     else:
         assert f"mocae run recipes/{path.name} --out out/{path.stem}" in opening
 

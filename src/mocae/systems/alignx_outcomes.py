@@ -82,8 +82,13 @@ class AlignXOutcomes(RoutedSystem):
         return Mixture(made.base, ExpertBank.attach(made.base.model, folders), policy)
 
     def trains(self, recipe: Recipe, base: BaseSize, n_rows: int | None) -> TrainingPlan | None:
-        """Return the cost of one more expert on the accepted answers, whose number nobody knows before."""
-        return adapter_plan(recipe, base, self.kind, None, recipe.experts.r)
+        """Return the cost of one more expert and those of the folds, if every answer to calibration is accepted."""
+        most = self.routing(recipe).outcome.max_prompts
+        if most is None:
+            limits = [source.limit for axis in recipe.axes for source in axis.calibration]
+            most = None if None in limits else sum(limit or 0 for limit in limits)
+        n_answers = n_rows if most is None else most * len(self.axes) * self.options.n_folds
+        return adapter_plan(recipe, base, self.kind, n_answers, recipe.experts.r)
 
     def export_names(self) -> tuple[str, ...] | None:
         """Return the names of all experts."""
