@@ -48,7 +48,13 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
-    for name in ("training.finetune", "run.examine", "fitting.examine", "fitting.fit_router"):
+    for name in (
+        "training.finetune",
+        "answers.examine",
+        "answers.examine_chosen",
+        "fitting.examine",
+        "fitting.fit_router",
+    ):
         monkeypatch.setattr(f"mocae.stages.{name}", forbidden)
     monkeypatch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
 

@@ -194,7 +194,12 @@ def test_nothing_is_made_again(rivals: Rivals, monkeypatch: pytest.MonkeyPatch) 
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
-    for name in ("stages.training.finetune", "stages.run.examine", "systems.trinityx.train_router"):
+    for name in (
+        "stages.training.finetune",
+        "stages.answers.examine",
+        "stages.answers.examine_chosen",
+        "systems.trinityx.train_router",
+    ):
         monkeypatch.setattr(f"mocae.{name}", forbidden)
     again = run(rivals.recipe, out=rivals.out, progress=False).report
     assert again["systems"] == rivals.report["systems"]

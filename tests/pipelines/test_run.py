@@ -168,7 +168,7 @@ def test_costs_count_what_a_system_uses(finished: Any) -> None:
 def test_the_folder_holds_the_artifact_and_no_rests(finished: Any) -> None:
     names = {path.name for path in finished.out.iterdir() if not path.name.startswith(".")}
     assert names == {
-        *("experts", "comparison", "router", "features", "outcomes", "answers", "collapse"),
+        *("experts", "comparison", "router", "features", "outcomes", "answers", "collapse", "states"),
         *("outcomes.jsonl", "samples.jsonl", "report.json", "report.html", "README.md", "recipe.yaml", "manifest.json"),
         "seen.json",
     }
