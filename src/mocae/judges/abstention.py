@@ -35,8 +35,8 @@ _ADMITS = re.compile(
 class AbstentionJudge:
     """Judges "abstains" on questions with and without an answer; 1.0 yes, 0.0 no. English only.
 
-    It reads words of not knowing in the first sentences and language of refusal. It was not measured against labels:
-    there are none among the data this package reads.
+    It reads words of not knowing in the first sentences and language of refusal. docs/judges.md has its agreement with
+    200 labelled answers.
 
     Reference:
         Yin et al., *SelfAware*, arXiv:2305.18153, section 4.2.
