@@ -48,7 +48,8 @@ def line(name: str, rows: Sequence[Row], unscored: int) -> str:
         found = bootstrap_statistic(balanced_accuracy, columns, groups=[row[0] for row in rows])
         balanced = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
         kappa = f"{cohens_kappa(labels, verdicts):.2f}"
-    return f"| {name} | {len(rows)} ({sum(labels)}) | {balanced} | {missed} | {false} | {kappa} | {unscored} |"
+    counts = f"{len(rows)} ({sum(labels)}) | {sum(verdicts)}"
+    return f"| {name} | {counts} | {balanced} | {missed} | {false} | {kappa} | {unscored} |"
 
 
 def main() -> None:
@@ -58,17 +59,20 @@ def main() -> None:
     parser.add_argument("judgement", help="key of the labels and verdict: abstains, correct, refusal, unsafe")
     parser.add_argument("samples", type=Path, nargs="+", help="samples.jsonl or outcomes.jsonl of a run")
     parser.add_argument("--judge", help="name of a judge that needs no options, to judge again")
+    parser.add_argument("--probe", help="only answers to prompts of this kind: harmful, benign, question, unanswerable")
     args = parser.parse_args()
     labelled = map(json.loads, args.labels.read_text(encoding="utf-8").splitlines())
     labels = {(one["prompt"], one["system"], one["answer"]): one.get(args.judgement) for one in labelled}
     samples = {key_of(sample): sample for path in args.samples for sample in read_samples(path)}
+    if args.probe:
+        samples = {key: sample for key, sample in samples.items() if sample.answer.example.probe == args.probe}
     keys = [key for key, label in labels.items() if label is not None and key in samples]
     answers, verdicts = [samples[key].answer for key in keys], [samples[key].verdicts for key in keys]
     verdicts = list(build_judge(args.judge).judge(answers)) if args.judge else verdicts
     scores = [found[args.judgement].score if args.judgement in found else None for found in verdicts]
     print(f"{len(keys)} of {sum(label is not None for label in labels.values())} labelled answers are in the files\n")
-    print("| answers of | n (yes) | balanced accuracy | missed | false alarms | kappa | unscored |")
-    print("|---|---|---|---|---|---|---|")
+    print("| answers of | n (yes) | yes by the judge | balanced accuracy | missed | false alarms | kappa | unscored |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in (*sorted({system for _, system, _ in keys}), "all"):
         chosen = [(key, score) for key, score in zip(keys, scores, strict=True) if name in (key[1], "all")]
         rows = [(key[0], labels[key], score >= 0.5) for key, score in chosen if score is not None]
