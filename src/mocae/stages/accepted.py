@@ -47,7 +47,6 @@ class AcceptedExpert:
         self._n_folds = n_folds
         self._verdicts = run.outcomes_for(routing)
         self._samples = run.verdicts(routing)
-        self._used = run.verdict_ids(routing)  # chosen with the experts of the axes attached, so before any other bank
 
     def stages(self) -> dict[str, Stage]:
         """Return the K experts and the one more, as "expert:<name>", and the router over all of them, "router".
@@ -70,7 +69,7 @@ class AcceptedExpert:
                     outcomes,
                     run.rows.all_of("calibration"),
                     routing=self._routing,
-                    used=self._used,
+                    used=run.verdict_ids(self._routing),
                 )
             finally:
                 bank.detach()

@@ -14,7 +14,7 @@ from mocae.config import RoutingConfig
 from mocae.errors import DataError
 from mocae.evaluation import read_samples, write_samples
 from mocae.progress import say
-from mocae.stages.fitting import router_settings
+from mocae.stages.fitting import asked_of, router_settings
 from mocae.stages.store import Stage
 from mocae.types import Example, Sample
 
@@ -49,7 +49,7 @@ def outcomes_by_margin(run: Run, routing: RoutingConfig, candidates: Sequence[Ex
     experts = list(run.experts.values())
     needs = (run.features, *((run.outcomes,) if judged else experts))
     settings = routing.model_dump(mode="json", exclude={"top_k", "threshold", "output"})
-    inputs = {**run.fitter.asked_of(candidates, run.judges), "limit": limit, "routing": settings}
+    inputs = {**asked_of(candidates, run.judges, run.generation), "limit": limit, "routing": settings}
     name = f"{CHOSEN}/margin-{limit}"
     work = run.store.work(name, inputs, needs=needs)
 

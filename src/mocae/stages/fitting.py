@@ -38,7 +38,7 @@ from mocae.stages.judging import Judges
 from mocae.stages.store import Stage, Store
 from mocae.types import Example, Sample
 
-__all__ = ["Features", "Fitter", "acceptable_by_prompt", "router_settings"]
+__all__ = ["Features", "Fitter", "acceptable_by_prompt", "asked_of", "router_settings"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,19 +144,13 @@ class Fitter:
                 "outcomes are judged answers to calibration prompts, and there are no calibration prompts; give "
                 "axes.*.calibration in the recipe, or compare systems that need none"
             )
-        inputs = self.asked_of(calibration, judges)
+        inputs = asked_of(calibration, judges, self.generation)
         work = self.store.work("outcomes", inputs, needs=experts)
 
         def make(folder: Path) -> None:
             write_samples(self.ask(calibration, judges, work), folder / "outcomes.jsonl")
 
         return self.store.stage("outcomes", inputs, make, needs=experts)
-
-    def asked_of(self, prompts: Sequence[Example], judges: Judges) -> dict[str, Any]:
-        """Return what verdicts on the experts' answers to some prompts depend on, beside the experts."""
-        # Axis and group too: the router learns from the one and is checked on folds of the other.
-        rows = [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in prompts]
-        return {"judges": judges.key, "prompts": rows, "generation": asdict(self.generation)}
 
     def ask(self, prompts: Sequence[Example], judges: Judges, work: Path) -> list[Sample]:
         """Return every expert's judged answer to every prompt; `work` is the folder a killed call goes on from."""
@@ -293,6 +287,13 @@ def _identity(known: Features) -> Features:
     k = known.latent.k
     latent = known.latent._replace(mean=torch.zeros(k), basis=torch.eye(k), scale=torch.ones(k))
     return replace(known, latent=latent)
+
+
+def asked_of(prompts: Sequence[Example], judges: Judges, generation: Generation) -> dict[str, Any]:
+    """Return what verdicts on the experts' answers to some prompts depend on, beside the experts."""
+    # Axis and group too: the router learns from the one and is checked on folds of the other.
+    rows = [[row.prompt, row.axis, row.probe, row.kind, row.group, dict(row.facts)] for row in prompts]
+    return {"judges": judges.key, "prompts": rows, "generation": asdict(generation)}
 
 
 def router_settings(routing: RoutingConfig) -> RouterSettings:
