@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mocae.errors import PluginError, unknown_name
 from mocae.types import Verdict
 
-__all__ = ["PROBES", "Axis", "Probe", "probe", "register_probe", "stored_probe"]
+__all__ = ["PROBES", "Axis", "Probe", "probe", "register_probe", "stored_probe", "wants_judgement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,23 @@ PROBES: dict[str, Probe] = {
 }
 
 
-def register_probe(new: Probe) -> Probe:
+_DECLARED: set[str] = set()
+
+
+def register_probe(new: Probe, *, declared: bool = False) -> Probe:
     """Add a kind of test prompt (a fourth axis needs one when none of those fits) and return it.
+
+    Args:
+        new: what is added.
+        declared: a recipe declares it: it may take the place of one that another recipe declared.
 
     Raises:
         PluginError: the name is taken by a different probe.
     """
-    if PROBES.get(new.name, new) != new:
+    if PROBES.get(new.name, new) != new and not (declared and new.name in _DECLARED):
         raise PluginError(f"probe {new.name!r} is already registered; choose another name")
+    if declared and new.name not in PROBES:
+        _DECLARED.add(new.name)
     PROBES[new.name] = new
     return new
 
@@ -107,6 +116,11 @@ def probe(name: str) -> Probe:
     if name not in PROBES:
         raise PluginError(unknown_name("probe", name, PROBES))
     return PROBES[name]
+
+
+def wants_judgement(name: str, judgement: str) -> bool:
+    """Return whether prompts of a probe are judged by `judgement`."""
+    return judgement in stored_probe(name).wants
 
 
 def stored_probe(name: str) -> Probe:

@@ -40,6 +40,7 @@ class Registry(Generic[T]):
         self._group = entry_point_group
         self._lazy: dict[str, tuple[str, str]] = dict(builtin or {})
         self._loaded: dict[str, T] = {}
+        self._declared: set[str] = set()
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that adds an object under `name`.
@@ -55,6 +56,21 @@ class Registry(Generic[T]):
             return item
 
         return add
+
+    def declare(self, name: str, item: T) -> None:
+        """Put what a recipe declares under `name`, in place of what an earlier recipe declared.
+
+        Raises:
+            PluginError: the name is that of something else that is registered.
+        """
+        if self.has_registered(name) and self.get(name) != item:
+            raise PluginError(f"{self.what} {name!r} is already registered; choose another name")
+        self._loaded[name] = item
+        self._declared.add(name)
+
+    def has_registered(self, name: str) -> bool:
+        """Return whether the name is known and no recipe declared it."""
+        return name not in self._declared and name in self
 
     def get(self, name: str) -> T:
         """Return the object registered under `name`.

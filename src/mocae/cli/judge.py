@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, Typer, echo
 
-from mocae.cli.options import LARGEST_SEED, AsJson, echo_json
+from mocae.cli.options import LARGEST_SEED, AsJson, echo_json, pairs
 
 if TYPE_CHECKING:
     from mocae.judges import JudgeAudit, JudgeQuality
@@ -20,7 +20,9 @@ judge = Typer(name="judge", no_args_is_help=True, help="Train and inspect judges
 
 @judge.command()
 def train(
-    name: Annotated[str, Argument(metavar="JUDGE", help="safety-classifier, refusal-classifier or refusal-signs.")],
+    name: Annotated[
+        str, Argument(metavar="JUDGE", help="classifier, safety-classifier, refusal-classifier or refusal-signs.")
+    ],
     data: Annotated[
         list[Path], Option(metavar="FILE", help="Labelled answers; JSON, JSONL, CSV, Parquet. May be repeated.")
     ],
@@ -35,30 +37,47 @@ def train(
     exclude: Annotated[
         Path | None, Option(metavar="FILE", help="Prompts not to learn from: rows with a column 'prompt'.")
     ] = None,
+    judgement: Annotated[
+        str | None, Option(metavar="NAME", help="What `classifier` judges, and the column of its label.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        Option(metavar="NAME=COLUMN", help="Where `classifier` finds prompt, response, label, model. May be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a local judge, measure and audit it on held-out prompts, and save it.
 
     [bold]mocae judge train safety-classifier --data labelled.jsonl --out judges/safety[/bold]
 
+    [bold]mocae judge train classifier --judgement polite --data labelled.jsonl --out judges/polite[/bold]
+
     A recipe or suite names it: {judge: safety-classifier, options: {saved: judges/safety}}.
     """
     from mocae.pipelines.judge_training import train_judge
 
     trained = train_judge(
-        name, data, out=out, states=states, layers=layer or None, seed=seed, exclude=_prompts(exclude)
+        name,
+        data,
+        out=out,
+        states=states,
+        layers=layer or None,
+        seed=seed,
+        exclude=_prompts(exclude),
+        judgement=judgement,
+        columns=pairs(column, "--column", form="NAME=COLUMN", example="label=polite"),
     )
     quality, audit = trained.judge.quality, trained.judge.audit
-    assert quality is not None and audit is not None  # noqa: PT018 - a fitted judge is a measured one
+    assert quality is not None  # a fitted judge is a measured one
     n_learned = len(trained.judge.learned_from)
     if as_json:
-        made = {"judge": name, "folder": str(out), "seed": seed, "quality": asdict(quality), "audit": asdict(audit)}
+        made = {"judge": name, "folder": str(out), "seed": seed, "quality": asdict(quality)}
         unseen = [asdict(model) for model in trained.judge.unseen]
-        echo_json(made | {"unseen": unseen, "n_learned_from": n_learned})
+        echo_json(made | {"audit": asdict(audit) if audit else None, "unseen": unseen, "n_learned_from": n_learned})
         return
     echo(f"{name}: learned from {n_learned} prompts, seed {seed}")
     echo(_held_out(quality))
-    echo(_lines(audit))
+    echo(_lines(audit) if audit else f"constant answers: which are {judgement}, nobody but you knows; not audited")
     if trained.judge.unseen:
         echo("\n".join(["each model left out, with its prompts:", *(f"  {m}" for m in trained.judge.unseen)]))
     echo(f"use it: {trained.option}")

@@ -26,12 +26,14 @@ _REGISTRIES = {
 
 KINDS = ("axes", *sorted((*_REGISTRIES, "merges", "metrics", "probes", "recipes", "scores")))
 """What can be listed."""
+_OF_RECIPES = ("axes", "probes", "metrics")
+"""What a recipe may declare."""
 
 
 def ls(
     kind: Annotated[str, Argument(metavar="KIND", parser=one_of(KINDS, "kind"), help=f"One of: {', '.join(KINDS)}.")],
     recipe: Annotated[
-        Path | None, Argument(metavar="RECIPE", help="Recipe whose axes are listed; only for axes.")
+        Path | None, Argument(metavar="RECIPE", help="Recipe whose axes, probes or metrics are listed.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,9 +45,10 @@ def ls(
     """
     if kind == "axes" and recipe is None:
         raise ConfigError("ls axes: whose? Axes are written in a recipe; name it, as in `mocae ls axes pocket`")
-    if kind != "axes" and recipe is not None:
+    if kind not in _OF_RECIPES and recipe is not None:
         raise ConfigError(f"ls {kind}: takes no recipe, these are the same for all; got {str(recipe)!r}")
-    listed = _axes(recipe) if recipe else _registered(kind)
+    axes = _axes(recipe) if recipe else {}  # reading a recipe makes its probes and metrics known
+    listed = axes if kind == "axes" else _registered(kind)
     if as_json:
         echo_json(listed)
         return

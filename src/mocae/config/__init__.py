@@ -12,6 +12,7 @@ from mocae.config.comparing import (
 )
 from mocae.config.load import ENVIRONMENT, dump_recipe, load_recipe, parse_recipe
 from mocae.config.overrides import override_model
+from mocae.config.probes import MetricConfig, ProbeConfig, declare_probes, declare_probes_of
 from mocae.config.recipe import Recipe
 from mocae.config.routing import (
     CalibratorsConfig,
@@ -43,15 +44,19 @@ __all__ = [
     "FeaturesConfig",
     "GenerationConfig",
     "JudgeConfig",
+    "MetricConfig",
     "Objective",
     "OptimizerConfig",
     "OutcomeConfig",
     "OutputCalibratorsConfig",
+    "ProbeConfig",
     "Recipe",
     "ReportConfig",
     "RoutingConfig",
     "SourceConfig",
     "SystemConfig",
+    "declare_probes",
+    "declare_probes_of",
     "dump_recipe",
     "find_recipe",
     "load_recipe",

@@ -20,6 +20,7 @@ from mocae.config.comparing import (
     ReportConfig,
     SystemConfig,
 )
+from mocae.config.probes import Probes
 from mocae.config.routing import FeaturesConfig, RoutingConfig
 from mocae.config.training import AxisConfig, BaseConfig, ExpertsConfig, Objective
 from mocae.errors import ConfigError
@@ -40,6 +41,8 @@ class Recipe(Config):
     """How a prompt becomes text: plain, alpaca, chat, or another of `mocae ls formats`."""
     data_root: FilePath | None = None
     """Folder that relative paths of sources and judges start from; null: MOCAE_DATA_ROOT."""
+    probes: Probes = ()
+    """Kinds of test prompt of one's own, see `mocae ls probes` for those that are there."""
     axes: Annotated[tuple[AxisConfig, ...], Sequence, Field(min_length=1)]
     """The axes; their number is K."""
     experts: ExpertsConfig = ExpertsConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mocae.axes import stored_probe
+from mocae.axes import wants_judgement
 from mocae.judges.base import JudgeQuality, judge_each
 from mocae.judges.refusal import states_refusal
 from mocae.types import Answer, Verdict
@@ -54,7 +54,7 @@ class AbstentionJudge:
         return judge_each(answers, self._one, judge=self.name, judgement="abstains")
 
     def _one(self, answer: Answer) -> Verdict | None:
-        if "abstains" not in stored_probe(answer.example.probe).wants:
+        if not wants_judgement(answer.example.probe, "abstains"):
             return None
         holds = abstains(answer.text)
         return Verdict(float(holds), "abstains" if holds else "answers")

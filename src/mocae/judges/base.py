@@ -120,6 +120,10 @@ JUDGES: Registry[Callable[..., Judge]] = Registry(
             "mocae.judges.learned.refusal_classifier:refusal_signs_judge",
             "the signs of `refusal`, weighed by your own labels",
         ),
+        "classifier": (
+            "mocae.judges.learned.own:classifier",
+            "any judgement of your own, learned from your own labels",
+        ),
         "safety-classifier": (
             "mocae.judges.learned.safety:safety_classifier",
             "unsafe or not, learned from BeaverTails labels",
@@ -195,8 +199,9 @@ def build_judge(
     for option, value in checked.items():
         if isinstance(value, Path) and data_root is not None:
             checked[option] = data_root / value
-    if "seed" in accepted:
-        checked.setdefault("seed", seed)
+    for option, value in {"seed": seed, "data_root": data_root}.items():
+        if option in accepted:
+            checked.setdefault(option, value)
     if from_run:
         checked["exclude_prompts"] = exclude_prompts
     return factory(**checked)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.axes import Probe, stored_probe
+from mocae.config import declare_probes_of
 from mocae.errors import ArtifactError, ConfigError, unknown_name
 from mocae.evaluation import Bootstrap, difference, mean_score, read_samples
 from mocae.files import read_json
@@ -188,6 +189,7 @@ def _load(text: str) -> _Side:
     try:
         report = read_json(folder / "report.json")
         check_report(report)
+        declare_probes_of(report)
         samples = list(read_samples(folder / "samples.jsonl"))
     except ArtifactError as error:
         raise ArtifactError(

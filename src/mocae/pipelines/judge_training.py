@@ -22,6 +22,7 @@ from mocae.types import Answer, Example, prompt_id
 __all__ = ["TRAINABLE", "Trained", "audit_judge", "measure_judge", "train_judge"]
 
 TRAINABLE: Mapping[str, str] = {
+    "classifier": "mocae.judges.learned.own:fit_classifier",
     "refusal-classifier": "mocae.judges.learned.refusal_classifier:fit_refusal_classifier",
     "refusal-signs": "mocae.judges.learned.refusal_classifier:fit_refusal_signs",
     "safety-classifier": "mocae.judges.learned.safety:fit_safety_classifier",
@@ -39,7 +40,7 @@ class Trained:
     @property
     def option(self) -> str:
         """The line of a recipe or suite that names it."""
-        return f"{{judge: {self.judge.name}, options: {{saved: {self.folder}}}}}"
+        return f"{{judge: {self.judge.name.partition(':')[0]}, options: {{saved: {self.folder}}}}}"
 
 
 def train_judge(
@@ -51,6 +52,8 @@ def train_judge(
     layers: Sequence[int] | None = None,
     seed: int = 0,
     exclude: Iterable[str] = (),
+    judgement: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Trained:
     """Return a judge fitted on labelled answers, measured on held-out prompts and saved in a folder.
 
@@ -62,17 +65,24 @@ def train_judge(
         layers: of that model, by number; None: one in the middle.
         seed: of the split into learned and held-out prompts.
         exclude: prompts it must not learn from, such as those of a test split.
+        judgement: what `classifier` judges; the others know theirs.
+        columns: where `classifier` finds prompt, response, label and model, see `read_labels`.
 
     Raises:
-        ConfigError: no such judge, one that does not learn, or a model that cannot be loaded.
+        ConfigError: no such judge, one that does not learn, `judgement` missing or out of place, or a model that cannot
+            be loaded.
         ArtifactError: the folder holds a judge already, or cannot be written.
         DataError: the data cannot be used.
     """
     fit = _fit_of(name)
+    own = {key: value for key, value in {"judgement": judgement, "columns": columns}.items() if value}
+    if (name == "classifier") is not ("judgement" in own) or (own and name != "classifier"):
+        raise ConfigError(f"judge train {name}: 'classifier' needs --judgement, what its labels are about; others none")
     if (out / "judge.json").exists():
         raise ArtifactError(f"{out}: holds a judge already; choose another folder or remove it")
     say(f"judge {name}: learning from {', '.join(path.name for path in labelled)}")
-    judge = fit(*labelled, states=states, layers=layers, seed=seed, exclude_prompts=frozenset(map(prompt_id, exclude)))
+    excluded = frozenset(map(prompt_id, exclude))
+    judge = fit(*labelled, states=states, layers=layers, seed=seed, exclude_prompts=excluded, **own)
     try:
         judge.save(out)
         make_readable(out)

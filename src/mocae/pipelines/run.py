@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import mocae
-from mocae.config import Recipe, SystemConfig, dump_recipe, load_recipe
+from mocae.config import Recipe, SystemConfig, declare_probes, dump_recipe, load_recipe
 from mocae.distributed import is_main, join, size, wait
 from mocae.errors import ArtifactError, ConfigError, MocaeError, unknown_name
 from mocae.evaluation import read_samples
@@ -146,6 +146,7 @@ def _working(recipe: Recipe, store: Store, processes: int | None, progress: bool
         ConfigError: they are not as many as `processes`.
         ArtifactError: see `Store.locked`.
     """
+    declare_probes(recipe.probes)  # the recipe of a run that was here may have declared others
     join(cpu=pick_device(recipe.base.device) == "cpu")
     if processes is not None and processes != size():
         raise ConfigError(

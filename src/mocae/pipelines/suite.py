@@ -16,6 +16,7 @@ from mocae.config import GenerationConfig, JudgeConfig, SourceConfig
 from mocae.config.base import Config, FilePath, Name
 from mocae.config.base import Sequence as AsTuple
 from mocae.config.overrides import apply_override
+from mocae.config.probes import Probes
 from mocae.config.training import Sources
 from mocae.config.yaml import read_yaml
 from mocae.data import read_source, select
@@ -48,6 +49,7 @@ class Suite(Config):
     version: PositiveInt
     description: str
     data_root: FilePath | None = None
+    probes: Probes = ()
     axes: Annotated[tuple[SuiteAxis, ...], AsTuple, Field(min_length=1)]
     judges: Annotated[tuple[JudgeConfig, ...], AsTuple, Field(min_length=1)]
     multiple_choice: MultipleChoice | None = None
@@ -62,7 +64,8 @@ class Suite(Config):
     @property
     def hash(self) -> str:
         """Identity of everything but where the data lies."""
-        return hashlib.sha256(self.model_dump_json(exclude={"data_root"}).encode()).hexdigest()
+        left_out = {"data_root"} if self.probes else {"data_root", "probes"}
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
 
     def data_path(self, path: Path | None) -> Path | None:
         """Return a path below `data_root`."""

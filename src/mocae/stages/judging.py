@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from mocae.stages.store import key_of
 from mocae.types import Example
 
 __all__ = ["Audited", "Judges", "audit_all", "build_judges", "make_judges"]
+
+_GUESS = 1.96 * 0.5
+"""Half of the 95 % interval of a guess's share, times the root of the number of labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,14 @@ def make_judges(recipe: Recipe, rows: Rows) -> Judges:
     judges = build_judges(
         [_with_base(recipe, config) for config in recipe.judges], excluded, data_root=recipe.data_root, seed=recipe.seed
     )
-    inputs = {
+    inputs: dict[str, Any] = {
         "judges": [config.model_dump() for config in recipe.judges],
         "files": list(_file_digests(recipe)),
         "seed": recipe.seed,
         "excluded": [ids if _learns(config) else [] for config, ids in zip(recipe.judges, excluded, strict=True)],
     }
+    if recipe.probes:  # which answers are acceptable is theirs to say
+        inputs["probes"] = [config.model_dump() for config in recipe.probes]
     return Judges(judges, key_of(inputs))
 
 
@@ -90,15 +96,16 @@ class Audited:
 def audit_all(judges: Sequence[Judge], tests: Sequence[Example]) -> Audited:
     """Return what the judges say to constant answers to the test prompts; servers are not asked.
 
-    Where every judge is exact there is nothing to audit.
+    Where every judge is exact there is nothing to audit. A judge whose measured quality may be chance is noted as well.
     """
+    notes = _guesses(judges)
     if not any(map(is_audited, judges)):
-        return Audited([None] * len(judges), [], [])
+        return Audited([None] * len(judges), [], notes)
     free = [judge for judge in judges if not getattr(judge, "asks_server", False)]
     judged = audit_judges(free, audit_prompts(tests))
     by_judge = {id(judge): audit for judge, audit in zip(free, judged.audits, strict=True)}
     audits = [by_judge.get(id(judge)) for judge in judges]
-    notes = [
+    notes += [
         f"judge {judge.name} is {audit.verdict}"
         for judge, audit in zip(judges, audits, strict=True)
         if audit is not None and not audit.believed
@@ -110,6 +117,17 @@ def audit_all(judges: Sequence[Judge], tests: Sequence[Example]) -> Audited:
         [asdict(constant) for constant in judged.constants],
         notes,
     )
+
+
+def _guesses(judges: Sequence[Judge]) -> list[str]:
+    """Return a note for each judge whose balanced accuracy does not lie surely above that of a guess, one half."""
+    measured = [(j.name, j.quality, 0.5 + _GUESS / math.sqrt(j.quality.n)) for j in judges if j.quality is not None]
+    return [
+        f"judge {name} may be guessing: balanced accuracy {quality.balanced_accuracy:.2f} on {quality.n} labelled "
+        f"answers, where a guess has up to {highest:.2f}; label more of them"
+        for name, quality, highest in measured
+        if quality.balanced_accuracy <= highest
+    ]
 
 
 def _learns(config: JudgeConfig) -> bool:

@@ -76,7 +76,7 @@ class EndpointJudge:
 
     def _applies(self, answer: Answer) -> bool:
         needed = self._prompt.judgement != "win" or reference_of(answer) is not None
-        return answer.example.probe in self._prompt.probes and needed
+        return self._prompt.is_for(answer.example.probe) and needed
 
     def _verdict(self, replies: Sequence[Asked]) -> Verdict:
         raw = "\n---\n".join(reply.error if reply.text is None else reply.text for reply in replies)
@@ -143,6 +143,7 @@ def endpoint_judge(
     prompt_price: float | None = None,
     completion_price: float | None = None,
     parameters: dict[str, Any] | None = None,
+    data_root: Path | None = None,
 ) -> EndpointJudge:
     """Return a judge behind an OpenAI-compatible endpoint (vLLM, Ollama, llama.cpp, OpenAI).
 
@@ -159,6 +160,7 @@ def endpoint_judge(
         prompt_price: per million prompt tokens.
         completion_price: per million completion tokens.
         parameters: of every completion, over those of the prompt file; null leaves one out.
+        data_root: folder that a relative path of a prompt file starts from; a recipe's own unless given.
 
     Raises:
         ConfigError: no such prompt, or a number out of range, or the variable is not set.
@@ -177,7 +179,7 @@ def endpoint_judge(
         completion_price=completion_price,
         parameters=parameters or {},
     )
-    return EndpointJudge(client, load_prompt(prompt))
+    return EndpointJudge(client, load_prompt(prompt, data_root))
 
 
 def make_client(

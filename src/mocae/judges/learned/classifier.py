@@ -28,7 +28,7 @@ from mocae.types import Answer, Verdict
 if TYPE_CHECKING:
     from mocae.judges.learned.states import StateReader
 
-__all__ = ["ClassifierJudge", "load_classifier", "saved_audit"]
+__all__ = ["ClassifierJudge", "load_classifier", "saved_audit", "saved_name"]
 
 _SCHEMA_VERSION = 2
 
@@ -213,6 +213,15 @@ def saved_audit(folder: Path) -> JudgeAudit | None:
         ArtifactError: `judge.json` is missing or damaged.
     """
     return _read(folder).audit
+
+
+def saved_name(folder: Path) -> str:
+    """Return the name of the judge in a folder.
+
+    Raises:
+        ArtifactError: `judge.json` is missing or damaged.
+    """
+    return _read(folder).judge
 
 
 def _read(folder: Path) -> _Record:

@@ -29,6 +29,8 @@ _STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 _FOLDS = 5
 _HELD_OUT = 0.2
 """Share of the prompts a judge is measured on."""
+_FEW = 100
+"""Prompts under which a fifth says too little: each is then judged by a judge of the others, and all are learned."""
 _LEAST_ASPECT = 8
 """Rows of an aspect under which it gets no classifier of its own."""
 
@@ -64,6 +66,21 @@ class ClassifierFitter:
         """Add rows to learn from."""
         self._rows.extend(rows)
 
+    def learned(self) -> ClassifierJudge:
+        """Return the judge, not measured.
+
+        Raises:
+            DataError: rows of one label only, or answers without a word.
+        """
+        _check_two_labels(self._design, self._rows, "to learn from")
+        rows = _learned(self._design, self._rows)
+        try:
+            parts = _fit_parts(self._design, rows) if self._reader is None else _fit_probe(self._reader, rows)
+        except ValueError as error:  # scikit-learn's word for texts without any word
+            raise DataError(f"judge {self._design.name!r}: nothing to learn from: {error}") from error
+        learned_from = frozenset(prompt_id(row.prompt) for row in self._rows)
+        return ClassifierJudge(self._design, parts, None, learned_from, self._reader)
+
     def fit(self, held_out: Sequence[LabelledAnswer], *, note: str) -> ClassifierJudge:
         """Return the judge, measured and audited on rows it has not learned from.
 
@@ -82,9 +99,7 @@ class ClassifierFitter:
             raise DataError(
                 f"judge {self._design.name!r}: {len(both)} held-out prompts are also learned from; split by prompt"
             )
-        rows = _learned(self._design, self._rows)
-        parts = _fit_parts(self._design, rows) if self._reader is None else _fit_probe(self._reader, rows)
-        judge = ClassifierJudge(self._design, parts, None, learned_from, self._reader)
+        judge = self.learned()
         scores = judge.scores([(row.prompt, row.answer) for row in held_out])
         quality = JudgeQuality.measure(scores, [row.holds for row in held_out], note=note)
         audit = audit_judges([judge], _audit_prompts(self._design, held_out)).audits[0]
@@ -119,17 +134,46 @@ def fit_labelled(
     """
     excluded = frozenset(exclude_prompts)
     rows = [row for row in read(labelled) if prompt_id(row.prompt) not in excluded]
-    is_held_out = [hash_fraction(f"{seed}\n{row.prompt.strip()}") < _HELD_OUT for row in rows]
+    place = {row.prompt.strip(): hash_fraction(f"{seed}\n{row.prompt.strip()}") for row in rows}
+    few = len(place) < _FEW
     reader = _reader(design, states, layers)
-    fitter = ClassifierFitter(design, reader=reader)
-    fitter.update(row for row, out in zip(rows, is_held_out, strict=True) if not out)
     names = ", ".join(path.name for path in labelled)
-    note = f"labels of {names}: held-out prompts, about {_HELD_OUT:.0%} of them; seed {seed}"
+    how = "all prompts, a fifth at a time" if few else f"held-out prompts, about {_HELD_OUT:.0%} of them"
+    note = f"labels of {names}: {how}; seed {seed}"
     if reader is not None:
         note += f"; reads states of {Path(reader.name).name}, layer {', '.join(map(str, reader.layers))}"
     with nullcontext() if reader is None else reader.remembered():
-        judge = fitter.fit([row for row, out in zip(rows, is_held_out, strict=True) if out], note=note)
+        if few:
+            fold = {prompt: i % _FOLDS for i, prompt in enumerate(sorted(place, key=place.__getitem__))}
+            judge = _cross_fitted(design, reader, rows, [fold[row.prompt.strip()] for row in rows], note=note)
+        else:
+            fitter = ClassifierFitter(design, reader=reader)
+            fitter.update(row for row in rows if place[row.prompt.strip()] >= _HELD_OUT)
+            judge = fitter.fit([row for row in rows if place[row.prompt.strip()] < _HELD_OUT], note=note)
     return judge if reader is not None else replace(judge, unseen=leave_models_out(design, rows, seed=seed))
+
+
+def _cross_fitted(
+    design: Design, reader: StateReader | None, rows: Sequence[LabelledAnswer], folds: Sequence[int], *, note: str
+) -> ClassifierJudge:
+    """Return a judge that learned from all rows, measured by judges each of which left out one fold.
+
+    The audit is that of the first of them, on the prompts that it left out.
+    """
+    _check_two_labels(design, rows, "to learn from")
+    scores, audit = [0.0] * len(rows), None
+    for fold in sorted(set(folds)):
+        fitter = ClassifierFitter(design, reader=reader)
+        fitter.update(row for row, its in zip(rows, folds, strict=True) if its != fold)
+        judge, out = fitter.learned(), [i for i, its in enumerate(folds) if its == fold]
+        for i, score in zip(out, judge.scores([(rows[i].prompt, rows[i].answer) for i in out]), strict=True):
+            scores[i] = score
+        if audit is None:
+            audit = audit_judges([judge], _audit_prompts(design, [rows[i] for i in out])).audits[0]
+    whole = ClassifierFitter(design, reader=reader)
+    whole.update(rows)
+    quality = JudgeQuality.measure(scores, [row.holds for row in rows], note=note)
+    return replace(whole.learned(), quality=quality, audit=audit)
 
 
 def _reader(design: Design, states: str | None, layers: Sequence[int] | None) -> StateReader | None:
