@@ -17,6 +17,7 @@ quickstart: .venv/.installed ## Install, then train, compare and report the pock
 	.venv/bin/mocae run recipes/pocket.yaml --out $(OUT)
 
 real: .venv/.installed $(SMOLLM2)/config.json ## Train, compare and report a real model on the files in DATA=data (docs/real-lab.md); 40 minutes
+	@.venv/bin/mocae data check --out $(DATA) || { echo "first: .venv/bin/mocae data get --out $(DATA)"; exit 1; }
 	MOCAE_DATA_ROOT=$(DATA) .venv/bin/mocae run smollm2-135m --set base.model=$(SMOLLM2) --out $(REAL)
 
 test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no real data

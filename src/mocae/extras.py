@@ -17,6 +17,7 @@ EXTRA_OF = {
     "datasets": "train",
     "jaxtyping": "train",
     "filelock": "train",
+    "httpx": "train",
     "sklearn": "eval",
     "skops": "eval",
     "matplotlib": "eval",

@@ -288,8 +288,8 @@ def make_readable(folder: Path) -> None:
             path.chmod(folder.stat().st_mode & 0o666)
 
 
-def write_whole(path: Path, text: str) -> Path:
-    """Return `path` after putting `text` there as UTF-8 in one step, safe against a kill and a loss of power.
+def write_whole(path: Path, text: str | bytes) -> Path:
+    """Return `path` after putting `text` there, as UTF-8, in one step, safe against a kill and a loss of power.
 
     Raises:
         ArtifactError: the folder does not exist, or the file cannot be written (a full disk, a read-only folder); the
@@ -300,8 +300,8 @@ def write_whole(path: Path, text: str) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         # A model may write half a surrogate pair; one bad letter must not cost the file.
-        with partial.open("w", encoding="utf-8", errors="replace", newline="\n") as out:
-            out.write(text)
+        with partial.open("wb") as out:
+            out.write(text if isinstance(text, bytes) else text.encode("utf-8", errors="replace"))
             out.flush()
             os.fsync(out.fileno())
         partial.replace(path)

@@ -23,6 +23,7 @@ from mocae.cli.bench import bench
 from mocae.cli.build import build, train_expert
 from mocae.cli.chat import chat
 from mocae.cli.compare import compare
+from mocae.cli.data import data
 from mocae.cli.evaluate import evaluate
 from mocae.cli.export import export, pull, push
 from mocae.cli.gateway import gateway
@@ -71,6 +72,7 @@ for panel, commands in _PANELS.items():
     for command in commands:
         app.command(name=_NAMES.get(command), rich_help_panel=panel)(command)
 app.add_typer(judge, rich_help_panel="Measure")
+app.add_typer(data, rich_help_panel="Make")
 app.command(rich_help_panel="Look up")(ls)
 
 
