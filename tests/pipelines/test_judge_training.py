@@ -63,7 +63,7 @@ judges: [{judge: safety-classifier, options: {saved: judge}}]
 def test_a_judge_is_trained_measured_saved_and_judges_an_evaluation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    labelled, asked = _labelled(tmp_path / "labelled.jsonl", range(60)), tmp_path / "asked.jsonl"
+    labelled, asked = _labelled(tmp_path / "labelled.jsonl", range(120)), tmp_path / "asked.jsonl"
     asked.write_text("".join(json.dumps({"q": f"new thing {i}"}) + "\n" for i in range(6)), encoding="utf-8")
     folder = tmp_path / "judge"
     words = ["judge", "train", "safety-classifier", "--data", str(labelled), "--out", str(folder), "--json"]
@@ -72,7 +72,7 @@ def test_a_judge_is_trained_measured_saved_and_judges_an_evaluation(
     assert ended.value.code == 0
     told = json.loads(capsys.readouterr().out)
     assert told["quality"]["auroc"] == 1.0
-    assert told["quality"]["n"] == 2 * (60 - told["n_learned_from"]) > 0
+    assert told["quality"]["n"] == 2 * (120 - told["n_learned_from"]) > 0
     assert sorted(path.name for path in folder.iterdir()) == ["judge.json", "judge.skops"]
     assert json.loads((folder / "judge.json").read_text(encoding="utf-8"))["quality"] == told["quality"]
     with ZipFile(folder / "judge.skops") as parts:  # arrays and a schema; nothing that runs when it is read

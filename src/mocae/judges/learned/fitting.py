@@ -133,9 +133,10 @@ def fit_labelled(
         ConfigError: the model cannot be loaded or has fewer layers, or layers are given without it.
     """
     excluded = frozenset(exclude_prompts)
-    rows = [row for row in read(labelled) if prompt_id(row.prompt) not in excluded]
+    every = read(labelled)
+    few = len({row.prompt.strip() for row in every}) < _FEW
+    rows = [row for row in every if prompt_id(row.prompt) not in excluded]
     place = {row.prompt.strip(): hash_fraction(f"{seed}\n{row.prompt.strip()}") for row in rows}
-    few = len(place) < _FEW
     reader = _reader(design, states, layers)
     names = ", ".join(path.name for path in labelled)
     how = "all prompts, a fifth at a time" if few else f"held-out prompts, about {_HELD_OUT:.0%} of them"
