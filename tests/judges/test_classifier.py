@@ -173,7 +173,7 @@ def test_a_polite_opening_hides_nothing(labelled: Path, judge: ClassifierJudge) 
 
 
 def test_labelled_answers_are_split_by_prompt() -> None:
-    rows = [LabelledAnswer(f"p{i % 30}", f"word{i % 2} text", bool(i % 2)) for i in range(120)]
+    rows = [LabelledAnswer(f"p{i // 2}", f"word{i % 2} text", bool(i % 2)) for i in range(240)]
     judge = fit_labelled(REFUSAL, lambda _: rows, Path("d"))
     assert judge.quality is not None
-    assert judge.quality.n == 4 * (30 - len(judge.learned_from))
+    assert judge.quality.n == 2 * (120 - len(judge.learned_from))
