@@ -38,6 +38,7 @@ from mocae.models import load as models
 from mocae.pipelines import artifact, export
 from mocae.pipelines.compare import compare
 from mocae.pipelines.seen import read_seen
+from mocae.policies import Steering
 from mocae.report import comparison_page
 from mocae.serving.served import Served
 from mocae.stages.store import key_of
@@ -147,7 +148,7 @@ class Folders:
             models.load_base = before
 
     def _chat(self, system: str | None, folder: Path) -> None:
-        artifact.refuse_unusable(folder, steer={"honesty": 2.0}, system=system)
+        artifact.refuse_unusable(folder, steering=Steering(at_least={"honesty": 0.5}), system=system)
         artifact.load(folder, system=system, device="cpu").reply("Name a river.", max_new_tokens=2)
 
     def _export(self, folder: Path) -> None:

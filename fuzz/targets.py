@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mocae.bank import load_peft
-from mocae.cli.options import factors, words
+from mocae.cli.options import numbers, words
 from mocae.config import dump_recipe, load_recipe, parse_recipe
 from mocae.config.yaml import read_yaml
 from mocae.data import read_source
@@ -82,8 +82,8 @@ def weights(data: bytes) -> None:
     """`--steer` and `--weights` as the command line takes them: items with line ends between."""
     text = data.decode("utf-8", "surrogateescape")
     with contextlib.suppress(ConfigError):
-        for value in (factors(text.split("\n"), "--steer") or {}).values():
-            assert abs(value) < float("inf"), "a factor that is not finite"
+        for value in (numbers(text.split("\n"), "--steer") or {}).values():
+            assert abs(value) < float("inf"), "a number that is not finite"
     with contextlib.suppress(ConfigError):
         assert all(words(text, "--systems") or ["x"]), "an empty word"
 

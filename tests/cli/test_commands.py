@@ -200,10 +200,11 @@ class FakeModel:
     def __init__(self, system: str | None) -> None:
         self.system = system
 
-    def reply(self, prompt: str, *, steer: object = None) -> Any:
+    def reply(self, prompt: str, **words: object) -> Any:
+        said = {word: given for word, given in words.items() if given}
         sure = (0.25, 0.5) if self.system == "alignx" else (None, None)
         weights = {} if self.system == "joint" else {"helpfulness": 0.25, "honesty": 0.75}
-        return mocae.pipelines.artifact.Reply(f"{prompt}|{steer}|{self.system}", weights, *sure)
+        return mocae.pipelines.artifact.Reply(f"{prompt}|{said}|{self.system}", weights, *sure)
 
 
 @pytest.fixture
@@ -214,10 +215,17 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fake_model")
 def test_chat_answers_one_prompt(command: Command) -> None:
-    words = ("--steer", "honesty=2", "--steer", "helpfulness=-0.5", "--system", "linear", "--show-routing")
+    words = ("--at-least", "honesty=0.5", "--at-most", "harmlessness=0", "--prefer", "helpfulness=-0.5")
+    words += ("--steer", "honesty=2", "--steer", "helpfulness=3", "--system", "linear", "--show-routing")
     code, out, err = command("chat", "out", "--prompt", "Hello?", *words)
     assert (code, err) == (0, "")
-    assert out == "Hello?|{'honesty': 2.0, 'helpfulness': -0.5}|linear\n[helpfulness 0.25, honesty 0.75]\n"
+    said = {
+        "at_least": {"honesty": 0.5},
+        "at_most": {"harmlessness": 0.0},
+        "prefer": {"helpfulness": -0.5},
+        "steer": {"honesty": 2.0, "helpfulness": 3.0},
+    }
+    assert out == f"Hello?|{said}|linear\n[helpfulness 0.25, honesty 0.75]\n"
 
 
 @pytest.mark.usefixtures("fake_model")
@@ -234,21 +242,36 @@ def test_chat_answers_lines_until_an_empty_one(command: Command, monkeypatch: py
     import io
 
     monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n\nthree\n"))
-    assert command("chat", "out")[:2] == (0, "one|None|None\ntwo|None|None\n")
+    assert command("chat", "out")[:2] == (0, "one|{}|None\ntwo|{}|None\n")
 
 
 @pytest.mark.usefixtures("fake_model")
 @pytest.mark.parametrize("steer", ["honesty", "honesty=", "=2", "honesty=much", "honesty=nan", "honesty=inf"])
-def test_chat_refuses_what_is_no_factor(command: Command, steer: str) -> None:
-    code, _, err = command("chat", "out", "--prompt", "x", "--steer", steer)
+def test_chat_refuses_what_is_no_number(command: Command, steer: str) -> None:
+    code, _, err = command("chat", "out", "--prompt", "x", "--at-most", steer)
     assert code == 2
-    assert err == f"error: --steer {steer!r}: not a factor. Accepted: axis=number, as in --steer honesty=2\n"
+    assert err == f"error: --at-most {steer!r}: not of the form axis=number, as in --at-most honesty=0.5\n"
 
 
 @pytest.mark.usefixtures("fake_model")
 def test_chat_refuses_an_axis_twice(command: Command) -> None:
     code, _, err = command("chat", "out", "--prompt", "x", "--steer", "honesty=1", "--steer", "honesty=2")
-    assert (code, err) == (2, "error: --steer 'honesty=2': 'honesty' is there twice; give each axis once\n")
+    assert (code, err) == (2, "error: --steer 'honesty=2': 'honesty' is there twice; give each once\n")
+
+
+@pytest.mark.usefixtures("fake_model")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--at-least", "honesty=2"), "at_least.honesty: got 2.0; it should be less than or equal to 1"),
+        (("--at-least", "honesty=0.6", "--at-least", "helpfulness=0.6"), "the shares sum to 1.2; accepted: at most 1"),
+        (("--steer", "honesty=-1"), "steer.honesty: got -1.0; it should be greater than or equal to 0"),
+    ],
+)
+def test_chat_refuses_shares_that_nothing_can_have(command: Command, words: tuple[str, ...], message: str) -> None:
+    code, _, err = command("chat", "out", "--prompt", "x", *words)
+    assert code == 2
+    assert message in err
 
 
 @pytest.mark.parametrize("words", [("out/a",), ("--endpoint", "http://127.0.0.1:9/v1", "--model", "m")])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mocae.cli.options import factors
+from mocae.cli.options import numbers
 from mocae.config import parse_recipe
 from mocae.errors import MocaeError
 from mocae.judges.endpoint.parsers import PARSERS
@@ -82,10 +82,10 @@ def test_any_setting_is_applied_or_refused(key: str, value: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(name=st.text(min_size=1, max_size=10), number=st.floats() | st.text(max_size=8))
-def test_factors_are_finite_or_refused(name: str, number: object) -> None:
+def test_numbers_are_finite_or_refused(name: str, number: object) -> None:
     found: dict[str, float] = {}
-    message = _refused(lambda: found.update(factors([f"{name}={number}"], "--steer") or {}))
-    assert all(abs(value) < float("inf") for value in found.values()) if message is None else "not a factor" in message
+    message = _refused(lambda: found.update(numbers([f"{name}={number}"], "--steer") or {}))
+    assert all(abs(value) < float("inf") for value in found.values()) if message is None else "--steer" in message
 
 
 @settings(max_examples=100, deadline=None)

@@ -47,10 +47,35 @@ def test_the_default_system_is_alignx(model: AlignedModel) -> None:
 
 def test_steering_changes_who_answers_and_keeps_the_sum(model: AlignedModel) -> None:
     for axis in AXES:
-        steered = model.reply(PROMPT, steer={axis: 1e9}).weights
+        steered = model.reply(PROMPT, steer={axis: 1e6}).weights
         assert steered == pytest.approx({name: float(name == axis) for name in AXES})
         assert model.reply(PROMPT, steer={axis: 0.0}).weights[axis] == 0.0
     assert model.reply(PROMPT, steer=dict.fromkeys(AXES, 2.0)).weights == model.reply(PROMPT).weights
+
+
+@pytest.mark.parametrize("system", ["alignx", "linear", "uniform", "base"])
+def test_every_share_of_1_is_its_expert_and_of_0_none_of_it(model: AlignedModel, system: str) -> None:
+    for axis in AXES:
+        alone = model.reply(PROMPT, system=f"expert:{axis}")
+        assert model.reply(PROMPT, system=system, at_least={axis: 1.0}) == alone
+        assert model.reply(PROMPT, system=system, at_most={axis: 0.0}).weights[axis] == 0
+        if system in ("alignx", "linear"):
+            assert model.reply(PROMPT, system=system, prefer={axis: 1e6}) == alone
+            assert model.reply(PROMPT, system=system, prefer={axis: 0.0}) == model.reply(PROMPT, system=system)
+
+
+def test_half_of_an_expert_is_a_blend_with_the_choice(model: AlignedModel) -> None:
+    choice = model.reply(PROMPT).weights
+    other = min(choice, key=choice.__getitem__)
+    half = model.reply(PROMPT, at_least={other: 0.5})
+    assert half.weights == pytest.approx(
+        {axis: 0.5 * weight + 0.5 * (axis == other) for axis, weight in choice.items()}
+    )
+    assert half == model.reply(PROMPT, weights=half.weights)
+    ids = model.tokenizer("Q: Who?\nA:", return_tensors="pt").input_ids
+    options = {"max_new_tokens": 3, "do_sample": False}
+    alone = model.generate(ids, system=f"expert:{other}", **options)
+    assert model.generate(ids, at_least={other: 1.0}, **options).tolist() == alone.tolist()
 
 
 def test_weights_replace_routing(model: AlignedModel) -> None:
@@ -80,9 +105,15 @@ def test_generation_is_hugging_faces(model: AlignedModel) -> None:
         ({"system": "expert:kindness"}, ConfigError, r"unknown system of this run 'expert:kindness'"),
         ({"system": "oracle"}, ConfigError, r"system 'oracle' is an upper bound and cannot be used: it chooses by"),
         ({"steer": {"kindness": 2.0}}, ConfigError, r"unknown expert 'kindness'"),
-        ({"steer": {"honesty": -1.0}}, ConfigError, r"steer factors must be at least 0, got \{'honesty': -1.0\}"),
-        ({"steer": {"honesty": float("nan")}}, ConfigError, r"expert 'honesty' is nan"),
+        (
+            {"steer": {"honesty": -1.0}},
+            ConfigError,
+            r"steer.honesty: got -1.0; it should be greater than or equal to 0",
+        ),
+        ({"steer": {"honesty": float("nan")}}, ConfigError, r"steer.honesty: got nan; it should be a finite number"),
         ({"weights": {"kindness": 2.0}}, ConfigError, r"unknown expert 'kindness'"),
+        ({"at_least": {"kindness": 0.5}}, ConfigError, r"unknown expert 'kindness'"),
+        ({"system": "uniform", "prefer": {"honesty": 1.0}}, ConfigError, r"prefer: got .* without a router's logits"),
         ({"weights": {}, "steer": {"honesty": 2.0}}, ConfigError, r"give one of them"),
     ],
 )

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mocae.errors import ConfigError
-from mocae.policies import OraclePolicy, PromptBatch, Reading, RoutedPolicy, shape_weights, weights_vector
+from mocae.policies import (
+    OraclePolicy,
+    PromptBatch,
+    Reading,
+    RoutedPolicy,
+    SteeringVectors,
+    shape_weights,
+    weights_vector,
+)
 from toy_router import AXES, make_toy
 
 
@@ -26,7 +34,7 @@ def weights(draw: st.DrawFn) -> Tensor:
 def test_what_shaping_keeps(alpha: Tensor, top_k: int | None, threshold: float, data: st.DataObject) -> None:
     factors = st.lists(st.sampled_from([0.0, 0.5, 1.0, 4.0]), min_size=alpha.shape[1], max_size=alpha.shape[1])
     steer = data.draw(st.none() | factors.map(torch.tensor))
-    shaped = shape_weights(alpha, steer=steer, top_k=top_k, threshold=threshold)
+    shaped = shape_weights(alpha, SteeringVectors(steer=steer), top_k=top_k, threshold=threshold)
     steered = alpha if steer is None else alpha * steer
     alive = steered.sum(1) > 0
     torch.testing.assert_close(shaped.sum(1)[alive], alpha.sum(1)[alive])  # the sum
@@ -46,12 +54,13 @@ def test_what_shaping_keeps(alpha: Tensor, top_k: int | None, threshold: float, 
 @given(alpha=weights())
 def test_nothing_asked_for_is_nothing_done(alpha: Tensor) -> None:
     assert torch.equal(shape_weights(alpha), alpha)
-    assert torch.equal(shape_weights(alpha, steer=torch.ones(alpha.shape[1])), alpha)
+    assert torch.equal(shape_weights(alpha, SteeringVectors(steer=torch.ones(alpha.shape[1]))), alpha)
     assert torch.equal(shape_weights(alpha, top_k=alpha.shape[1]), alpha)
 
 
 def shaped(row: list[float], **options: Any) -> list[float]:
-    found: list[float] = shape_weights(torch.tensor([row]), **options)[0].tolist()
+    vectors = SteeringVectors(**{word: options.pop(word) for word in SteeringVectors._fields if word in options})
+    found: list[float] = shape_weights(torch.tensor([row]), vectors, **options)[0].tolist()
     return found
 
 
@@ -121,7 +130,7 @@ def test_routed_policies_prune_what_the_router_says() -> None:
     torch.testing.assert_close(pruned, shape_weights(router.probs(pooled), threshold=0.3))
     # Steered before it is pruned: what top_k has dropped could not be steered back.
     toward = torch.tensor([0.0, 0.0, 1.0])
-    steered = RoutedPolicy(router, top_k=1).route_steered(batch, toward)
+    steered = RoutedPolicy(router, top_k=1).route_steered(batch, SteeringVectors(steer=toward))
     torch.testing.assert_close(steered, toward.expand(15, 3))
     with pytest.raises(ConfigError, match="reads hidden states of the prompt and was given none"):
         policy.route(PromptBatch([""]))

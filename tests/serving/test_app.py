@@ -98,6 +98,26 @@ def test_steer_weights_and_policy_change_the_routing(client: openai.OpenAI) -> N
     assert chat(client, model="expert:honest").choices[0].routing["weights"]["honest"] == 1
 
 
+@pytest.mark.parametrize("model", ["alignx", "uniform", "sum", "base"])
+def test_every_share_of_1_is_its_expert_whole_and_streamed(artifact: TinyArtifact, model: str) -> None:
+    with live(served(with_router(artifact))) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        for axis in artifact.axes:
+            expert = chat(client, model=f"expert:{axis}", logprobs=True).choices[0]
+            ends: list[dict[str, Any]] = [{"at_least": {axis: 1}}]
+            ends += [{"prefer": {axis: 1e6}}] if model == "alignx" else []
+            for words in ends:
+                whole = chat(client, model=model, logprobs=True, extra_body=words).choices[0]
+                assert [one.token for one in whole.logprobs.content] == [one.token for one in expert.logprobs.content]
+                assert whole.message.content == expert.message.content
+                assert whole.routing["weights"] == expert.routing["weights"]
+                chunks = list(chat(client, model=model, stream=True, extra_body=words))
+                assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expert.message.content
+                assert chunks[-1].choices[0].routing["weights"] == expert.routing["weights"]
+            assert chat(client, model=model, extra_body={"at_most": {axis: 0}}).choices[0].routing["weights"][axis] == 0
+            plain = chat(client, model=model).choices[0]
+            assert chat(client, model=model, extra_body={"at_least": {axis: 0}}).choices[0] == plain
+
+
 def test_completions_take_texts_and_tokens(client: openai.OpenAI, artifact: TinyArtifact) -> None:
     text = "Q: who?\nA:"
     tokens = artifact.mixture.base.tokenizer(text).input_ids
@@ -214,6 +234,17 @@ BAD: list[tuple[str, str, int, str]] = [
     (wrong(weights={"honest": 1e300}), CHAT, 400, "less than or equal"),
     (wrong(weights={"nobody": 1}), CHAT, 400, "unknown expert 'nobody'"),
     (wrong(weights={"honest": 1}, steer={"honest": 1}), CHAT, 400, "give one of them"),
+    (wrong(weights={}, at_most={"honest": 1}), CHAT, 400, "give one of them"),
+    (wrong(at_least={"honest": 1.1}), CHAT, 400, "at_least.honest: Input should be less than or equal to 1"),
+    (
+        wrong(at_least={"honest": 0.7, "helpful": 0.7}),
+        CHAT,
+        400,
+        "at_least: the shares sum to 1.4; accepted: at most 1",
+    ),
+    (wrong(at_least={"honest": 0.7}, at_most={"honest": 0.5}), CHAT, 400, "at_most: at most 0.5 of 'honest', and at"),
+    (wrong(at_most={"nobody": 0.5}), CHAT, 400, "unknown expert 'nobody'"),
+    (wrong(model="uniform", prefer={"honest": 1}), CHAT, 400, "prefer: got {'honest': 1.0} for a system without"),
     (wrong(weights={"honest": 1}, policy="base"), CHAT, 400, "give one of policy and weights"),
     (wrong(max_tokens=-1), CHAT, 400, "max_tokens"),
     (wrong(max_tokens=0), CHAT, 400, "max_tokens"),

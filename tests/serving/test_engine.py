@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError, ServingError
-from mocae.policies import FixedPolicy, Policy, PromptBatch, Steered, Sureness
+from mocae.policies import FixedPolicy, Policy, PromptBatch, Steered, SteeringVectors, Sureness
 from mocae.serving import Delta, Engine, Failed, Finished, Limits, Request, Sampling
 from mocae.serving.errors import Closed, Lost, Overloaded, TimedOut
 from mocae.serving.rows.cache import RowCache
@@ -29,7 +29,7 @@ def requests(artifact: TinyArtifact, n: int = 12, **changes: Any) -> list[Reques
     reads = artifact.mixture.policy
     policies: list[Policy] = [
         reads,
-        Steered(reads, torch.tensor([0.5, 2.0, 1.0])),
+        Steered(reads, SteeringVectors(steer=torch.tensor([0.5, 2.0, 1.0]))),
         FixedPolicy(torch.tensor([1.0, -0.5, 0.25])),
         FixedPolicy(torch.zeros(3)),
     ]
@@ -101,7 +101,7 @@ def test_output_calibrators_act_on_the_rows_of_their_policy_alone(artifact: Tiny
     asked = [
         plain[0],
         *(replace(one, policy=Corrected(outputs[i % 2])) for i, one in enumerate(plain)),
-        replace(plain[0], policy=Steered(Corrected(outputs[0]), torch.ones(3))),
+        replace(plain[0], policy=Steered(Corrected(outputs[0]), SteeringVectors(steer=torch.ones(3)))),
     ]
     expected = [text_of(artifact, generated(artifact, one)) for one in asked[:-1]]
     assert expected[0] != expected[1]  # else the calibrators change nothing

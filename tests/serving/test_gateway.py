@@ -150,6 +150,9 @@ def test_a_request_may_steer_or_name_weights_or_a_mixture(client: TestClient, fa
     client.post("/v1/chat/completions", json=ask("aaa", steer={"helpful": 0.0, "harmless": 0.0}))
     assert by_weights["model"] == fake.bodies[-1]["model"]
     assert not {"weights", "steer"} & (by_weights.keys() | fake.bodies[-1].keys())
+    for words in ({"at_least": {"honest": 1}}, {"prefer": {"honest": 1e6}}, {"at_most": {"helpful": 0, "harmless": 0}}):
+        client.post("/v1/chat/completions", json=ask("aaa", **words))
+        assert fake.bodies[-1] == ask("aaa", model=by_weights["model"])
     answer = client.post("/v1/chat/completions", json=ask("aaa") | {"model": "mixture-01"})
     assert fake.bodies[-1]["model"] == "mixture-01"
     assert "x-mocae-weights" not in answer.headers
@@ -166,7 +169,15 @@ def test_llama_cpp_gets_the_exact_weights(bundle: Bundle, tmp_path: Path, fake: 
     assert fake.bodies[-1]["cache_prompt"] is False  # it may hold keys and values of other weights
     scales = fake.bodies[-1]["lora"]
     assert [entry["id"] for entry in scales] == [0, 1, 2]
-    assert [entry["scale"] for entry in scales] == pytest.approx(exact_weights(bundle, "ccc")[0].tolist(), abs=1e-5)
+    exact = exact_weights(bundle, "ccc")[0].tolist()
+    assert [entry["scale"] for entry in scales] == pytest.approx(exact, abs=1e-5)
+    low = {name: 0.5 for name, weight in zip(bundle.experts, exact, strict=True) if weight == min(exact)}
+    with in_front_of(fake, load_chooser(folder)) as client:
+        told = client.post("/v1/completions", json={"prompt": "ccc", "at_least": low}).headers["x-mocae-weights"]
+    scales = [entry["scale"] for entry in fake.bodies[-1]["lora"]]
+    assert scales[exact.index(min(exact))] == 0.5
+    assert sum(scales) == pytest.approx(1, abs=1e-5)
+    assert list(json.loads(told).values()) == pytest.approx(scales, abs=1e-5)
 
 
 def wrong(**changes: Any) -> str:
@@ -204,6 +215,9 @@ BAD: list[tuple[str, str, int, str]] = [
     (wrong(steer={"\ud800": 1}), CHAT, 400, "unknown expert"),
     (wrong(steer={"honest": -1}), CHAT, 400, "greater than or equal to 0"),
     (wrong(steer={"honest": 1}, weights={}), CHAT, 400, "give one of them"),
+    (wrong(model="mixture-00", at_least={"honest": 1}), CHAT, 400, "'mixture-00' has weights of its own"),
+    (wrong(at_least={"honest": 0.7, "helpful": 0.7}), CHAT, 400, "at_least: the shares sum to 1.4"),
+    (wrong(at_most={"nobody": 0}), CHAT, 400, "unknown expert 'nobody'"),
     (wrong(weights={"honest": float("nan")}), CHAT, 400, "finite"),
     (wrong(weights={"honest": int(HUGE)}), CHAT, 400, "weights.honest"),
     (wrong(weights=[1]), CHAT, 400, "weights: Input should be a valid dictionary"),

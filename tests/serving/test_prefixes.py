@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
-from mocae.policies import FixedPolicy, Policy, Steered
+from mocae.policies import FixedPolicy, Policy, Steered, SteeringVectors
 from mocae.serving import Engine, Finished, Limits, Request
 from mocae.serving.rows.prefixes import Prefixes
 from reading_policy import ReadingPolicy
@@ -26,7 +26,7 @@ def asked(artifact: TinyArtifact, **changes: Any) -> list[Request]:
     fixed = FixedPolicy(torch.tensor([1.0, -0.5, 0.25]))
     policies: list[Policy] = [
         routed,
-        Steered(routed, torch.tensor([0.5, 2.0, 1.0])),
+        Steered(routed, SteeringVectors(steer=torch.tensor([0.5, 2.0, 1.0]))),
         fixed,
         FixedPolicy(torch.zeros(3)),
     ]

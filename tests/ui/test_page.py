@@ -91,17 +91,23 @@ def test_type_send_slide_and_see_the_bars_change(page: Any, artifact: TinyArtifa
     assert list(plain) == list(artifact.axes)
     assert sum(plain.values()) == pytest.approx(1, abs=1e-3)
     assert "Its favourite is" in page.locator(".block.why:visible").inner_text()
-    slider = page.get_by_role("slider", name="range slider for helpful")
+    slider = page.get_by_role("slider", name="range slider for honest at least")
     slider.focus()
-    slider.press("Home")
+    slider.press("End")
     send(page, "who?")
     steered = weights(page, 1, of=2)
-    assert plain["helpful"] > steered["helpful"] == 0
-    assert sum(steered.values()) == pytest.approx(1, abs=1e-3)
-    assert "Your factors were applied" in page.locator(".block.why:visible").inner_text()
-    page.get_by_role("button", name="Reset factors").click()
+    assert plain["honest"] < steered["honest"] == 1
+    assert sum(steered.values()) == 1
+    assert "Your steering was applied" in page.locator(".block.why:visible").inner_text()
+    page.get_by_role("button", name="Reset steering").click()
+    page.get_by_role("button", name="More ways to steer").and_(page.locator(":visible")).click()
+    preference = page.get_by_label("helpful prefer").and_(page.locator(":visible"))
+    preference.fill("1000000")
     send(page, "who?")
-    assert weights(page, 2, of=3) == plain
+    assert weights(page, 2, of=3)["helpful"] == 1
+    page.get_by_role("button", name="Reset steering").click()
+    send(page, "who?")
+    assert weights(page, 3, of=4) == plain
     page.get_by_role("button", name="New conversation").click()
     playwright.expect(page.locator(".weights:visible")).to_have_count(0)
 

@@ -26,7 +26,7 @@ def test_reasons_name_the_favourite_and_what_was_done_to_it() -> None:
     html = reasons(why, system="alignx", steered=True)
     assert "favourite is <b>hon&lt;est</b>" in html
     assert ">88 %<" in html
-    assert "Your factors were applied after that." in html
+    assert "Your steering was applied after that." in html
     assert "97 % of the calibration prompts" in html
     assert "its chances are lowered" in html
     assert "No expert is likely" not in html

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mocae.errors import MocaeError
+from mocae.policies import Steering
 from mocae.ui import Answer, Question, Talk
 
 
@@ -34,10 +35,10 @@ def test_an_answer_grows_to_its_end(talk: Talk) -> None:
     assert seen[0].weights == seen[-1].weights
 
 
-def test_steering_multiplies_the_weights_and_earlier_turns_are_read(talk: Talk) -> None:
+def test_steering_changes_the_weights_and_earlier_turns_are_read(talk: Talk) -> None:
     question = Question("alignx", "who?")
     [plain] = last(talk, question)
-    [without] = last(talk, replace(question, steer={"helpful": 0.0}))
+    [without] = last(talk, replace(question, steering=Steering.of(at_most={"helpful": 0.0})))
     assert plain.weights is not None
     assert without.weights is not None
     assert plain.weights["helpful"] > 0 == without.weights["helpful"]
@@ -45,6 +46,11 @@ def test_steering_multiplies_the_weights_and_earlier_turns_are_read(talk: Talk) 
     assert without.why is not None
     assert plain.why is not None
     torch.testing.assert_close(without.why.chances, plain.why.chances)  # the router's own, before steering
+    for axis in ("helpful", "harmless", "honest"):
+        [expert] = last(talk, Question(f"expert:{axis}", "who?"))
+        for words in ({"at_least": {axis: 1.0}}, {"prefer": {axis: 1e6}}):
+            [end] = last(talk, replace(question, steering=Steering.of(**words)))
+            assert (end.text, end.weights) == (expert.text, expert.weights)
     [later] = last(talk, replace(question, before=[("what?", "that")]))
     assert later.weights != plain.weights
 
@@ -69,7 +75,7 @@ def test_the_parts_add_up_to_the_chances(talk: Talk) -> None:
         (Question("alingx", "who?"), "Did you mean 'alignx'"),
         (Question("alignx", "x" * 300), "the model's context is 256 tokens"),
         (Question("alignx", " "), r"messages\[0\] is empty"),
-        (Question("alignx", "who?", steer={"honesty": 2.0}), "unknown expert 'honesty'"),
+        (Question("alignx", "who?", steering=Steering.of(at_least={"honesty": 0.5})), "unknown expert 'honesty'"),
     ],
 )
 def test_what_cannot_be_asked(talk: Talk, question: Question, message: str) -> None:

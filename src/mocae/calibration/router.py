@@ -160,13 +160,23 @@ class AlignXRouter:
 
     def inputs(self, pooled: Float[Tensor, "B P"]) -> RouterInputs:
         """Return the standardised inputs of prompts given by their pooled hidden states."""
-        z = self.latent.encode(pooled)
+        return self._inputs_at(self.latent.encode(pooled))
+
+    def _inputs_at(self, z: Float[Tensor, "B k"]) -> RouterInputs:
         raw = (
             self.latent.features(z),
             self.fractal.score(z),
             self.natural.score(z),
         )
         return RouterInputs(*(scale(values) for scale, values in zip(self.scalers, raw, strict=True)))
+
+    def spread(self) -> float:
+        """Return the standard deviation of the logits over the training prompts that the router keeps.
+
+        It is one number: the root of the mean of the experts' variances; 1 where no logit varies.
+        """
+        logits = self._inputs_at(self.fractal.cloud).logits(self.weight, self.bias, self.lambdas)
+        return float(logits.var(0, unbiased=False).mean().sqrt()) or 1.0
 
     def logits(self, pooled: Float[Tensor, "B P"]) -> Float[Tensor, "B K"]:
         """Return s, before the temperature.
@@ -181,13 +191,21 @@ class AlignXRouter:
             )
         return self.inputs(pooled).logits(self.weight, self.bias, self.lambdas)
 
-    def probs(self, pooled: Float[Tensor, "B P"]) -> Float[Tensor, "B K"]:
-        """Return alpha, rows that sum to 1."""
-        return self.beliefs(pooled).alpha
+    def probs(self, pooled: Float[Tensor, "B P"], *, lift: Float[Tensor, " K"] | None = None) -> Float[Tensor, "B K"]:
+        """Return alpha, rows that sum to 1; `lift` as in `beliefs`."""
+        return self.beliefs(pooled, lift=lift).alpha
 
-    def beliefs(self, pooled: Float[Tensor, "B P"]) -> Beliefs:
-        """Return weights, chances and novelty of prompts; raises as `logits` does."""
+    def beliefs(self, pooled: Float[Tensor, "B P"], *, lift: Float[Tensor, " K"] | None = None) -> Beliefs:
+        """Return weights, chances and novelty of prompts; raises as `logits` does.
+
+        Args:
+            pooled: their hidden states.
+            lift: added to the logits, which then all fall by the most that one has risen: the order is that of the
+                sums, and where several experts are nearly certain the one that is preferred still gets all the weight.
+        """
         logits = self.logits(pooled)
+        if lift is not None:
+            logits = logits + lift - lift.amax().clamp_min(0)
         if self.novelty is None:
             alpha = (logits / self.temperature).softmax(-1)
             return Beliefs(alpha, alpha, torch.full((len(alpha),), torch.nan))

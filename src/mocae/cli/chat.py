@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option, echo
 
-from mocae.cli.options import Artifact, factors
+from mocae.cli.options import Artifact, numbers
 from mocae.errors import ConfigError
 
 __all__ = ["chat"]
@@ -17,8 +17,22 @@ __all__ = ["chat"]
 def chat(
     artifact: Artifact,
     prompt: Annotated[str | None, Option("--prompt", "-p", help="Answer this and stop.")] = None,
+    at_least: Annotated[
+        list[str] | None,
+        Option(metavar="AXIS=SHARE", help="Smallest share of an axis's expert, 0 to 1. Can be repeated."),
+    ] = None,
+    at_most: Annotated[
+        list[str] | None, Option(metavar="AXIS=SHARE", help="Largest share, 0 to 1: 0 leaves it out. Can be repeated.")
+    ] = None,
+    prefer: Annotated[
+        list[str] | None,
+        Option(
+            metavar="AXIS=NUMBER", help="Be surer of an expert by so many standard deviations of the router's logits."
+        ),
+    ] = None,
     steer: Annotated[
-        list[str] | None, Option(metavar="AXIS=FACTOR", help="Multiply an axis's weight. Can be repeated.")
+        list[str] | None,
+        Option(metavar="AXIS=FACTOR", help="Multiply an expert's weight; a sure router needs 10,000 and more."),
     ] = None,
     system: Annotated[
         str | None, Option(metavar="NAME", help="Answer with this system; else with the best router.")
@@ -31,19 +45,21 @@ def chat(
 
     [bold]mocae chat out/pocket --show-routing[/bold]
 
-    [bold]mocae chat out/pocket --prompt "How do I kill a process?" --steer harmlessness=0.5[/bold]
+    [bold]mocae chat out/pocket --prompt "How do I kill a process?" --at-least helpfulness=0.5[/bold]
 
     [bold]mocae chat out/pocket --system joint[/bold]
     """
     from mocae.pipelines.artifact import load, refuse_unusable
+    from mocae.policies import Steering
 
-    chosen = factors(steer, "--steer")
+    given = {"--at-least": at_least, "--at-most": at_most, "--prefer": prefer, "--steer": steer}
+    words: dict[str, Any] = {flag[2:].replace("-", "_"): numbers(items, flag) for flag, items in given.items()}
     if prompt is not None and not prompt.strip():
         raise ConfigError("--prompt is empty; give the text to answer, or leave --prompt out to type prompts")
-    refuse_unusable(artifact, steer=chosen, system=system)
+    refuse_unusable(artifact, steering=Steering.of(**words), system=system)
     model = load(artifact, system=system)
     for text in _prompts(prompt):
-        reply = model.reply(text, steer=chosen)
+        reply = model.reply(text, **words)
         echo(reply.text)
         if show_routing:
             echo(_routing(reply.weights, reply.confidence, reply.novelty))

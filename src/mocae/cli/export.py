@@ -77,7 +77,7 @@ def export(
     from mocae.pipelines.export import export as run_export
 
     options = ExportOptions(
-        weights=opt.factors(opt.words(weights, "--weights"), "--weights"),
+        weights=opt.numbers(opt.words(weights, "--weights"), "--weights"),
         rank=rank,
         number_format=cast("NumberFormat | None", numbers),
         n_mixtures=mixtures,

@@ -35,7 +35,8 @@ def gateway(
     """Stand in front of an OpenAI-compatible server and choose the mixture of experts for every request.
 
     The router reads the prompt with the first layers of the base model. In front of vLLM it picks the nearest mixture
-    of the code book; in front of llama.cpp it sends the exact weights. A request may carry `steer` or `weights`.
+    of the code book; in front of llama.cpp it sends the exact weights. A request may
+    carry the words of steering: `at_least`, `at_most`, `prefer`, `steer`, or `weights` in place of routing.
 
     [bold]mocae export out/pocket --to vllm --out out/vllm[/bold]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,8 +35,8 @@ __all__ = [
     "Settings",
     "Threads",
     "echo_json",
-    "factors",
     "fitting_threads",
+    "numbers",
     "one_of",
     "pairs",
     "words",
@@ -153,22 +154,19 @@ def pairs(items: list[str] | None, flag: str, *, form: str, example: str) -> dic
     return values
 
 
-def factors(items: list[str] | None, flag: str) -> dict[str, float] | None:
+def numbers(items: list[str] | None, flag: str) -> dict[str, float] | None:
     """Return `name=number` items as a mapping, None when there are none.
 
     Raises:
         ConfigError: an item is not of that form, or a name is there twice.
     """
+    form, example = "axis=number", "honesty=0.5"
     values: dict[str, float] = {}
-    for item in items or ():
-        name, _, number = (part.strip() for part in item.partition("="))
+    for name, text in pairs(items, flag, form=form, example=example).items():
         try:
-            value = float(number)
+            values[name] = float(text)
         except ValueError:
-            value = float("nan")
-        if not name or value != value or abs(value) == float("inf"):
-            raise ConfigError(f"{flag} {item!r}: not a factor. Accepted: axis=number, as in {flag} honesty=2")
-        if name in values:
-            raise ConfigError(f"{flag} {item!r}: {name!r} is there twice; give each axis once")
-        values[name] = value
+            values[name] = math.nan
+        if not math.isfinite(values[name]):
+            raise ConfigError(f"{flag} '{name}={text}': not of the form {form}, as in {flag} {example}")
     return values or None

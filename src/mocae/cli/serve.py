@@ -54,13 +54,13 @@ def serve(
     [bold]mocae serve out/pocket[/bold]
 
     [bold]curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{"model": "alignx",
-    "messages": [{"role": "user", "content": "What is 11 plus 5?"}], "steer": {"honesty": 2}}'[/bold]
+    "messages": [{"role": "user", "content": "What is 11 plus 5?"}], "at_least": {"honesty": 0.5}}'[/bold]
 
     Systems that are no policy over the experts (TrinityX, joint tuning, merges) are loaded when they are first asked
-    for. Three fields more than OpenAI's in a request: steer {axis: factor}, weights {expert: number}, policy. The
-    response tells the routing weights: choices[0].routing.weights. /v1/models lists the names, /metrics is for
-    Prometheus. Requests are answered together, each with its own weights. Ctrl-C stops; answers being written get
-    --grace seconds.
+    for. More fields than OpenAI's in a request: at_least and at_most {expert: share}, prefer {expert: number}, steer
+    {expert: factor}, weights {expert: number}, policy. The response tells the routing weights:
+    choices[0].routing.weights. /v1/models lists the names, /metrics is for Prometheus. Requests are answered together,
+    each with its own weights. Ctrl-C stops; answers being written get --grace seconds.
     """
     from mocae.serving.app import Settings, build_app
     from mocae.serving.connection import Patience

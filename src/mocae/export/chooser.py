@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.experts import pooled_states
 from mocae.export.bundle import read_export
 from mocae.models import LoadedBase, count_tokens, decoder_layers, load_recorded
-from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, choose, named_weights
+from mocae.policies import CodeBook, Policy, PromptBatch, Reading, RoutedPolicy, Steering, choose, named_weights
 from mocae.prompts import FORMATS, ChatFormat, PromptFormat
 
 __all__ = ["Choice", "Chooser", "load_chooser"]
@@ -82,22 +81,20 @@ class Chooser:
         prompt: str,
         *,
         is_chat: bool,
-        steer: Mapping[str, float] | None = None,
-        weights: Mapping[str, float] | None = None,
+        steering: Steering | None = None,
     ) -> Choice:
         """Return how to answer a prompt.
 
         Args:
             prompt: the user's last message, or the whole text of a completion.
             is_chat: whether it is a message, which is formatted as the router's calibration prompts were.
-            steer: axis -> factor of at least 0, multiplies the routing weights before normalising.
-            weights: expert -> weight in place of routing.
+            steering: what is said about the weights; where the backend holds mixtures, the nearest one answers.
 
         Raises:
             DataError: the prompt is empty, or longer than the base model can read.
-            ConfigError: both steer and weights, an unknown expert, or a number that is not finite or negative.
+            ConfigError: an unknown expert.
         """
-        policy = choose(self.policy, self.experts, steer=steer, weights=weights)
+        policy = choose(self.policy, self.experts, steering)
         alpha = self._route(policy, prompt, is_chat=is_chat)
         if self.book is None:
             scales = [round(w, 6) for w in alpha[0].tolist()]

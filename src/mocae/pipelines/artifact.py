@@ -15,7 +15,7 @@ from mocae.files import read_json
 from mocae.models import Generator
 from mocae.pipelines.manifest import read_manifest
 from mocae.pipelines.opened import Artifact, base_of, refuse_system, systems_of
-from mocae.policies import Mixture, named_weights, weights_vector
+from mocae.policies import Mixture, Steering, choose, named_weights, weights_vector
 from mocae.report import check_report
 from mocae.serving.conversation import Turn, conversation_tokens
 from mocae.serving.served import OpenedRun
@@ -32,7 +32,7 @@ class Reply:
         text: the answer.
         weights: of the experts; empty for a system without.
         confidence: chance that the answer of the expert with the largest weight is acceptable, as calibrated; None
-            where the system does not say, and where `steer` or `weights` made another choice.
+            where the system does not say, and where steering made another choice.
         novelty: share of held-out calibration prompts that are more like the others than the prompt is; None there
             too, and for a router without calibrated chances.
     """
@@ -67,15 +67,18 @@ class AlignedModel:
         return self.artifact.base.tokenizer
 
     def generate(self, input_ids: Tensor, **arguments: Any) -> Tensor:
-        """Return what Hugging Face's `generate` returns; `steer`, `weights` and `system` as in `reply`."""
-        choice = {key: arguments.pop(key, None) for key in ("system", "steer", "weights")}
-        return self._chosen(**choice).generate(input_ids, **arguments).ids
+        """Return what Hugging Face's `generate` returns; `system` and the words of steering as in `reply`."""
+        words = {word: arguments.pop(word, None) for word in Steering.model_fields}
+        return self._chosen(arguments.pop("system", None), Steering.of(**words)).generate(input_ids, **arguments).ids
 
     def reply(
         self,
         prompt: str | Sequence[Mapping[str, str]],
         *,
         steer: Mapping[str, float] | None = None,
+        prefer: Mapping[str, float] | None = None,
+        at_least: Mapping[str, float] | None = None,
+        at_most: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
         system: str | None = None,
         **generation: Any,
@@ -84,7 +87,10 @@ class AlignedModel:
 
         Args:
             prompt: what the user asks, without template; or a conversation, messages with `role` and `content`.
-            steer: axis -> factor, multiplies the routing weights before normalising.
+            steer: expert -> factor on its routing weight; all words of steering, and their order: `Steering`.
+            prefer: expert -> how much surer of it the router is to be, in standard deviations of its logits.
+            at_least: expert -> smallest share of the answer.
+            at_most: expert -> largest share of the answer.
             weights: expert -> weight in place of routing; negative allowed.
             system: name of another system of the run.
             **generation: arguments of Hugging Face's `generate`.
@@ -92,9 +98,10 @@ class AlignedModel:
         Raises:
             DataError: the prompt is empty, leaves no room for an answer in the model's context, or the messages are in
                 an order that cannot be written.
-            ConfigError: an unknown expert or system, a factor that is not finite, or a system that takes no weights.
+            ConfigError: an unknown expert or system, a number out of range, or a system that cannot be steered.
         """
-        model, artifact = self._chosen(system, steer, weights), self.artifact
+        steering = Steering.of(steer=steer, prefer=prefer, at_least=at_least, at_most=at_most, weights=weights)
+        model, artifact = self._chosen(system, steering), self.artifact
         base = model.base
         if isinstance(prompt, str) and not prompt.strip():
             raise DataError(f"got an empty prompt, {prompt!r}; expected text to answer")
@@ -116,22 +123,17 @@ class AlignedModel:
         weights_of = named_weights(model.experts, answer.weights[0]) if model.mixed else {}
         return Reply(text.strip(), weights_of, answer.confidence[0], answer.novelty[0])
 
-    def _chosen(
-        self,
-        system: str | None = None,
-        steer: Mapping[str, float] | None = None,
-        weights: Mapping[str, float] | None = None,
-    ) -> Generator:
+    def _chosen(self, system: str | None, steering: Steering) -> Generator:
         name = system or self.system
         model: Generator = self.model if system is None else self.artifact.generator(system)
-        if not steer and weights is None:
+        if not steering.words:
             return model
         if not self.artifact.over_the_bank(name) or not isinstance(model, Mixture):
             raise ConfigError(
                 f"system {name!r} has no weights that could be steered or given; leave them out, or name a system over "
                 f"the bank of experts, such as {next(iter(self.artifact.about))!r}"
             )
-        return model.using(steer=steer, weights=weights)
+        return model.using(choose(model.policy, model.experts, steering))
 
 
 def load(
@@ -165,20 +167,22 @@ def load(
     return AlignedModel(artifact, system or artifact.default)
 
 
-def refuse_unusable(folder: Path | str, *, steer: Mapping[str, float] | None = None, system: str | None = None) -> None:
+def refuse_unusable(folder: Path | str, *, steering: Steering | None = None, system: str | None = None) -> None:
     """Do nothing if a finished run knows these names; looks at its manifest and loads no model.
 
     Args:
         folder: what `mocae run --out` wrote.
-        steer: axis -> factor.
+        steering: what will be said about the weights.
         system: name of a system.
 
     Raises:
         ArtifactError: see `load`.
-        ConfigError: an axis or system that the run does not have, or a factor that is not finite.
+        ConfigError: an axis or system that the run does not have.
     """
     manifest = read_manifest(Path(folder))
-    weights_vector(steer or {}, manifest["axes"])
+    if steering is not None:
+        named = [name for each in steering.words.values() for name in each]
+        weights_vector(dict.fromkeys(named, 0.0), manifest["axes"])
     if system is not None:
         refuse_system(system, systems_of(Path(folder), manifest), manifest)
 

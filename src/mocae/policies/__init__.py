@@ -6,8 +6,6 @@ from mocae.policies.base import (
     Reading,
     Sureness,
     named_weights,
-    shape_weights,
-    weights_vector,
 )
 from mocae.policies.code_book import CodeBook, CodeBookPolicy
 from mocae.policies.fixed import FixedPolicy
@@ -16,8 +14,10 @@ from mocae.policies.oracle import OraclePolicy
 from mocae.policies.per_prompt import PerPrompt, Steered, choose
 from mocae.policies.routed import RoutedPolicy, RouterOptions
 from mocae.policies.routing_pass import RoutingPass
+from mocae.policies.steering import UNSTEERED, Steering, SteeringVectors, entries_at_most, shape_weights, weights_vector
 
 __all__ = [
+    "UNSTEERED",
     "CodeBook",
     "CodeBookPolicy",
     "FixedPolicy",
@@ -31,8 +31,11 @@ __all__ = [
     "RouterOptions",
     "RoutingPass",
     "Steered",
+    "Steering",
+    "SteeringVectors",
     "Sureness",
     "choose",
+    "entries_at_most",
     "named_weights",
     "shape_weights",
     "weights_vector",

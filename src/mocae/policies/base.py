@@ -1,12 +1,10 @@
 """What a policy is: prompts in, one weight an expert out."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,6 +12,7 @@ from mocae.calibration import OutputCalibrators
 from mocae.errors import ConfigError, unknown_name
 from mocae.experts import Pool
 from mocae.models import Sureness
+from mocae.policies.steering import SteeringVectors, shape_weights
 
 __all__ = [
     "Policy",
@@ -21,8 +20,6 @@ __all__ = [
     "Reading",
     "Sureness",
     "named_weights",
-    "shape_weights",
-    "weights_vector",
 ]
 
 _ROUNDING = 1e-5
@@ -70,37 +67,25 @@ class Policy(ABC):
         calibrated: whether a weight is meant as the probability that its expert's answer is acceptable, so that a
             calibration error makes sense.
         output: residuals behind the mixed layers, None for none.
+        has_logits: whether it has logits that a preference can move.
     """
 
     reads: Reading | None = None
     calibrated: bool = False
     output: OutputCalibrators | None = None
+    has_logits: bool = False
 
     @abstractmethod
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
         """Return one weight an expert for each prompt; rows need not sum to 1."""
 
-    def route_steered(self, batch: PromptBatch, factor: Float[Tensor, " K"]) -> Float[Tensor, "B K"]:
-        """Return the weights steered by `factor`; a policy that prunes does so after it, not before."""
-        return shape_weights(self.route(batch), steer=factor)
+    def route_steered(self, batch: PromptBatch, steering: SteeringVectors) -> Float[Tensor, "B K"]:
+        """Return the steered weights; a policy that prunes, or has logits, keeps to the order of `Steering`."""
+        return shape_weights(self.route(batch), steering)
 
     def sureness(self, batch: PromptBatch) -> Sureness | None:
         """Return how sure the router is of each prompt; None for a policy that does not say."""
         return None
-
-
-def weights_vector(weights: Mapping[str, float], experts: Sequence[str]) -> Float[Tensor, " K"]:
-    """Return weights given by name as a vector, 0 where none is given.
-
-    Raises:
-        ConfigError: a name that is no expert, or a weight that is not finite.
-    """
-    for name, value in weights.items():
-        if name not in experts:
-            raise ConfigError(unknown_name("expert", name, experts))
-        if not math.isfinite(value):
-            raise ConfigError(f"the number for expert {name!r} is {value}; it must be finite")
-    return torch.tensor([float(weights.get(name, 0.0)) for name in experts])
 
 
 def named_weights(experts: Sequence[str], alpha: Float[Tensor, " K"]) -> dict[str, float]:
@@ -115,41 +100,3 @@ def named_weights(experts: Sequence[str], alpha: Float[Tensor, " K"]) -> dict[st
     if abs(float(values.sum()) - 1) < _ROUNDING:
         values = values / values.sum()
     return dict(zip(experts, values.tolist(), strict=True))
-
-
-def shape_weights(
-    alpha: Float[Tensor, "B K"],
-    *,
-    steer: Float[Tensor, " K"] | None = None,
-    top_k: int | None = None,
-    threshold: float = 0.0,
-) -> Float[Tensor, "B K"]:
-    """Return weights after steering, then pruning; a row without negative weights keeps its sum through both.
-
-    Rows with a negative weight are not scaled: their sum says nothing about their size.
-
-    Args:
-        alpha: routing weights.
-        steer: factor an expert, at least 0, applied before normalising (so steering one axis up takes from the others).
-            A row whose weights all become 0 stays 0: the base model.
-        top_k: keep the k largest by magnitude, at least 1; of equal ones the first.
-        threshold: drop weights smaller than this in magnitude, but never the largest of a row.
-    """
-    shaped = alpha
-    if steer is not None:
-        shaped = _with_sum_of(alpha, alpha * steer)
-    if top_k is not None or threshold > 0:
-        size = shaped.abs()
-        order = size.argsort(dim=1, descending=True, stable=True)
-        never, always = torch.zeros_like(size, dtype=torch.bool), torch.ones_like(order, dtype=torch.bool)
-        keep = (size >= threshold).scatter(1, order[:, :1], always)
-        keep &= never.scatter(1, order[:, :top_k], always)
-        shaped = _with_sum_of(shaped, shaped * keep)
-    return shaped
-
-
-def _with_sum_of(before: Tensor, after: Tensor) -> Tensor:
-    """Scale each row of `after` to the sum of its row of `before`, where neither is 0 nor holds a negative weight."""
-    total, wanted = after.sum(1, keepdim=True), before.sum(1, keepdim=True)
-    scalable = (before >= 0).all(1, keepdim=True) & (total > 0)
-    return torch.where(scalable, after * (wanted / total.where(scalable, torch.ones_like(total))), after)

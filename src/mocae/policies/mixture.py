@@ -15,6 +15,7 @@ from mocae.models import BaseGenerator, Generated, LoadedBase
 from mocae.policies.base import Policy
 from mocae.policies.per_prompt import choose
 from mocae.policies.routing_pass import RoutingPass
+from mocae.policies.steering import Steering
 
 __all__ = ["Mixture"]
 
@@ -63,23 +64,21 @@ class Mixture(BaseGenerator):
         self,
         policy: Policy | None = None,
         *,
-        steer: Mapping[str, float] | None = None,
-        weights: Mapping[str, float] | None = None,
         mode: Mode | None = None,
+        **words: Mapping[str, float] | None,
     ) -> "Mixture":
         """Return this mixture with another choice of weights, over the same base model and bank; nothing is copied.
 
         Args:
             policy: in place of this one's.
-            steer: see `choose`.
-            weights: see `choose`.
             mode: in place of this one's.
+            **words: of `Steering`: steer, prefer, at_least, at_most, weights.
 
         Raises:
-            ConfigError: see `choose`.
+            ConfigError: see `Steering.of` and `choose`.
         """
         other = copy.copy(self)
-        other.policy = choose(policy or self.policy, self.experts, steer=steer, weights=weights)
+        other.policy = choose(policy or self.policy, self.experts, Steering.of(**words))
         other.mode = mode or self.mode
         return other
 

@@ -1,65 +1,60 @@
 """Policies put together: one steered, one of given weights in its place, and one for each prompt of a batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mocae.errors import ConfigError
-from mocae.policies.base import Policy, PromptBatch, Reading, Sureness, weights_vector
+from mocae.policies.base import Policy, PromptBatch, Reading, Sureness
 from mocae.policies.fixed import FixedPolicy
+from mocae.policies.steering import Steering, SteeringVectors, weights_vector
 
 __all__ = ["PerPrompt", "Steered", "choose"]
 
 
-def choose(
-    policy: Policy,
-    experts: Sequence[str],
-    *,
-    steer: Mapping[str, float] | None = None,
-    weights: Mapping[str, float] | None = None,
-) -> Policy:
+def choose(policy: Policy, experts: Sequence[str], steering: Steering | None) -> Policy:
     """Return a policy as it is, steered, or one that gives the same weights to every prompt in its place.
 
     Args:
-        policy: chooses where nothing else is given.
+        policy: chooses where nothing else is said.
         experts: names, in the order of weights.
-        steer: axis -> factor, multiplies the policy's weights before normalising.
-        weights: expert -> weight, replaces the policy; negative allowed, 0 where none is given.
+        steering: what is said; None: nothing.
 
     Raises:
-        ConfigError: an unknown expert, a number that is not finite, a negative factor, or steer and weights both.
+        ConfigError: an unknown expert, or a preference for a policy without logits.
     """
-    if steer and weights is not None:
-        raise ConfigError("steer multiplies what the policy chooses, weights replaces it: give one of them")
-    if weights is not None:
-        return FixedPolicy(weights_vector(weights, experts))
-    if not steer:
+    if steering is None:
         return policy
-    factor = weights_vector({**dict.fromkeys(experts, 1.0), **steer}, experts)
-    if (factor < 0).any():
-        raise ConfigError(f"steer factors must be at least 0, got {dict(steer)}; use weights for negative ones")
-    return Steered(policy, factor)
+    if steering.weights is not None:
+        return FixedPolicy(weights_vector(steering.weights, experts))
+    vectors = steering.vectors(experts)
+    if vectors.prefer is not None and not policy.has_logits:
+        raise ConfigError(
+            f"prefer: got {steering.prefer} for a system without a router's logits; ask for shares with at_least and "
+            "at_most, or name a system with a router, such as 'alignx'"
+        )
+    return policy if all(vector is None for vector in vectors) else Steered(policy, vectors)
 
 
 class Steered(Policy):
-    """A policy whose weights are multiplied by one factor an expert, then scaled back to the sum they had.
+    """A policy under steering; how sure the policy is says nothing of the steered choice, so this one does not say.
 
     Args:
-        policy: what is steered. How sure it is says nothing of the steered choice.
-        factor: at least 0 for each expert.
+        policy: what is steered; with logits where `vectors.prefer` is given.
+        vectors: what is said, see `Steering`.
     """
 
-    def __init__(self, policy: Policy, factor: Float[Tensor, " K"]) -> None:
+    def __init__(self, policy: Policy, vectors: SteeringVectors) -> None:
         self.policy = policy
-        self.factor = factor
+        self.vectors = vectors
         self.reads = policy.reads
         self.output = policy.output
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
-        """Return the steered weights, see `mocae.policies.shape_weights`."""
-        return self.policy.route_steered(batch, self.factor)
+        """Return the steered weights."""
+        return self.policy.route_steered(batch, self.vectors)
 
 
 class PerPrompt(Policy):

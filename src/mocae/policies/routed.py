@@ -1,7 +1,9 @@
 """Policies that read the prompt: the label-trained router and AlignX."""
 
+from functools import cached_property
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field, PositiveInt
 from torch import Tensor
@@ -9,7 +11,8 @@ from torch import Tensor
 from mocae.calibration import AlignXRouter, OutputCalibrators
 from mocae.errors import ConfigError
 from mocae.files import Record
-from mocae.policies.base import Policy, PromptBatch, Reading, Sureness, shape_weights
+from mocae.policies.base import Policy, PromptBatch, Reading, Sureness
+from mocae.policies.steering import UNSTEERED, SteeringVectors, shape_weights
 
 __all__ = ["RoutedPolicy", "RouterOptions"]
 
@@ -36,6 +39,8 @@ class RoutedPolicy(Policy):
     Raises:
         ConfigError: `top_k` or `threshold` out of range.
     """
+
+    has_logits = True
 
     def __init__(
         self,
@@ -64,12 +69,19 @@ class RoutedPolicy(Policy):
             ConfigError: the batch has no hidden states.
             ModelMismatchError: it has those of another model.
         """
-        return self.route_steered(batch, None)
+        return self.route_steered(batch, UNSTEERED)
 
-    def route_steered(self, batch: PromptBatch, factor: Float[Tensor, " K"] | None) -> Float[Tensor, "B K"]:
-        """Return the weights steered by `factor`, then pruned; raises as `route` does."""
-        alpha = self.router.probs(_pooled(batch))
-        return shape_weights(alpha, steer=factor, top_k=self.top_k, threshold=self.threshold)
+    def route_steered(self, batch: PromptBatch, steering: SteeringVectors) -> Float[Tensor, "B K"]:
+        """Return the steered weights; raises as `route` does."""
+        lift = None if steering.prefer is None else steering.prefer * self._spread
+        alpha = self.router.probs(_pooled(batch), lift=lift)
+        if steering.at_most is not None:  # a router gives something to every expert, however little
+            alpha = alpha.clamp_min(torch.finfo(alpha.dtype).tiny)
+        return shape_weights(alpha, steering, top_k=self.top_k, threshold=self.threshold)
+
+    @cached_property
+    def _spread(self) -> float:
+        return self.router.spread()
 
     def sureness(self, batch: PromptBatch) -> Sureness:
         """Return how sure the router is of its first choice, which `top_k` and `threshold` keep; raises as `route`."""

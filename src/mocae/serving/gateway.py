@@ -1,7 +1,7 @@
 """The gateway: an OpenAI-compatible address that routes each request and passes it on. HTTP only.
 
 A request goes to the backend with the mixture's name as its `model` (vLLM) or the weights as its `lora` (llama.cpp).
-`steer` and `weights` are taken out of the body; fields that are not known here are the backend's and stay. What is
+The words of `Steering` are taken out of the body; fields that are not known here are the backend's and stay. What is
 sent on is written anew from what was understood, so that the backend reads what was checked. Streams are passed
 through as they come.
 """
@@ -25,11 +25,12 @@ from starlette.types import ASGIApp
 
 from mocae.errors import ConfigError, PluginError, unknown_name
 from mocae.export.chooser import Choice, Chooser
+from mocae.policies import Steering
 from mocae.serving.canary import prove
 from mocae.serving.errors import Overloaded
 from mocae.serving.guard import Access, Guard
 from mocae.serving.wire.failure import ApiError, error_body, invalid, new_app
-from mocae.serving.wire.requests import MAX_TEXTS, Steer, Weights
+from mocae.serving.wire.requests import MAX_TEXTS
 from mocae.serving.wire.stream import unless_left
 
 __all__ = ["MODEL_NAME", "backend_address", "create_gateway", "prove_backend"]
@@ -45,7 +46,7 @@ _NOT_PASSED_ON = frozenset(
 _NOT_PASSED_BACK = frozenset(_CONNECTION | {b"proxy-authenticate", b"date", b"server"})
 
 
-class _Asked(BaseModel):
+class _Asked(Steering):
     """What the gateway reads of a request; all other fields are for the backend."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
@@ -53,8 +54,6 @@ class _Asked(BaseModel):
     model: str | None = Field(
         default=None, max_length=256, description="'mocae' or null: routed; or a mixture, which is asked as it is."
     )
-    steer: Steer = None
-    weights: Weights = None
 
 
 class _Message(BaseModel):
@@ -251,12 +250,11 @@ def create_gateway(
         return await answer(request, "completions", asked, asked.text(), is_chat=False)
 
     async def answer(request: Request, path: str, asked: _Asked, prompt: str, *, is_chat: bool) -> Response:
-        body = {name: value for name, value in (await request.json()).items() if name not in ("steer", "weights")}
+        body = {name: value for name, value in (await request.json()).items() if name not in Steering.model_fields}
         content = _encoded(body)
         if asked.model in chooser.mixtures:
-            if asked.steer or asked.weights is not None:
-                message = f"{asked.model!r} has weights of its own; steer and weights are for model {MODEL_NAME!r}"
-                raise invalid("weights" if asked.steer is None else "steer", message)
+            if word := next(iter(asked.words), None):
+                raise invalid(word, f"{asked.model!r} has weights of its own; {word} is for model {MODEL_NAME!r}")
             return await behind.answer(request, path, content, {})
         if asked.model not in (None, MODEL_NAME):
             raise PluginError(unknown_name("model", str(asked.model), (MODEL_NAME, *chooser.mixtures)))
@@ -270,9 +268,7 @@ def create_gateway(
             raise Overloaded(f"{n_waiting} requests wait for the router; try again later", retry_after_s=1.0)
         n_waiting += 1
         try:
-            return await asyncio.to_thread(
-                chooser.choose, prompt, is_chat=is_chat, steer=asked.steer, weights=asked.weights
-            )
+            return await asyncio.to_thread(chooser.choose, prompt, is_chat=is_chat, steering=asked)
         finally:
             n_waiting -= 1
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mocae.errors import ConfigError, PluginError, unknown_name
 from mocae.models import BaseGenerator, LoadedBase
-from mocae.policies import Mixture, Policy, choose
+from mocae.policies import Mixture, Policy, Steering, choose
 from mocae.prompts import ChatFormat, PromptFormat
 from mocae.serving.conversation import Turn, conversation_tokens
 
@@ -109,19 +109,17 @@ class Served:
     def policy(
         self,
         name: str,
-        *,
-        steer: Mapping[str, float] | None = None,
-        weights: Mapping[str, float] | None = None,
+        steering: Steering | None = None,
     ) -> Policy | None:
         """Return the policy of a model, steered, or one that gives the weights asked for; None: it has none.
 
         Raises:
             PluginError: no such model.
-            ConfigError: an unknown expert, a number that is not finite, a negative factor, steer and weights both, or
-                either for a model without weights.
+            ConfigError: an unknown expert, a preference for a policy without logits, or steering for a model without
+                weights.
         """
         if self.lane(name):
-            if steer or weights is not None:
+            if steering is not None and steering.words:
                 raise ConfigError(
                     f"model {name!r} has no weights that could be steered or given; leave them out, or ask for a model "
                     f"over the bank of experts, such as {next(m for m in self.models if not self.lane(m))!r}"
@@ -129,7 +127,7 @@ class Served:
             return None
         model = self.generator(name)
         assert isinstance(model, Mixture)
-        return choose(model.policy, self.experts, steer=steer, weights=weights)
+        return choose(model.policy, self.experts, steering)
 
     def chat_tokens(self, turns: Sequence[Turn], *, model: str) -> list[int]:
         """Return a conversation as a model reads it, see `conversation_tokens`."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from mocae.calibration import LatentSpace
 from mocae.errors import DataError
 from mocae.files import Record, read_record, read_tensors
-from mocae.policies import Policy, PromptBatch, Reading, Sureness
+from mocae.policies import UNSTEERED, Policy, PromptBatch, Reading, SteeringVectors, Sureness, shape_weights
 from mocae.stages.fitting import acceptable_by_prompt
 from mocae.stages.run import Made, Run
 from mocae.stages.store import Stage
@@ -72,8 +72,12 @@ class KnnPolicy(Policy):
 
     def route(self, batch: PromptBatch) -> Float[Tensor, "B K"]:
         """Return one weight an expert for each prompt."""
+        return self.route_steered(batch, UNSTEERED)
+
+    def route_steered(self, batch: PromptBatch, steering: SteeringVectors) -> Float[Tensor, "B K"]:
+        """Return the steered weights: votes are shares, of which the largest takes all."""
         votes = self.chances(batch) + 1e-6 * self._accepted.mean(0)
-        return torch.nn.functional.one_hot(votes.argmax(1), votes.shape[1]).float()
+        return shape_weights(votes / votes.sum(1, keepdim=True), steering, top_k=1).float()
 
     def sureness(self, batch: PromptBatch) -> Sureness:
         """Return the chance of the expert that answers; novelty is not measured."""

@@ -11,6 +11,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from mocae.errors import MocaeError
+from mocae.policies import Steering
 from mocae.ui.panels import asked, bars, reasons, reliability, slider_class, style
 from mocae.ui.talk import Answer, Question, Talk
 
@@ -25,7 +26,6 @@ THEME = gr.themes.Default(
 """Fonts of the reader's system: nothing is fetched."""
 
 _LONGEST = 20_000
-_STRONGEST = 4.0
 _NOTHING_YET = "<p class='hint'>Ask something: here stands why the answer was mixed as it was.</p>"
 _CUT = "\n\n*(cut off: the longest answer is reached)*"
 
@@ -143,32 +143,48 @@ class _Conversation:
 
     def _settings(self) -> None:
         gr.HTML(
-            "<p class='hint'>Steer the next answer: factors on the weights of the experts. 1 as the system chooses, "
-            "0 without this expert.</p>"
+            "<p class='hint'>Steer the next answer: the least share of it that an expert has. 0 as the system chooses, "
+            "1 this expert alone; together at most 1.</p>"
         )
-        looks: dict[str, Any] = {"step": 0.1, "buttons": ["reset"], "min_width": 280}
-        with gr.Row():
-            self._sliders = [
-                gr.Slider(0, _STRONGEST, 1, label=axis, elem_classes=slider_class(i), **looks)
-                for i, axis in enumerate(self._axes)
-            ]
+        self._knobs = {"at_least": self._row("at least", 0.0)}
+        with gr.Accordion("More ways to steer", open=False):
+            gr.HTML(
+                "<p class='hint'>At most: the largest share that an expert has, 1 as the system chooses, 0 without it. "
+                "Prefer: how much surer of it the router is to be, in standard deviations of its logits.</p>"
+            )
+            self._knobs["at_most"] = self._row("at most", 1.0)
+            self._knobs["prefer"] = self._row("prefer", 0.0, shares=False)
         multi_turn = self._talk.served.multi_turn
         info = None if multi_turn else "This run's experts were trained on single questions."
         with gr.Row():
-            self._reset = gr.Button("Reset factors to 1", size="sm", min_width=120)
+            self._reset = gr.Button("Reset steering", size="sm", min_width=120)
             self._remember = gr.Checkbox(multi_turn, label="Read earlier turns too", info=info)
+
+    def _row(self, name: str, value: float, *, shares: bool = True) -> list[Any]:
+        """Return one control an expert, next to each other: sliders of shares, or numbers."""
+        made: list[Any] = []
+        with gr.Row():
+            for i, axis in enumerate(self._axes):
+                looks: dict[str, Any] = {"label": f"{axis} {name}", "elem_classes": slider_class(i), "min_width": 280}
+                if shares:
+                    made.append(gr.Slider(0, 1, value, step=0.05, buttons=["reset"], **looks))
+                else:
+                    made.append(gr.Number(value, step=0.5, **looks))
+        return made
 
     def _wire(self) -> None:
         sides, stop = self._sides, self._stop
         shown = [part for side in sides for part in (side.turns, side.chat, side.why)]
         systems, turns = [side.system for side in sides], [side.turns for side in sides]
-        inputs, outputs = [self._text, self._remember, *systems, *turns, *self._sliders], [self._text, stop, *shown]
+        knobs = [knob for row in self._knobs.values() for knob in row]
+        neutral = [knob.value for knob in knobs]
+        inputs, outputs = [self._text, self._remember, *systems, *turns, *knobs], [self._text, stop, *shown]
         asked: list[dict[str, Any]] = [self._text.submit(self._asked, inputs, outputs, **_quiet())]
         for side in sides:
             example = side.chat.example_select(_example, None, self._text, **_quiet(queue=False))
             asked.append(example.then(self._asked, inputs, outputs, **_quiet()))
         stop.click(_idle, None, stop, cancels=asked, **_quiet(queue=False))
-        self._reset.click(lambda: [1.0] * len(self._sliders), None, self._sliders, **_quiet(queue=False))
+        self._reset.click(lambda: neutral, None, knobs, **_quiet(queue=False))
         for clear in (self._new.click, *(side.chat.clear for side in sides)):
             clear(
                 lambda: [_idle(), *([], [], _NOTHING_YET) * len(sides)],
@@ -185,24 +201,28 @@ class _Conversation:
     def _answer(self, text: str, remember: bool, *rest: Any) -> Iterator[list[Any]]:
         """Yield the new state of every component in the order of the outputs, until all answers are written."""
         n = len(self._systems)
-        systems, turns, factors = rest[:n], rest[n : 2 * n], rest[2 * n :]
+        systems, turns, numbers = rest[:n], rest[n : 2 * n], iter(rest[2 * n :])
         if not text.strip():
             yield [gr.skip()] * (2 + 3 * n)
             return
-        steer = {axis: float(factor) for axis, factor in zip(self._axes, factors, strict=True) if factor != 1}
-        questions = []
-        for system, before in zip(systems, turns, strict=True):
-            earlier = tuple((question.text, answer.text) for question, answer in before) if remember else ()
-            questions.append(Question(system, text, earlier, steer))
+        words: dict[str, dict[str, float]] = {}
+        for word, knobs in self._knobs.items():
+            given = zip(self._axes, knobs, numbers, strict=False)
+            words[word] = {axis: float(number or 0) for axis, knob, number in given if number != knob.value}
         explained = [False] * n
         try:
+            steering = Steering.of(**words)
+            questions = []
+            for system, before in zip(systems, turns, strict=True):
+                earlier = tuple((question.text, answer.text) for question, answer in before) if remember else ()
+                questions.append(Question(system, text, earlier, steering))
             for answers in self._talk.answers(questions):
                 outputs: list[Any] = ["", gr.Button(interactive=any(answer.reason is None for answer in answers))]
                 for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
                     all_turns, why = [*turns[i], (question, answer)], gr.skip()
                     if answer.weights is not None and not explained[i]:
                         explained[i] = True
-                        why = reasons(answer.why, system=question.system, steered=bool(question.steer))
+                        why = reasons(answer.why, system=question.system, steered=bool(question.steering.words))
                     outputs += [all_turns, _messages(all_turns), why]
                 yield outputs
         except MocaeError as error:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mocae.policies import Policy, PromptBatch, RoutedPolicy, named_weights
+from mocae.policies import Policy, PromptBatch, RoutedPolicy, Steering, named_weights
 from mocae.serving import Delta, Event, Failed, Finished, Request
 from mocae.serving.lanes import Lanes
 from mocae.serving.request import Sink
@@ -29,13 +29,13 @@ class Question:
         system: a name of the served models.
         text: what the user says.
         before: earlier (question, answer) pairs that the system reads too.
-        steer: axis -> factor of its routing weight; empty: as the system routes.
+        steering: what is said about the weights; by default nothing.
     """
 
     system: str
     text: str
     before: Sequence[tuple[str, str]] = ()
-    steer: Mapping[str, float] = field(default_factory=dict)
+    steering: Steering = field(default_factory=Steering)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Talk:
     def _request(self, question: Question) -> tuple[Request, _Watched | None]:
         texts = [*(text for pair in question.before for text in pair), question.text]
         messages = [ChatMessage(role="assistant" if i % 2 else "user", content=text) for i, text in enumerate(texts)]
-        body = ChatRequest(model=question.system, messages=messages, steer=dict(question.steer) or None, stream=True)
+        body = ChatRequest(model=question.system, messages=messages, stream=True, **question.steering.words)
         tokens = self.served.chat_tokens(turns_of(body), model=question.system)
         [request] = ask(body, [tokens], served=self.served, max_tokens=None, timeout_s=self._timeout_s).requests
         return request, None if request.policy is None else _Watched(request.policy)

@@ -18,7 +18,7 @@ for await (const chunk of stream) {
         if (choice.finish_reason) last = { reason: choice.finish_reason, routing: choice.routing };
     }
 }
-const steered = await client.chat.completions.create({ ...asked, steer: { honest: 4 } });
+const steered = await client.chat.completions.create({ ...asked, at_least: { honest: 0.9 } });
 const completion = await client.completions.create({ model: "base", prompt: "Q: who?\nA:", max_tokens: 4 });
 
 // A stream that is broken off: the client closes its connection.

@@ -127,9 +127,9 @@ def _policy(body: AnyRequest, served: Served) -> Policy | None:
     if body.policy is not None and body.policy not in served.models:  # a value of a field, where a model is a 404
         raise invalid("policy", unknown_name("policy", body.policy, served.models))
     try:
-        return served.policy(body.policy or body.model, steer=body.steer, weights=body.weights)
+        return served.policy(body.policy or body.model, body)
     except ConfigError as error:
-        raise as_api_error(error, param="steer" if body.steer is not None else "weights") from error
+        raise as_api_error(error, param=next(iter(body.words), None)) from error
 
 
 def _wanted(body: AnyRequest) -> int | None:

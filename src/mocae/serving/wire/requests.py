@@ -1,4 +1,4 @@
-"""What clients send, in the shapes of the OpenAI API, with three fields more.
+"""What clients send, in the shapes of the OpenAI API, with the words of `Steering` and `policy` more.
 
 Types are strict (no `"1"` for 1, no `true` for 1.0) and fields that are not known are refused, with two exceptions:
 fields of the OpenAI API that change nothing about the text (`user`, `metadata`, `store`) are accepted and not used, and
@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -21,14 +20,14 @@ from pydantic import (
     model_validator,
 )
 
+from mocae.policies import Steering, entries_at_most
+
 __all__ = [
     "MAX_TEXTS",
     "AnyRequest",
     "ChatMessage",
     "ChatRequest",
     "CompletionRequest",
-    "Steer",
-    "Weights",
 ]
 
 MAX_TEXTS = 128
@@ -57,28 +56,7 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _at_most(most: int) -> BeforeValidator:
-    """Return a check of an object's size before anything in it is looked at."""
-
-    def few(data: Any) -> Any:
-        if isinstance(data, dict) and len(data) > most:
-            raise ValueError(f"{len(data)} entries, at most {most}")
-        return data
-
-    return BeforeValidator(few)
-
-
 _Text = Annotated[str, AfterValidator(_encodable)]
-Steer = Annotated[
-    dict[str, Annotated[float, Field(ge=0, le=1e6)]] | None,
-    _at_most(256),
-    Field(description="Axis -> factor on its routing weight, before normalising."),
-]
-Weights = Annotated[
-    dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] | None,
-    _at_most(256),
-    Field(description="Expert -> weight in place of routing; negative allowed."),
-]
 _TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 _Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, fail_fast=True)]
 _Nothing = Annotated[list[dict[str, Any]], Field(max_length=0, fail_fast=True, description="Only none.")] | None
@@ -92,7 +70,7 @@ class StreamOptions(_Received):
     include_obfuscation: bool = Field(default=False, description="Accepted, not used.")
 
 
-class _Asked(_Received):
+class _Asked(_Received, Steering):
     """What both kinds of requests share."""
 
     model: str = Field(min_length=1, max_length=256, description="A name of /v1/models: a policy or an expert.")
@@ -114,19 +92,19 @@ class _Asked(_Received):
     stream_options: StreamOptions | None = None
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: Annotated[dict[_TokenId, Annotated[float, Field(ge=-100, le=100)]] | None, _at_most(1024)] = Field(
-        default=None, description="Token id -> added to its logit."
+    logit_bias: Annotated[dict[_TokenId, Annotated[float, Field(ge=-100, le=100)]] | None, entries_at_most(1024)] = (
+        Field(default=None, description="Token id -> added to its logit.")
     )
     policy: str | None = Field(
         default=None, min_length=1, max_length=256, description="A policy in place of the one `model` names."
     )
-    steer: Steer = None
-    weights: Weights = None
     user: str | None = Field(default=None, description="Accepted, not used.")
     safety_identifier: str | None = Field(default=None, description="Accepted, not used.")
     prompt_cache_key: str | None = Field(default=None, description="Accepted, not used.")
     service_tier: str | None = Field(default=None, description="Accepted, not used.")
-    metadata: Annotated[dict[str, str] | None, _at_most(64)] = Field(default=None, description="Accepted, not used.")
+    metadata: Annotated[dict[str, str] | None, entries_at_most(64)] = Field(
+        default=None, description="Accepted, not used."
+    )
     store: bool | None = Field(default=None, description="Accepted, not used.")
 
     def stops(self) -> tuple[str, ...]:
