@@ -20,7 +20,8 @@ from mocae.cli import main
 from mocae.config import load_recipe, shipped_recipes
 from mocae.data import published, read_source
 from mocae.data.published import LOCK, DataSet, check_data, get_data, published_sets
-from mocae.errors import ArtifactError, DataError
+from mocae.errors import ArtifactError, ConfigError, DataError
+from mocae.pipelines.check import validate
 
 
 class Server:
@@ -148,6 +149,15 @@ def test_every_file_that_the_recipes_of_published_data_name_is_in_the_table() ->
         paths = {str(s.path) for axis in recipe.axes for s in (*axis.train, *axis.calibration, *axis.test)}
         paths |= {str(judge.options["labelled"]) for judge in recipe.judges if "labelled" in judge.options}
         assert paths <= targets
+
+
+def test_a_recipe_whose_files_are_missing_names_the_command(tmp_path: Path) -> None:
+    recipe = load_recipe(shipped_recipes()["real-small"], [f"data_root={tmp_path}", "base.model=pocket"])
+    with pytest.raises(ConfigError) as told:
+        validate(recipe)
+    assert "xstest_prompts.csv'; paths start from data_root" in str(told.value)
+    for name in ("alpaca", "beavertails", "truthfulqa", "xstest"):
+        assert f"`mocae data get {name} --out DIR` fetches it" in str(told.value)
 
 
 def test_without_a_network_each_file_is_told_with_its_place_and_goes_on_from_there(

@@ -24,7 +24,7 @@ from mocae.errors import ArtifactError, DataError
 from mocae.files import digest, read_json, write_whole
 from mocae.progress import say
 
-__all__ = ["LOCK", "DataSet", "Found", "PublishedFile", "check_data", "get_data", "published_sets"]
+__all__ = ["LOCK", "DataSet", "Found", "PublishedFile", "check_data", "get_data", "how_to_fetch", "published_sets"]
 
 LOCK = "mocae-data.lock.json"
 """File below the data root with the hashes of what was fetched and written."""
@@ -90,6 +90,16 @@ def published_sets() -> Mapping[str, DataSet]:
     """Return the data sets by name."""
     text = (resources.files("mocae.data") / "published.yaml").read_text(encoding="utf-8")
     return {name: DataSet.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def how_to_fetch(path: Path) -> str:
+    """Return the end of a message on a missing file: the command that fetches it, "" where it is none of these.
+
+    >>> how_to_fetch(Path("xstest/xstest_prompts.csv"))
+    '; `mocae data get xstest --out DIR` fetches it'
+    """
+    names = (name for name, entry in published_sets().items() if path.as_posix() in {file.to for file in entry.files})
+    return next((f"; `mocae data get {name} --out DIR` fetches it" for name in names), "")
 
 
 class _Written(BaseModel):

@@ -15,6 +15,7 @@ from typing import Any
 
 from mocae.config import SYSTEMS, AxisConfig, OptimizerConfig, Recipe, SourceConfig, SystemConfig
 from mocae.data import SOURCES, checked_options, read_source, select
+from mocae.data.published import how_to_fetch
 from mocae.errors import ConfigError, DataError, MissingPackageError, PluginError, unknown_name
 from mocae.extras import missing_extra
 from mocae.judges import JUDGES
@@ -125,6 +126,7 @@ def _check_files(recipe: Recipe, files: dict[Path, str]) -> tuple[list[str], lis
     unchecked = [str(path) for path in files if recipe.data_root is None and not path.is_absolute()]
     problems = [
         f"{key}: no file {str(recipe.data_path(path))!r}; paths start from data_root, {str(recipe.data_root)!r}"
+        f"{how_to_fetch(path)}"
         for path, key in files.items()
         if str(path) not in unchecked and not (recipe.data_root or Path()).joinpath(path).exists()
     ]
