@@ -69,7 +69,7 @@ def test_the_report_has_the_schema_of_version_1(finished: Any) -> None:
     assert list(report["systems"]) == NAMES
     for entry in report["systems"].values():
         means = {"axis_scores", "mean_axis_score", "average_alignment_score", "win_rate_against"}
-        roles = {"about", "policy", "plain", "upper_bound", "one_adapter"}
+        roles = {"about", "policy", "plain", "upper_bound", "one_adapter", "uses_verdicts"}
         assert set(entry) == {*AXES, *means, *roles, "kinds", "cost"}
         assert set(entry["helpfulness"]) == {"win_rate", "pass_rate"}
         assert set(entry["harmlessness"]) == {"unsafe_rate", "over_refusal_rate", "pass_rate"}

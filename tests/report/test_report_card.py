@@ -43,7 +43,8 @@ def test_the_card_says_the_result_its_labels_and_how_to_load(report: dict[str, A
     card = card_text(report)
     assert 'model = mocae.load("path/to/this/folder")' in card
     assert "alignx answers best: 94.0 %" in card
-    assert "- **Can routing matter?** Yes (go)." in card
+    assert "- Can routing matter? Yes (go)." in card
+    assert "- **Believe it?** With care: synthetic, tiny model; " in card
     assert card.index("> **Note:** synthetic, tiny model") < card.index("## Result")
     assert "Read with this in mind: synthetic, tiny model." in card
     assert "- Judge words: not checked against labelled answers." in card

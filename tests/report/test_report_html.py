@@ -61,18 +61,22 @@ def test_the_same_report_gives_the_same_page(page: str) -> None:
 def test_the_page_opens_with_what_was_found(page: str) -> None:
     first = page[page.index('id="finding"') : page.index("<nav")]
     assert "94.0\u00a0% [92.0, 96.0] acceptably" in first
-    assert "(n = 100 test prompts), 9.0\u00a0points [7.0, 11.0] ahead of its best rival joint" in first
+    assert "n = 100 test prompts), 9.0\u00a0points [7.0, 11.0] ahead of its best rival joint" in first
     assert "<b>alignx</b>: what alignx is." in first
     titles = [title for title in re.findall(r"<dt>(.*?)</dt>", first)]
-    assert titles == ["Believe it?", "Can routing matter?", "What it cost", "Beware", "Do next"]
-    assert "Yes (go). The right expert for each of 90" in first
-    assert "<b>Axis collapse</b>: teaching a model one axis makes it lose another" in first
+    assert titles == ["What it cost", "Believe it?", "Do next"]
+    assert first.index("<svg") < first.index("<dt>"), "one picture, then the lines"
     assert first.count("<svg") == 1
-    assert page.index("Axis collapse") == page.index("<b>Axis collapse</b>") + 3, "defined where it is first named"
+    body = page[page.index("<body>") :]
+    defined = body.index("Axis collapse (learning one axis unlearns another)")
+    assert body.lower().replace('href="#collapse"', "").index("collapse") == defined + 5, "defined where first named"
+    assert "Can routing matter? Yes (go). The right expert for each of 90" in page[page.index('id="routing"') :]
 
 
 def test_notes_stand_in_the_first_lines_and_beside_the_table(page: str) -> None:
-    assert "Synthetic, tiny model; 3 verdicts could not be read and count for no side." in page
+    first = page[page.index('id="finding"') : page.index("<nav")]
+    assert "With care: synthetic, tiny model; " in first
+    assert "; 3 verdicts could not be read and count for no side." in first
     assert page.index("<li>synthetic, tiny model</li>") < page.index('class="sortable"', page.index('id="systems"'))
 
 

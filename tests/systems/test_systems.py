@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import mocae
-from mocae.config import SystemConfig
+from mocae.config import SystemConfig, load_recipe
 from mocae.errors import ArtifactError, ConfigError, PluginError
 from mocae.evaluation import read_samples
 from mocae.models import PlainModel, load_base
@@ -105,13 +105,34 @@ def test_systems_differ(samples: dict[str, list[Sample]]) -> None:
 
 def test_the_report_tells_what_each_system_is(result: RunResult) -> None:
     lines = SYSTEMS.describe()
-    assert {name: entry["about"] for name, entry in result.report["systems"].items()} == {
-        name: lines[(system if isinstance(system, str) else system["policy"]).partition(":")[0]].replace(
-            "expert:<axis>", name
-        )
-        for name, system in zip(NAMES, COMPARED, strict=True)
-    }
+    systems = result.report["systems"]
+    for name, system in zip(NAMES, COMPARED, strict=True):
+        policy = system if isinstance(system, str) else system["policy"]
+        if policy != "joint_outcomes":
+            assert systems[name]["about"] == lines[policy.partition(":")[0]].replace("expert:<axis>", name)
+    learned = {name for name, entry in systems.items() if entry["uses_verdicts"]}
+    assert {"alignx", "knn"} <= learned
+    assert not {"base", "joint", "linear", "uniform"} & learned
     assert {name for name in result.report["routing"]} >= {"alignx", "linear", "knn", "trinityx"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "line"),
+    [
+        ("mixed", "joint tuning plus the accepted answers to the calibration prompts"),
+        ("after", "joint tuning, then tuning on the accepted answers to the calibration prompts"),
+        ("alone", "one adapter tuned on the accepted answers to the calibration prompts alone"),
+    ],
+)
+def test_a_rival_says_what_its_schedule_makes_of_it(schedule: str, line: str) -> None:
+    config = SystemConfig(name="rival", policy="joint_outcomes", options={"schedule": schedule})
+    assert build_system(config, ("a", "b"), where="x").about == line
+
+
+def test_the_first_run_has_the_strongest_rivals() -> None:
+    systems = load_recipe("pocket").systems
+    assert "prompt_only" in [system.policy for system in systems]
+    assert {"schedule": "alone"} in [dict(s.options) for s in systems if s.policy == "joint_outcomes"]
 
 
 def test_verdicts_by_margin_are_few_and_the_same_whether_others_are_judged_too(out: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def print_result(report: Mapping[str, Any], html_path: Path, console: Console | 
     The columns are the mean of the axes with its interval and the prompts behind it, then the metrics that the prompts
     of each axis carry. Rates are printed in percent, with the half width of their interval where the terminal is wide
     enough. Columns no system has are left out, and so are the last ones where the terminal is too narrow for all; that
-    is said. What was found, and whether routing can matter, stand below.
+    is said. What was found, what it cost, how far to believe it and what to do next stand below.
     """
     out = console or Console()
     systems: Mapping[str, Any] = report["systems"]
@@ -105,8 +105,10 @@ def print_result(report: Mapping[str, Any], html_path: Path, console: Console | 
         table.add_row(name, *(cells[row] or "-" for _, _, _, cells in columns))
     print_fitted(out, table, elsewhere=f"{html_path.name} has them")
     findings = find(report)
-    for line in (findings.headline, *(f"{line.title} {line.text}" for line in findings.lines[:2])):
-        out.print(line, highlight=False, markup=False)
+    shown = [findings.headline, *(findings.conclusions.get(section) for section in ("forgetting", "room"))]
+    shown += [f"{line.title.removesuffix('?')}: {line.text}" for line in findings.lines]
+    for text in filter(None, shown):
+        out.print(text, highlight=False, markup=False)
     out.print(f"report: {html_path}", soft_wrap=True, highlight=False)
 
 

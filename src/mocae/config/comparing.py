@@ -108,7 +108,7 @@ SYSTEMS: Registry[type[Any]] = Registry(
         "knn": ("mocae.systems.knn:Knn", "the expert that was right most often on the nearest calibration prompts"),
         "alignx": (
             "mocae.systems.alignx:AlignX",
-            "AlignX: a router fitted on outcomes, with two calibrators",
+            "AlignX: a router that learned from verdicts which expert to ask",
         ),
         "alignx_outcomes": (
             "mocae.systems.alignx_outcomes:AlignXOutcomes",

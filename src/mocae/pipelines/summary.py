@@ -33,7 +33,7 @@ from mocae.judges.endpoint import EndpointJudge, Usage
 from mocae.stages.answers import Answered
 from mocae.stages.judging import audit_all
 from mocae.stages.rows import Rows
-from mocae.systems import SYSTEMS, System
+from mocae.systems import System
 from mocae.types import Example, Sample
 
 __all__ = ["SCHEMA", "Entrant", "RunResult", "environment", "sections", "summarise", "write_result"]
@@ -126,7 +126,7 @@ def summarise(
         n_base_parameters=n_base_parameters,
     )
     for name, entrant in entrants.items():
-        report["systems"][name] |= _about(entrant.system)
+        report["systems"][name] |= _about(entrant)
     orders = {
         name: lost
         for name, entrant in entrants.items()
@@ -211,13 +211,15 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def _about(system: System) -> dict[str, Any]:
+def _about(entrant: Entrant) -> dict[str, Any]:
+    system = entrant.system
     return {
-        "about": SYSTEMS.describe()[system.kind].replace("expert:<axis>", system.policy),
+        "about": system.about,
         "policy": system.policy,
         "plain": system.name == system.policy,
         "upper_bound": system.upper_bound is not None,
         "one_adapter": system.one_adapter,
+        "uses_verdicts": system.uses_verdicts and bool(entrant.updates.get("verdicts")),
     }
 
 

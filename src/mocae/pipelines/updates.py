@@ -40,10 +40,6 @@ def updates(answers: Stage) -> dict[str, Any]:
     return {what: cost for what, cost in costs.items() if cost}
 
 
-def _holds_verdicts(stage: Stage) -> bool:
-    return stage.name.partition("/")[0] in ("outcomes", CHOSEN)
-
-
 def _behind(stage: Stage) -> list[Stage]:
     """Return every stage that `stage` is made from, at any distance, the nearest last; no answers to test prompts."""
     ordered: dict[str, Stage] = {}

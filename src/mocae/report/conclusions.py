@@ -7,11 +7,16 @@ from typing import Any
 
 from mocae.report.schema import axis_names, lookup, read_estimate
 from mocae.report.tables import MINUS, format_estimate
-from mocae.types import Estimate
 
-__all__ = ["conclude"]
+__all__ = ["LEAST_HEADROOM", "conclude"]
+
+LEAST_HEADROOM = 0.05
+"""Where the best choice among the experts wins less than this over the best of them alone, routing cannot matter."""
 
 _OWN = "alignx"
+_ALIKE = 0.5
+"""CKA from which two experts count as treating prompts alike."""
+
 _AGAINST_EACH_OTHER = 0.05
 """Task vectors with a cosine nearer to zero than this count as unrelated."""
 
@@ -25,6 +30,7 @@ def conclude(report: Mapping[str, Any], ranked: list[str]) -> dict[str, str]:
     """
     router = _router(report, ranked)
     told = {
+        "room": _room(report),
         "forgetting": _forgetting(report),
         "overlap": _overlap(report),
         "refusal": _refusal(report, ranked),
@@ -41,6 +47,26 @@ def _router(report: Mapping[str, Any], ranked: list[str]) -> str | None:
     """
     routed = [s for s in ranked if s in (report.get("routing") or {})]
     return _OWN if _OWN in routed else next(iter(routed), None)
+
+
+def _room(report: Mapping[str, Any]) -> str:
+    """Return whether routing can matter: what the best choice among the experts would win over the best of them."""
+    if len(report["systems"]) == 1:
+        return ""
+    room = read_estimate(lookup(report, "headroom", "headroom"))
+    if room.value is None:
+        return "Can routing matter? Not known: the experts were not judged on an even draw of calibration prompts."
+    oracle, best = (format_estimate(read_estimate(report["headroom"].get(key))) for key in ("oracle", "best"))
+    name = report["headroom"].get("best_system")
+    text = (
+        f"The right expert for each of {room.n} calibration prompts would reach {oracle}, the best one alone "
+        f"({name}) {best}: {format_estimate(room, 'points')} to win"
+    )
+    if room.value < LEAST_HEADROOM:
+        return f"Can routing matter? No (no-go). {text}. Below 5 points, routing cannot matter here."
+    if room.low is None or room.low < LEAST_HEADROOM:
+        return f"Can routing matter? Perhaps. {text}, and the interval reaches below the 5 points it takes."
+    return f"Can routing matter? Yes (go). {text}."
 
 
 def _routing(report: Mapping[str, Any], router: str | None) -> str:
@@ -91,25 +117,14 @@ def _forgetting(report: Mapping[str, Any]) -> str:
     axis = max(known, key=lambda name: known[name].value or 0.0)
     loss = known[axis]
     order = ", then ".join(lookup(report, "forgetting", "order") or ())
-    how = f"tuned on {order}" if order else "tuned on one axis after the other"
+    how = f"taught {order}" if order else "taught one axis after the other"
     if loss.value is None or loss.value <= 0 or (loss.low is not None and loss.low <= 0):
         size = format_estimate(loss, "points")
-        return f"It does not show here: {how}, no axis lost more than chance explains (largest: {axis}, {size})."
-    return f"It shows here: {how}, the model lost {format_estimate(loss, 'points')} of {axis}{_from_to(report, axis)}."
-
-
-def _from_to(report: Mapping[str, Any], axis: str) -> str:
-    """Return ", from its best 98.0 % (after ...) to 0.0 % at the end" read off the matrix, "" without one."""
-    table = report["forgetting"]
-    if not table.get("matrix") or axis not in (table.get("axes") or ()):
-        return ""
-    column = [read_estimate(row[table["axes"].index(axis)]).value for row in table["matrix"]]
-    scored = [(value, stage) for value, stage in zip(column, table["stages"], strict=True) if value is not None]
-    if column[-1] is None or not scored:
-        return ""
-    top, stage = max(scored, key=lambda pair: pair[0])
-    first, last = (format_estimate(Estimate(value)) for value in (top, column[-1]))
-    return f": from {first} at its best (stage {stage}) to {last}"
+        shown = f"does not show here: {how}, no axis lost more than chance explains (largest: {axis}, {size})"
+    else:
+        lost = format_estimate(loss, "points")
+        shown = f"shows here: {how}, the model lost {lost} of {axis}"
+    return f"Axis collapse (learning one axis unlearns another) {shown}."
 
 
 def _overlap(report: Mapping[str, Any]) -> str:
@@ -119,18 +134,21 @@ def _overlap(report: Mapping[str, Any]) -> str:
     cosines = {(p["first"], p["second"]): v for p in pairs if (v := read_estimate(p.get("cosine")).value) is not None}
     parts = []
     if ckas:
+        alike = min(ckas) >= _ALIKE
+        then = "so collapse does not show there" if alike else "so one set of weights would have to do both"
         parts.append(
-            f"Do two experts treat the same prompts alike? (CKA; 1 alike, 0 not): {min(ckas):.2f} to {max(ckas):.2f}."
+            f"Two experts treat the same prompts {'much alike' if alike else 'in different ways'} "
+            f"(CKA {min(ckas):.2f} to {max(ckas):.2f}; 1 alike, 0 not), {then}."
         )
     if cosines:
         low, high = min(cosines.values()), max(cosines.values())
         first, second = min(cosines, key=lambda pair: cosines[pair])
-        said = f"Do their weights pull the same way? (cosine; 1 yes, -1 against each other): {low:+.2f} to {high:+.2f}"
+        said = f"In their weights (cosine {low:+.2f} to {high:+.2f}; 1 the same change, -1 the opposite)"
         if low < -_AGAINST_EACH_OTHER:
-            then = f"so {first} and {second} undo part of each other, which shared weights must pay for"
+            then = f"{first} and {second} undo part of each other, which shared weights must pay for"
         elif high > _AGAINST_EACH_OTHER:
-            then = "so they agree where they meet, and collapse does not show in the weights"
+            then = "they agree where they meet, so collapse does not show in the weights"
         else:
-            then = "so they are unrelated, and collapse does not show in the weights"
+            then = "they are unrelated, so collapse does not show in the weights"
         parts.append(f"{said.replace('-', MINUS)}, {then}.")
     return " ".join(parts)

@@ -56,6 +56,7 @@ class System(ABC):
             measured; "shares" of the experts; None: the same for all prompts, or none.
         rival: whether an ablation compares every other system with it.
         one_adapter: whether it is one adapter trained on all axes, the plain rival of every mixture.
+        uses_verdicts: whether verdicts that it is made from shape its answers; False: they set its confidence alone.
     """
 
     Options: ClassVar[type[Config]] = NoOptions
@@ -64,6 +65,7 @@ class System(ABC):
     weights_mean: ClassVar[Literal["chances", "shares"] | None] = None
     rival: ClassVar[bool] = False
     one_adapter: ClassVar[bool] = False
+    uses_verdicts: ClassVar[bool] = True
 
     def __init__(self, config: SystemConfig, axes: tuple[str, ...]) -> None:
         self.name = config.name
@@ -95,6 +97,11 @@ class System(ABC):
         """
         if self.argument is not None:
             raise ConfigError(f"policy: {self.kind!r} takes nothing behind a colon, got {self.argument!r}")
+
+    @property
+    def about(self) -> str:
+        """One line on what it is, for readers who know no code."""
+        return SYSTEMS.describe()[self.kind].replace("expert:<axis>", self.policy)
 
     @property
     def folder(self) -> str:

@@ -84,6 +84,17 @@ class JointOutcomes(OneAdapter, LearningSystem):
 
     Options = JointOutcomesOptions
 
+    @property
+    def about(self) -> str:
+        """What schedule and objective make of it."""
+        kind = "the accepted" if self.options.objective == "sft" else "the accepted and rejected"
+        answers = f"{kind} answers to the calibration prompts"
+        return {
+            "mixed": f"joint tuning plus {answers}",
+            "after": f"joint tuning, then tuning on {answers}",
+            "alone": f"one adapter tuned on {answers} alone",
+        }[self.options.schedule]
+
     def check(self) -> None:
         """Refuse pairs mixed with rows that are none."""
         super().check()

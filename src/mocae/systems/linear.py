@@ -13,6 +13,7 @@ class Linear(RouterSystem):
     """A router trained on labels, without calibrators; its temperature is fitted on the verdicts, if any."""
 
     fitted_as = "linear"
+    uses_verdicts = False
 
     def choose(self, made: Made) -> Policy:
         """Return the policy of the router."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mocae.errors import ArtifactError
 from mocae.metrics import holm, p_value
-from mocae.report.findings import LEAST_HEADROOM
+from mocae.report.conclusions import LEAST_HEADROOM
 from mocae.report.schema import is_upper_bound, lookup, read_estimate
 from mocae.report.tables import format_estimate
 from mocae.types import Estimate

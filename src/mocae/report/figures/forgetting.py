@@ -36,7 +36,7 @@ def _panel(key: str, title: str, table: Mapping[str, Any], known: list[str]) -> 
     axes, stages = list(table["axes"]), list(table["stages"])
     values = np.array([[read_estimate(v).value for v in row] for row in table["matrix"]], dtype=float)
     tuned = list(table.get("order") or ())
-    height = 70 + 46 * len(stages) + (26 if title else 0)
+    height = 62 + 38 * len(stages) + (26 if title else 0)
     with canvas(max(340, 150 + 100 * len(axes)), height) as figure:
         ax = figure.subplots()
         if title:
