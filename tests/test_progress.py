@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from mocae.progress import bar, say, track, visible
+from mocae import progress
+from mocae.progress import Job, bar, say, track, visible
 
 
 def test_what_is_shown_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,3 +78,29 @@ def test_an_environment_variable_sets_the_switch(value: str, shown: bool) -> Non
     environment = {"MOCAE_PROGRESS": value, "PATH": ""}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert ("a line" in done.stderr) is shown
+
+
+def test_a_job_says_how_far_the_whole_is_and_what_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 0.0, 2.4, 2.4, 1.0, 31.0, 31.0, 40.0, 340.0, 340.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    with visible(True):
+        made: list[str] = []
+        job = Job({"found": 10.0, "expert": 30.0, "joint": 60.0}, lambda: len(made))
+        for name in ("found", "expert", "joint"):
+            with job.part(name):
+                made += [] if name == "found" else [name]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert lines == [
+        "whole run: 1 of 3 parts, 10%, 2 s gone (found done)",
+        "whole run: 2 of 3 parts, 40%, 31 s gone, about 60 s left (expert done)",
+        "whole run: 3 of 3 parts, 100%, 6 min gone (joint done)",
+    ]
+
+
+def test_a_part_that_fails_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job({"expert": 1.0}, lambda: 0)
+    with visible(True), pytest.raises(ValueError, match="broken"), job.part("expert"):
+        raise ValueError("broken")
+    assert "done" not in capsys.readouterr().err

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Bar", "bar", "say", "track", "visible"]
+__all__ = ["Bar", "Job", "bar", "say", "track", "visible"]
 
 T = TypeVar("T")
 _console = Console(stderr=True)
@@ -70,6 +71,40 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
         for item in items:
             yield item
             shown.advance()
+
+
+class Job:
+    """A long work in parts: after each one a line says how far the whole is, and about how long is left.
+
+    Args:
+        parts: name -> how much work it is, in any unit that is the same for all.
+        made: how many things were made so far: a part that an earlier start made says nothing of the time for others.
+    """
+
+    def __init__(self, parts: Mapping[str, float], made: Callable[[], int]) -> None:
+        self._made = made
+        self._left = dict(parts)
+        self._n, self._all = len(parts), sum(parts.values())
+        self._began = time.perf_counter()
+        self._timed = self._seconds = 0.0
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Return a context in which the part `name` is done."""
+        began, before = time.perf_counter(), self._made()
+        yield
+        took, work = time.perf_counter() - began, self._left.pop(name)
+        if self._made() > before:
+            self._timed, self._seconds = self._timed + work, self._seconds + took
+        rest = sum(self._left.values())
+        left = f", about {_clock(self._seconds * rest / self._timed)} left" if self._timed and self._left else ""
+        gone = _clock(time.perf_counter() - self._began)
+        share = 1 - rest / self._all if self._all else 1.0
+        say(f"whole run: {self._n - len(self._left)} of {self._n} parts, {share:.0%}, {gone} gone{left} ({name} done)")
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def say(text: str) -> None:

@@ -48,3 +48,17 @@ def test_the_table_of_a_run_fits_80_columns_with_a_negative_number() -> None:
     print_result(report, Path("report.html"), Console(file=out, width=80))
     assert out.getvalue().count(" -16.7") == len(report["systems"])
     assert "not shown" not in out.getvalue()
+
+
+@pytest.mark.parametrize(("width", "cell"), [(80, "94.0\u00b12"), (140, "94.0 \u00b1 2.0")])
+def test_every_rate_has_its_prompts_and_its_interval(width: int, cell: str) -> None:
+    report, out = make_report(["helpfulness", "harmlessness", "honesty"]), io.StringIO()
+    report["systems"]["alignx"]["harmlessness"]["unsafe_rate"] = {"value": 0.94, "low": 0.92, "high": 0.96, "n": 40}
+    print_result(report, Path("out/report.html"), Console(file=out, width=width))
+    table = out.getvalue()
+    (row,) = (line for line in table.splitlines() if line.strip().startswith("alignx  "))
+    assert "94.0 \u00b1 2.0" in row  # the mean, at any width
+    assert cell in row.replace("94.0 \u00b1 2.0", "", 1)
+    assert "n 40-100" in table
+    assert table.count("n 100") >= 2
+    assert "mocae chat out" in table

@@ -75,8 +75,8 @@ def table_of(report: dict[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
     rule = next(i for i, line in enumerate(lines) if set(line.strip()) == {"\u2500"})
     table = itertools.takewhile(str.strip, lines[rule + 1 :])
     rows_of_it = [line.split() for line in table if len(line.split()) > 3]
-    cells = {cells[0]: [cells[1], *cells[4:]] for cells in rows_of_it}  # without "± half an interval"
-    return [" ".join(line.split()) for line in lines[1:rule]], cells
+    cells = {cells[0]: [cells[1], *(cell.split("±")[0] for cell in cells[4:])] for cells in rows_of_it}
+    return [" ".join(line.split()) for line in lines[1 : rule - 1]], cells
 
 
 def test_four_axes_of_other_names_have_columns_everywhere(brief: None, tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_four_axes_of_other_names_have_columns_everywhere(brief: None, tmp_path:
         "delta": ["brief"],
     }
     headings, cells = table_of(report)
-    assert headings[-3:-1] == ["mean of win over true few papers", "axes n rate tasks unsafe refused x info words avg"]
+    assert headings[-3:-1] == ["mean of win over true few papers", "axes rate tasks unsafe refused x info words avg"]
     # Mean: (3/4 + 1 + 2/4 + 3/4) / 4; truthful x informative: 3/4 x 3/4; papers: (3/4 + 9/16 - 0) / 3.
-    assert cells["alignx"] == ["75.0", "20", "75.0", "75.0", "0.0", "0.0", "56.2", "75.0", "43.8"]
+    assert cells["alignx"] == ["75.0", "75.0", "75.0", "0.0", "0.0", "56.2", "75.0", "43.8"]
     page = html_page(report)
     heads = re.findall(r'<button type="button" title="[^"]*">([^<&]*)', page)
     shown = ("win rate against base", "unsafe", "over-refusal", "truthful", "informative", "few words")
@@ -121,8 +121,8 @@ def test_four_axes_of_other_names_have_columns_everywhere(brief: None, tmp_path:
 def test_axes_that_ask_the_same_have_their_name_over_the_heading() -> None:
     samples = [*rows("base", "first", "task", correct=[1, 0]), *rows("base", "second", "task", correct=[1, 1])]
     headings, cells = table_of(report_of({"base": samples}, ("first", "second")))
-    assert headings[-4:-1] == ["first second", "mean of win first win second", "axes n rate tasks rate tasks"]
-    assert cells["base"] == ["75.0", "4", "50.0", "50.0", "50.0", "100.0"]
+    assert headings[-4:-1] == ["first second", "mean of win first win second", "axes rate tasks rate tasks"]
+    assert cells["base"] == ["75.0", "50.0", "50.0", "50.0", "100.0"]
 
 
 def test_what_judges_say_beside_the_metrics_is_compared_as_well(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -78,28 +78,26 @@ def echo_result(result: RunResult, *, as_json: bool) -> None:
 def print_result(report: Mapping[str, Any], html_path: Path, console: Console | None = None) -> None:
     """Print one row a system and where the report lies; `console` is stdout unless given.
 
-    The columns are the mean of the axes with its interval and the prompts behind it, then the metrics that the prompts
-    of each axis carry. Rates are printed in percent, with the half width of their interval where the terminal is wide
-    enough. Columns no system has are left out, and so are the last ones where the terminal is too narrow for all; that
-    is said. What was found, what it cost, how far to believe it and what to do next stand below.
+    The columns are the mean of the axes, then the metrics that the prompts of each axis carry, each with the prompts
+    behind it and the half width of its interval. Rates are printed in percent. Columns no system has are left out, and
+    so are the last ones where the terminal is too narrow for all; that is said. What was found, what it cost, how far
+    to believe it and what to do next stand below.
     """
     out = console or Console()
     systems: Mapping[str, Any] = report["systems"]
     columns = []
     for axis, heading, name, path in _headed(report):
-        mean = name == "mean_axis_score"
-        found = [lookup(system, *path) for system in systems.values()]
-        cells = [_cell(value, metric(name).unit, spread=mean or out.width >= _WIDE) for value in found]
+        values = [lookup(system, *path) for system in systems.values()]
+        wide = name == "mean_axis_score" or out.width >= _WIDE
+        cells = [_cell(value, metric(name).unit, wide=wide) for value in values]
         if any(cells):
-            columns.append((axis, heading, metric(name).arrow, cells))
-        if mean and any(counts := [str(lookup(value, "n") or "") for value in found]):
-            columns.append((axis, "n", "", counts))
+            columns.append((axis, heading, f"{metric(name).arrow}\n{_counts(values)}".rstrip(), cells))
     headings = [heading for _, heading, _, _ in columns]
     heads = (
-        f"{axis}\n{heading}\n{arrow}" if headings.count(heading) > 1 else f"{heading}\n{arrow}"
-        for axis, heading, arrow, _ in columns
+        f"{axis}\n{heading}\n{below}" if headings.count(heading) > 1 else f"{heading}\n{below}"
+        for axis, heading, below, _ in columns
     )
-    title = f"{report['recipe']['name']}, percent"
+    title = f"{report['recipe']['name']}, percent \u00b1 half of the 95 % interval; n prompts"
     table = Table("system", *numbers(*heads), title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for row, name in enumerate(systems):
         table.add_row(name, *(cells[row] or "-" for _, _, _, cells in columns))
@@ -108,7 +106,7 @@ def print_result(report: Mapping[str, Any], html_path: Path, console: Console | 
     shown = [findings.headline, *(findings.conclusions.get(section) for section in ("forgetting", "room"))]
     shown += [f"{line.title.removesuffix('?')}: {line.text}" for line in findings.lines]
     for text in filter(None, shown):
-        out.print(text, highlight=False, markup=False)
+        out.print(text.replace("FOLDER", str(html_path.parent)), highlight=False, markup=False)
     out.print(f"report: {html_path}", soft_wrap=True, highlight=False)
 
 
@@ -128,14 +126,22 @@ def _headed(report: Mapping[str, Any]) -> list[tuple[str, str, str, tuple[str, .
     return shown
 
 
-def _cell(value: Any, unit: Unit, *, spread: bool) -> str:
-    """Return an estimate as "81.2 ± 3.0", or "81.2" without `spread`, "" when there is none."""
+def _counts(values: Sequence[Any]) -> str:
+    """Return "n 424", or "n 420-424" where the systems differ, "" where nothing was counted."""
+    counts = sorted({n for value in values if (n := lookup(value, "n"))})
+    return f"n {'-'.join(dict.fromkeys((str(counts[0]), str(counts[-1]))))}" if counts else ""
+
+
+def _cell(value: Any, unit: Unit, *, wide: bool) -> str:
+    """Return an estimate as "81.2 \u00b1 3.0", or "81.2\u00b13" where there is no room, "" when there is none."""
     if not isinstance(value, Mapping) or value.get("value") is None:
         return ""
     factor, digits = (1, 3) if unit not in ("percent", "points", "difference") else (100, 1)
-    low, high = value.get("low"), value.get("high")
-    half = "" if low is None or high is None or not spread else f" ± {factor * (high - low) / 2:.{digits}f}"
-    return f"{factor * value['value']:.{digits}f}{half}"
+    text, low, high = f"{factor * value['value']:.{digits}f}", value.get("low"), value.get("high")
+    if low is None or high is None:
+        return text
+    half = factor * (high - low) / 2
+    return f"{text} \u00b1 {half:.{digits}f}" if wide else f"{text}\u00b1{half:.{digits - 1}f}"
 
 
 def si(number: int | float | None, unit: str = "") -> str:

@@ -24,9 +24,10 @@ from mocae.pipelines.check import validate
 from mocae.pipelines.seen import write_seen
 from mocae.pipelines.summary import SCHEMA, Entrant, RunResult, environment, summarise, write_result
 from mocae.pipelines.updates import updates
-from mocae.progress import say, visible
+from mocae.progress import Job, say, visible
 from mocae.report import write_report
 from mocae.stages.answers import read_answers
+from mocae.stages.base_size import measure_base
 from mocae.stages.choosing import CHOSEN
 from mocae.stages.judging import Judges, make_judges
 from mocae.stages.overlap import overlap
@@ -34,9 +35,13 @@ from mocae.stages.pool import StagePool
 from mocae.stages.rows import Rows, read_rows_of, without_long
 from mocae.stages.run import Made, Run
 from mocae.stages.store import Store, folder_name
+from mocae.stages.training_plan import adapter_plan
 from mocae.systems import System, build_systems
 
 __all__ = ["RunResult", "run", "train_expert"]
+
+_DECODING = 4
+"""How much longer an operation takes while an answer is written, token after token; of the pocket lab on a CPU."""
 
 
 def run(
@@ -205,8 +210,14 @@ class _Run:
         rows = without_long(rows, self.recipe, base)
         systems = build_systems(self.recipe, self.configs)
         with Run(self.recipe, base=base, rows=rows, judges=judges, store=self.store, systems=systems) as run:
-            run.experts  # noqa: B018 - trained before the first answer: what is wrong with them shows soonest
-            entrants = {system.name: _entrant(run, system) for system in systems}
+            job = Job(_parts(run, systems), lambda: self.store.n_made)
+            for axis in self.recipe.axis_names:  # before the first answer: what is wrong with them shows soonest
+                with job.part(f"expert {axis}"):
+                    run.expert(axis)
+            entrants = {}
+            for system in systems:
+                with job.part(f"system {system.name}"):
+                    entrants[system.name] = _entrant(run, system)
             overlaps = overlap(run)
             manifest = self._manifest(run, systems)
         judged = self.store.stages.get("outcomes")
@@ -308,6 +319,24 @@ class _Run:
             # Which stages this is about: one made anew later is not taken for them.
             "stages": {**stages, **{stage.name: stage.key for stage in run.experts.values()}},
         }
+
+
+def _parts(run: Run, systems: Sequence[System]) -> dict[str, float]:
+    """Return how much work every expert and every system is, in floating-point operations of training.
+
+    Systems that share what they train count it each, so what is left is rather too long than too short.
+    """
+    recipe, rows = run.recipe, run.rows
+    base = measure_base(recipe.base, recipe.experts)
+    answers = len(rows.all_of("test")) * recipe.generation.max_new_tokens * 2 * base.n_matmul * _DECODING
+    parts = {}
+    for axis in recipe.axis_names:
+        trained = adapter_plan(recipe, base, axis, len(rows.train[axis]), recipe.experts.r)
+        parts[f"expert {axis}"] = float(trained.flops or 0)
+    for system in systems:
+        plan = system.trains(recipe, base, len(rows.all_of("train")))
+        parts[f"system {system.name}"] = float((plan.flops if plan is not None else 0) or 0) + answers
+    return parts
 
 
 def _entrant(run: Run, system: System) -> Entrant:

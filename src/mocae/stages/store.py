@@ -121,6 +121,7 @@ class Store:
 
     Attributes:
         stages: every stage asked for so far, by name.
+        n_made: how many of them were not there.
     """
 
     def __init__(self, root: Path, pool: StagePool | None = None, *, frozen: bool = False) -> None:
@@ -128,6 +129,7 @@ class Store:
         self.pool = pool
         self.frozen = frozen
         self.stages: dict[str, Stage] = {}
+        self.n_made = 0
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -208,6 +210,7 @@ class Store:
                 with tempfile.TemporaryDirectory(prefix="mocae-") as own:
                     make(Path(own))
         wait()
+        self.n_made += not whole
         record = read_record(folder / RECORD, StageRecord)
         took = None if record.took is None else Took(record.took.seconds, record.took.cpu_seconds)
         self.stages[name] = Stage(folder, record.made, took, name, edges, axis)
