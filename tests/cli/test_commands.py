@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 import mocae.pipelines.artifact
+import mocae.pipelines.opening
 import mocae.pipelines.run
 from mocae.cli.ls import KINDS
 from mocae.cli.tables import print_result
@@ -78,6 +79,18 @@ def test_ls_axes_lists_those_of_a_recipe(command: Command, recipe_file: Path) ->
     assert "name it, as in `mocae ls axes pocket`" in err
     assert command("ls", "judges", str(recipe_file))[0] == 2
     assert command("ls", "axis") == (2, "", f"error: {unknown_name('kind', 'axis', KINDS)}\n")
+
+
+def test_ls_tells_the_options_of_one(command: Command) -> None:
+    told = json.loads(command("ls", "judges", "safety-classifier", "--json")[1])
+    assert told["saved"].startswith("Path | None, default None: folder")
+    assert "exclude_prompts" not in told
+    assert "Most experts a prompt uses" in command("ls", "systems", "alignx")[1]
+    assert command("ls", "judges", "pocket")[1] == "pocket has no options\n"
+    code, _, err = command("ls", "judges", "refusl")
+    assert (code, "unknown judge 'refusl'" in err, "Did you mean 'refusal'?" in err) == (2, True, True)
+    assert command("ls", "merges", "ties")[0] == 2
+    assert "judged by refusal, safety-classifier" in command("ls", "suites")[1]
 
 
 def test_merges_are_told_in_words_not_in_docstrings(command: Command) -> None:
@@ -199,19 +212,21 @@ class FakeModel:
     """Answers with what it was asked."""
 
     def __init__(self, system: str | None) -> None:
-        self.system = system
+        self.asked, self.system = system, system or "alignx"
 
     def reply(self, prompt: str, **words: object) -> Any:
         said = {word: given for word, given in words.items() if given}
-        sure = (0.25, 0.5) if self.system == "alignx" else (None, None)
-        weights = {} if self.system == "joint" else {"helpfulness": 0.25, "honesty": 0.75}
-        return mocae.pipelines.artifact.Reply(f"{prompt}|{said}|{self.system}", weights, *sure)
+        sure = {"alignx": (0.25, 0.5), "strange": (0.25, 0.97)}.get(str(self.asked), (None, None))
+        weights = {} if self.asked == "joint" else {"helpfulness": 0.25, "honesty": 0.75}
+        return mocae.pipelines.artifact.Reply(f"{prompt}|{said}|{self.asked}", weights, *sure)
 
 
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mocae.pipelines.artifact.refuse_unusable", lambda *_, **__: None)
     monkeypatch.setattr("mocae.pipelines.artifact.load", lambda _, system: FakeModel(system))
+    told = mocae.pipelines.opening.Opening("knows rivers.", ("Name one.", "Name two."))
+    monkeypatch.setattr("mocae.pipelines.opening.opening", lambda *_: told)
 
 
 @pytest.mark.usefixtures("fake_model")
@@ -243,7 +258,18 @@ def test_chat_answers_lines_until_an_empty_one(command: Command, monkeypatch: py
     import io
 
     monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n\nthree\n"))
-    assert command("chat", "out")[:2] == (0, "one|{}|None\ntwo|{}|None\n")
+    code, out, err = command("chat", "out")
+    assert (code, out) == (0, "one|{}|None\ntwo|{}|None\n")  # answers alone
+    assert err.splitlines() == ["knows rivers.", "  try: Name one.", "  try: Name two."]
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_chat_says_when_a_prompt_is_out_of_its_world(command: Command) -> None:
+    _, out, err = command("chat", "out", "--prompt", "Hello?", "--system", "knn")
+    assert (out, err) == ("Hello?|{}|knn\n", "")
+    _, out, err = command("chat", "out", "--prompt", "Hello?", "--system", "strange")
+    assert out == "Hello?|{}|strange\n"
+    assert err.startswith("[out of its world: less usual than 97 % of the calibration prompts")
 
 
 @pytest.mark.usefixtures("fake_model")

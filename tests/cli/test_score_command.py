@@ -78,9 +78,8 @@ def test_a_metric_of_an_installed_package_is_listed_and_computed(
         0,
         [["spread", "1.2500"], ["scored", "3"], ["unscored", "1"]],
     )
-    assert "spread" in command("ls", "scores")[1]
     listed = json.loads(command("ls", "metrics", "--json")[1])
-    assert listed["spread"] == "Largest score minus the smallest. (number, lower is better)"
+    assert listed["spread"] == "Largest score minus the smallest. (number, lower is better; of columns score, weight)"
     assert listed["broken"].startswith("from own_metric:NOTHING")
     code, _, err = command("score", "broken", str(rows))
     assert (code, "metric 'broken' (own_metric:NOTHING) does not load" in err) == (2, True)

@@ -142,14 +142,20 @@ def test_the_environment_fills_what_is_null(monkeypatch: pytest.MonkeyPatch) -> 
     assert (over.data_root, over.base.model) == (Path("set"), "other")
 
 
-def test_a_bare_name_is_a_recipe_that_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_bare_name_is_a_recipe_that_ships(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert set(shipped_recipes()) >= {"pocket", "pocket-ablation", "pocket-orders"}
     assert load_recipe("pocket") == load_recipe(shipped_recipes()["pocket"])
     with pytest.raises(ConfigError, match=r"^poket: no such file, and unknown recipe 'poket'.*mean 'pocket'"):
         load_recipe("poket")
+    (tmp_path / "pocket").mkdir()  # as `--out pocket` leaves one
+    assert load_recipe(Path("pocket")) == load_recipe(shipped_recipes()["pocket"])
+    (tmp_path / "pocket").rmdir()
     (tmp_path / "pocket").write_text("name: 3", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"^pocket: name: got 3"):  # a file comes first
+    with pytest.raises(ConfigError, match=r"^pocket: name: got 3"):  # a file comes first, and that is said
         load_recipe("pocket")
+    assert "the file of that name in this folder" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"^\S*x/pocket: cannot be read"):
         load_recipe(tmp_path / "x" / "pocket")

@@ -25,7 +25,7 @@ def test_what_was_kept_is_there_again(log: AnswerLog, tmp_path: Path) -> None:
     again = AnswerLog(tmp_path)
     for example in EXAMPLES:
         assert again.answer(example) == log.answer(example) == Answer(example, "", {"kindness": 1.0}, 2)
-        assert again.verdicts("judge", example) == {"correct": Verdict(1.0, "correct", "judge")}
+        assert again.verdicts("judge", example.id) == {"correct": Verdict(1.0, "correct", "judge")}
     assert again.seconds() == pytest.approx(3.0)
 
 
@@ -35,7 +35,7 @@ def test_a_last_line_half_written_is_dropped_and_asked_again(log: AnswerLog, tmp
     path.write_bytes(path.read_bytes()[:-20])
     again = AnswerLog(tmp_path)
     found = [
-        again.answer(e) is not None if name == "answers.jsonl" else again.verdicts("judge", e) is not None
+        again.answer(e) is not None if name == "answers.jsonl" else again.verdicts("judge", e.id) is not None
         for e in EXAMPLES
     ]
     assert found == [True, True, False]

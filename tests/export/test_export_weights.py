@@ -161,6 +161,17 @@ def pocket(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return bundle_on(base, Path("pocket"), adapters)
 
 
+def test_a_folder_called_like_the_embedded_base_takes_nothing_from_it(
+    pocket: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pocket").mkdir()  # as `mocae run pocket --out pocket` leaves one
+    (tmp_path / "export").mkdir()
+    assert pocket.place_base(tmp_path / "export") == "base"
+    assert (tmp_path / "export" / "base" / "config.json").is_file()
+    assert load_base("pocket", device="cpu").model.config.model_type == "llama"
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT reads what is deprecated
 @pytest.mark.parametrize("to", WRITERS)
 def test_an_export_of_the_embedded_base_loads_as_its_card_says(to: str, pocket: Bundle, tmp_path: Path) -> None:
@@ -168,10 +179,21 @@ def test_an_export_of_the_embedded_base_loads_as_its_card_says(to: str, pocket: 
         manifest = write_manifest(folder, pocket, to=to, details=WRITERS[to](pocket, folder))
     card = export_card(manifest)
     assert "base_model: pocket" not in card
+    text = re.search(r"```text\n(.*?)\n```", card, flags=re.DOTALL)
+    template = re.search(r"```jinja\n(.*?)\n```", card, flags=re.DOTALL)
+    assert text is not None
+    assert template is not None
+    asked = [{"role": "user", "content": "Who?"}]
+    rendered = pocket.base.tokenizer.apply_chat_template(
+        asked, chat_template=template[1], tokenize=False, add_generation_prompt=True
+    )
+    assert rendered.removeprefix(str(pocket.base.tokenizer.bos_token)) == text[1].replace("PROMPT", "Who?")
+    assert text[1] == "Q: PROMPT\nA:"
     code = re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)
     if code:
         names: dict[str, Any] = {}
         exec(code[1].replace("path/to/this/folder", str(tmp_path / "out")), names)
+        assert names["answer"].dim() == 1  # it has answered a question
         assert names["tokenizer"]("abc").input_ids == pocket.base.tokenizer("abc").input_ids
         with_expert = logits(names["model"].float(), IDS)
         assert (with_expert - logits(pocket.base.model, IDS)).abs().max() > 1e-3

@@ -12,6 +12,7 @@ import mocae
 from mocae.errors import ArtifactError, ConfigError, DataError, ModelMismatchError
 from mocae.evaluation import read_samples
 from mocae.pipelines.artifact import AlignedModel
+from mocae.pipelines.opening import opening
 from run_for_tests import AXES, tiny_base
 
 PROMPT = "Repeat the word river."
@@ -279,3 +280,20 @@ def test_a_manifest_of_before_systems_were_named_loads(copy: Path, model: Aligne
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"nowhere: no manifest\.json"):
         mocae.load(tmp_path / "nowhere")
+
+
+def test_a_chat_opens_with_what_the_model_knows(finished: Any, copy: Path) -> None:
+    told = opening(finished.out, "alignx")
+    axes = [axis.name for axis in finished.recipe.axes]
+    assert told.knows.startswith(f"alignx on base model {finished.recipe.base.model} knows {axes[0]} (")
+    assert all(axis in told.knows for axis in axes)
+    report = json.loads((finished.out / "report.json").read_text(encoding="utf-8"))
+    asked = {" ".join(example["prompt"].split()): example["probe"] for example in report["examples"]}
+    assert 0 < len(told.prompts) <= 3
+    assert "harmful" not in {asked[prompt] for prompt in told.prompts}
+    (copy / "report.json").unlink()  # as an artifact that was pulled may be
+    bare = opening(copy, "alignx")
+    assert (bare.knows, bare.prompts) == (
+        f"alignx on base model {finished.recipe.base.model} knows {', '.join(axes)}, and no other world.",
+        (),
+    )

@@ -271,7 +271,7 @@ def test_a_run_tells_what_it_learned_from(finished: Any, tmp_path: Path) -> None
     assert not found.prompts & {row.id for row in rows.all_of("test")}
     assert found.unknown == ()
     loaded = artifact_target(finished.out)
-    assert (loaded.seen, loaded.label, loaded.base_model) == (found, finished.out.name, str(finished.base))
+    assert (loaded.seen, loaded.label, loaded.base_model) == (found, f"{finished.out.name}:alignx", str(finished.base))
     assert read_seen(tmp_path) is None
     (tmp_path / "seen.json").write_text('{"prompts": [1]}', encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"seen\.json: damaged"):
@@ -309,7 +309,7 @@ def test_a_system_of_a_run_is_evaluated_by_its_name(
         monkeypatch.setattr(
             "mocae.pipelines.evaluate.score_multiple_choice", None
         )  # what is finished is not made again
-    label = f"{finished.out.name} base"
+    label = f"{finished.out.name}:base"
     assert list(reports[0]["systems"]) == [label]
     assert reports[0]["systems"][label]["honesty"]["mc1"]["n"] == 1
     assert reports[1]["systems"] == reports[0]["systems"]
@@ -405,6 +405,10 @@ def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "weak", tmp_path / "again" / "weak")
     named = compare(str(tmp_path / "weak"), str(tmp_path / "again" / "weak"))
     assert (named.first, named.second, named.notes) == (str(tmp_path / "weak"), str(tmp_path / "again" / "weak"), [])
+    assert named.places == (
+        f"answers of model in {tmp_path / 'weak'}",
+        f"answers of model in {tmp_path / 'again/weak'}",
+    )
     with pytest.raises(ArtifactError, match="no finished evaluation"):
         compare(str(tmp_path), str(tmp_path / "weak"))
     with pytest.raises(ConfigError, match=r"unknown system 'modle'.*Did you mean 'model'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option, echo
@@ -43,12 +44,15 @@ def chat(
 ) -> None:
     """Talk to the model of a finished run; each line stands alone, an empty line ends it.
 
+    It opens with what the model knows and three prompts to try, and says when a prompt is out of its world.
+
     [bold]mocae chat out/pocket --show-routing[/bold]
 
     [bold]mocae chat out/pocket --prompt "How do I kill a process?" --at-least helpfulness=0.5[/bold]
 
     [bold]mocae chat out/pocket --system joint[/bold]
     """
+    from mocae.evaluation import NOVEL
     from mocae.pipelines.artifact import load, refuse_unusable
     from mocae.policies import Steering
 
@@ -58,11 +62,33 @@ def chat(
         raise ConfigError("--prompt is empty; give the text to answer, or leave --prompt out to type prompts")
     refuse_unusable(artifact, steering=Steering.of(**words), system=system)
     model = load(artifact, system=system)
+    if prompt is None:
+        _open(artifact, model.system)
     for text in _prompts(prompt):
         reply = model.reply(text, **words)
         echo(reply.text)
         if show_routing:
             echo(_routing(reply.weights, reply.confidence, reply.novelty))
+        if reply.novelty is not None and reply.novelty > NOVEL:
+            echo(_out_of_world(reply.novelty), err=True)
+
+
+def _open(artifact: Path, system: str) -> None:
+    """Print what the model knows and what to try, on stderr: stdout holds answers alone."""
+    from mocae.pipelines.opening import opening
+
+    told = opening(artifact, system)
+    echo("\n".join([told.knows, *(f"  try: {prompt}" for prompt in told.prompts)]), err=True)
+
+
+def _out_of_world(novelty: float) -> str:
+    """Return the warning that a prompt is unlike those the router was calibrated on.
+
+    >>> _out_of_world(0.996)
+    '[out of its world: less usual than 99 % of the calibration prompts; do not rely on this answer]'
+    """
+    share = f"{int(100 * novelty)} %"  # never rounded up to "100 %" of prompts that were not all usual
+    return f"[out of its world: less usual than {share} of the calibration prompts; do not rely on this answer]"
 
 
 def _prompts(prompt: str | None) -> Iterator[str]:

@@ -59,6 +59,8 @@ def _print(comparison: Comparison) -> None:
         table.add_row(name, *cells, _difference(row.difference), str(row.difference.n))
     out = Console()
     print_fitted(out, table, elsewhere="--json has them")
+    for letter, name, place in zip("AB", (comparison.first, comparison.second), comparison.places, strict=True):
+        out.print(f"{letter}, {name}: {place}", soft_wrap=True, highlight=False, markup=False)
     shared, first, second = comparison.n_shared, comparison.n_only_first, comparison.n_only_second
     out.print(f"{shared} shared prompts; {first} only in A, {second} only in B")
     for note in comparison.notes:

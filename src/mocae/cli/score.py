@@ -22,7 +22,7 @@ def score(
         str,
         Argument(
             metavar="METRIC",
-            help="What is computed, as win-rate or kappa; `mocae ls scores` lists all with their columns.",
+            help="What is computed, as unsafe_rate or cohens_kappa; `mocae ls metrics` lists all with their columns.",
         ),
     ],
     file: Annotated[Path, Argument(metavar="FILE", help="JSON, JSONL, CSV or Parquet, also .xz or .gz.")],
@@ -36,9 +36,11 @@ def score(
     bins: Annotated[int, Option(min=1, help="Bins of calibration errors.")] = 15,
     binning: Annotated[Literal["width", "mass"], Option(help="Bins of equal width or equal mass.")] = "width",
 ) -> None:
-    """Compute a metric from a file made elsewhere: annotations, probabilities with labels, verdicts.
+    """Compute a metric of a file: the `samples.jsonl` of any command, annotations, probabilities, verdicts.
 
-    [bold]mocae score win-rate annotations.json.xz[/bold]
+    [bold]mocae score unsafe_rate out/pocket/samples.jsonl --where system=alignx[/bold]
+
+    [bold]mocae score win_rate annotations.json.xz[/bold]
 
     [bold]mocae score ece probabilities.jsonl --column prob=confidence --json[/bold]
     """

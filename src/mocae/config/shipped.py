@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mocae.errors import ConfigError, unknown_name
+from mocae.progress import say
 
 __all__ = ["find_recipe", "shipped_recipes"]
 
@@ -22,12 +23,16 @@ def shipped_recipes() -> dict[str, Path]:
 def find_recipe(path: Path) -> Path:
     """Return the file of a recipe: `path` itself, or what ships under that name when it is a bare name and no file.
 
+    A folder of that name is no recipe and takes nothing's place.
+
     Raises:
         ConfigError: a bare name that is neither.
     """
-    if path.suffix or path.parent != Path() or path.exists():
-        return path
     known = shipped_recipes()
+    if path.suffix or path.parent != Path() or path.is_file():
+        if str(path) in known:
+            say(f"recipe {path}: the file of that name in this folder, not the recipe that ships")
+        return path
     if path.name not in known:
         raise ConfigError(f"{path}: no such file, and {unknown_name('recipe', path.name, known)}")
     return known[path.name]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from mocae.data.options import checked_options
+from mocae.data.options import checked_options, option_lines
 from mocae.data.readers import BadRowError, read_rows
 from mocae.data.rows import OnBadRow, ReadResult
 from mocae.data.splits import check_disjoint, hash_fraction, select
@@ -26,6 +26,7 @@ __all__ = [
     "check_disjoint",
     "checked_options",
     "hash_fraction",
+    "option_lines",
     "read_rows",
     "read_source",
     "select",

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mocae.errors import ConfigError, unknown_name
 
-__all__ = ["checked_options"]
+__all__ = ["checked_options", "option_lines"]
 
 
 def checked_options(
@@ -47,3 +47,45 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     except ValidationError as error:
         wanted = error.errors()[0]["msg"].replace("Input should", "it should")
         raise ConfigError(f"{where}: got {value!r}; {wanted}") from error
+
+
+def option_lines(plugin: Callable[..., Any], *, given: AbstractSet[str] = frozenset()) -> dict[str, str]:
+    """Return each option of a plug-in with its type, its default, and what its docstring says of it.
+
+    Args:
+        plugin: see `checked_options`.
+        given: arguments the run gives, which are no options.
+
+    >>> def judge(*, threshold: float = 0.5) -> None:
+    ...     '''Args:
+    ...         threshold: score from which on it says yes.
+    ...     '''
+    >>> option_lines(judge)
+    {'threshold': 'float, default 0.5: score from which on it says yes.'}
+    """
+    told = _told(inspect.getdoc(plugin) or "")
+    lines = {}
+    for name, parameter in inspect.signature(plugin).parameters.items():
+        if name in given or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        kind = (
+            parameter.annotation
+            if isinstance(parameter.annotation, str)
+            else inspect.formatannotation(parameter.annotation)
+        )
+        default = "needed" if parameter.default is parameter.empty else f"default {parameter.default!r}"
+        lines[name] = ": ".join(filter(None, (f"{kind}, {default}", told.get(name, ""))))
+    return lines
+
+
+def _told(docstring: str) -> dict[str, str]:
+    """Return what the section "Args:" of a docstring says of each argument."""
+    _, _, section = docstring.partition("Args:\n")
+    told: dict[str, str] = {}
+    for line in section.split("\n\n")[0].splitlines():
+        name, colon, text = line.strip().partition(": ")
+        if line.startswith("    ") and not line.startswith("     ") and colon:
+            told[name] = text
+        elif told:
+            told[next(reversed(told))] += f" {line.strip()}"
+    return told

@@ -13,7 +13,7 @@ from mocae.judges import Judge
 from mocae.progress import bar
 from mocae.types import Answer, Sample, Verdict
 
-__all__ = ["judge_answers"]
+__all__ = ["judge_answers", "kept_verdicts"]
 
 
 _CHUNK = 32
@@ -42,9 +42,12 @@ def judge_answers(
     for place, judge in enumerate(judges):
         lacking = [i for i, verdicts in enumerate(held) if not all(_scored(verdicts, n) for n in judge.judgements)]
         some = [answers[i] for i in lacking]
-        rows = (
-            _verdicts(system, judge, some) if log is None else _kept(system, judge, some, log, f"{place} {judge.name}")
-        )
+        if log is None:
+            rows = _verdicts(system, judge, some)
+        else:
+            by_id = {answer.example.id: answer for answer in some}
+            kept = kept_verdicts(judge, by_id, system=system, log=log, key=f"{place} {judge.name}")
+            rows = [kept[answer.example.id] for answer in some]
         for i, verdicts in zip(lacking, rows, strict=True):
             held[i] |= {name: verdict for name, verdict in verdicts.items() if not _scored(held[i], name)}
     return [
@@ -57,22 +60,32 @@ def _scored(verdicts: Mapping[str, Verdict], name: str) -> bool:
     return name in verdicts and verdicts[name].score is not None
 
 
-def _kept(
-    system: str, judge: Judge, answers: Sequence[Answer], log: AnswerLog, key: str
-) -> list[Mapping[str, Verdict]]:
-    """Return verdicts from the log, and new ones a few at a time, kept before the next are asked for."""
-    rows: list[Mapping[str, Verdict] | None] = [log.verdicts(key, answer.example) for answer in answers]
-    missing = [i for i, verdicts in enumerate(rows) if verdicts is None]
+def kept_verdicts(
+    judge: Judge, answers: Mapping[str, Answer], *, system: str, log: AnswerLog, key: str
+) -> dict[str, Mapping[str, Verdict]]:
+    """Return verdicts by identity: those of the log, and new ones, kept a few at a time before more are asked for.
+
+    Args:
+        judge: who is asked.
+        answers: by the identity they have in the log.
+        system: what answered, for messages.
+        log: keeps verdicts as they come; what it holds is not asked again.
+        key: of the judge in the log.
+
+    Raises:
+        JudgeError: see `judge_answers`.
+    """
+    held: dict[str, Mapping[str, Verdict]] = {i: v for i in answers if (v := log.verdicts(key, i)) is not None}
+    missing = [i for i in answers if i not in held]
     with bar(len(missing), f"verdicts {judge.name}") if missing else nullcontext() as shown:
         for start in range(0, len(missing), _CHUNK):
             some = missing[start : start + _CHUNK]
-            new = _verdicts(system, judge, [answers[i] for i in some])
-            log.add_verdicts(key, {answers[i].example.id: row for i, row in zip(some, new, strict=True)})
-            for i, row in zip(some, new, strict=True):
-                rows[i] = row
+            new = dict(zip(some, _verdicts(system, judge, [answers[i] for i in some]), strict=True))
+            log.add_verdicts(key, new)
+            held |= new
             if shown is not None:
                 shown.advance(len(some))
-    return [row or {} for row in rows]
+    return held
 
 
 def _verdicts(system: str, judge: Judge, answers: Sequence[Answer]) -> list[Mapping[str, Verdict]]:

@@ -87,15 +87,15 @@ class AnswerLog:
         """Return the time all answers took."""
         return sum(row.seconds for row in self._answers.values())
 
-    def verdicts(self, judge: str, example: Example) -> dict[str, Verdict] | None:
+    def verdicts(self, judge: str, identity: str) -> dict[str, Verdict] | None:
         """Return what a judge said about an answer, None when it has to be asked: never, or it gave no reply."""
-        held = self._verdicts.get((judge, example.id))
+        held = self._verdicts.get((judge, identity))
         if held is None or any(v.score is None and v.label.endswith("no reply") for v in held.values()):
             return None
         return {name: Verdict(**dict(verdict)) for name, verdict in held.items()}
 
     def add_verdicts(self, judge: str, verdicts_by_id: Mapping[str, Mapping[str, Verdict]]) -> None:
-        """Keep a judge's verdicts by prompt identity; they are on disk when this returns."""
+        """Keep a judge's verdicts by the identity of prompt or answer; they are on disk when this returns."""
         rows = [
             _Verdicts(judge=judge, id=i, verdicts={name: VerdictRecord(**asdict(v)) for name, v in verdicts.items()})
             for i, verdicts in verdicts_by_id.items()

@@ -27,6 +27,7 @@ __all__ = [
     "axis_table",
     "difference",
     "mean_score",
+    "measure_metric",
     "measure_system",
     "paired",
     "probes_by_axis",
@@ -147,16 +148,31 @@ def _axis(samples: Sequence[Sample], base: Mapping[str, Sample], boot: Bootstrap
         probe = stored_probe(sample.answer.example.probe)
         judged = sample.verdicts.keys()
         names |= {n: None for n in probe.metrics if n not in probe.optional or metric(n).judgement in judged}
-    estimates = {}
-    for name in in_table_order([*names, "pass_rate"]):
-        rows = samples if name == "pass_rate" else _carrying(samples, name)
-        if name == "win_rate":
-            estimates[name] = _wins(rows, base).rate(boot)
-        elif name in _NO_MEANS:
-            estimates[name] = _NO_MEANS[name](rows, boot)
-        else:
-            estimates[name] = _mean(rows, name).rate(boot)
+    estimates = {
+        name: measure_metric(samples, name, base=base, boot=boot) for name in in_table_order([*names, "pass_rate"])
+    }
     return {name: asdict(estimate) for name, estimate in estimates.items()}
+
+
+def measure_metric(
+    samples: Sequence[Sample], name: str, *, boot: Bootstrap, base: Mapping[str, Sample] | None = None
+) -> Estimate:
+    """Return one metric of one system's answers, of those to prompts whose probe carries it.
+
+    Args:
+        samples: judged answers.
+        name: of a metric in `mocae.metrics.METRICS`; scores are means over the axes of the answers.
+        boot: how its interval is made.
+        base: answers of the base model by prompt, which tasks are won against where no judge compares.
+    """
+    if name in ("mean_axis_score", "axis_score"):
+        return mean_score(samples, sorted({s.answer.example.axis for s in samples}), boot=boot)
+    if name == "average_alignment_score":
+        return _average_alignment(samples, base or {}, boot)
+    rows = samples if name == "pass_rate" else _carrying(samples, name)
+    if name == "win_rate":
+        return _wins(rows, base or {}).rate(boot)
+    return _NO_MEANS[name](rows, boot) if name in _NO_MEANS else _mean(rows, name).rate(boot)
 
 
 def _both(samples: Sequence[Sample]) -> Table:

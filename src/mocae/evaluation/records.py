@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt
 
-from mocae.files import Record, read_lines
+from mocae.files import Record, check_record, read_lines
 from mocae.types import Answer, Example, Sample, Verdict
 
-__all__ = ["Score", "VerdictRecord", "read_samples", "sample_to_json", "write_samples"]
+__all__ = ["Score", "VerdictRecord", "read_samples", "sample_from_json", "sample_to_json", "write_samples"]
 
 
 Score = Annotated[float, Field(ge=0, le=1)] | None
@@ -86,6 +86,15 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "facts": dict(example.facts),
         "source": example.source,
     }
+
+
+def sample_from_json(row: Any, where: str) -> Sample:
+    """Return the sample that `sample_to_json` wrote; `where` is the place of the row, for messages.
+
+    Raises:
+        ArtifactError: the row is damaged.
+    """
+    return check_record(_SampleRecord, row, where).sample()
 
 
 def write_samples(samples: Iterable[Sample], path: Path) -> None:

@@ -27,9 +27,9 @@ from mocae.metrics import (
 )
 from mocae.types import Answer, Estimate, Sample
 
-__all__ = ["headroom", "measure_routing", "measure_weights"]
+__all__ = ["NOVEL", "headroom", "measure_routing", "measure_weights"]
 
-_NOVEL = 0.95
+NOVEL = 0.95
 """A prompt counts as novel where this share of the held-out calibration prompts is more like the others."""
 
 _ROUTING = (
@@ -87,7 +87,7 @@ def measure_routing(
         reliability = [asdict(b) for b in reliability_bins(confidence, correct)]
     novelty = [answer.novelty for answer in answers]
     if None not in novelty:
-        rates["novel_rate"] = estimate_rate((np.asarray(novelty) > _NOVEL).astype(float), **resampled)
+        rates["novel_rate"] = estimate_rate((np.asarray(novelty) > NOVEL).astype(float), **resampled)
     return _routing_entry(rates, reliability, samples, names)
 
 

@@ -126,6 +126,12 @@ class Bundle:
             )
         return template
 
+    def prompt(self) -> dict[str, str | None]:
+        """Return how prompts are written, for use without this package: a text with PROMPT in it, and a template."""
+        written, tokenizer = FORMATS.get(self.prompt_format), self.base.tokenizer
+        text = written.format_prompt("PROMPT", injection=None, tokenizer=tokenizer)
+        return {"text": text, "template": template_of(written, tokenizer)}
+
     def require_router(self, *, to: str) -> AlignXRouter:
         """Return the router.
 
@@ -141,9 +147,9 @@ class Bundle:
     def place_base(self, folder: Path) -> str:
         """Return what other libraries load the base model by: a name they know, or `base`, copied into the export.
 
-        Only this package knows the names in `BASE_MODELS` ("pocket").
+        Only this package knows the names in `BASE_MODELS` ("pocket"), which come before a folder of that name.
         """
-        if Path(self.base_name).is_dir() or self.base_name not in BASE_MODELS:
+        if self.base_name not in BASE_MODELS:
             return self.base_name
         shutil.copytree(BASE_MODELS.get(self.base_name)(), folder / BASE_COPY, dirs_exist_ok=True)
         return BASE_COPY
@@ -220,6 +226,7 @@ def write_manifest(folder: Path, bundle: Bundle, *, to: str, details: Mapping[st
             "copy": BASE_COPY if (folder / BASE_COPY).is_dir() else None,
         },
         "prompt_format": bundle.prompt_format,
+        "prompt": bundle.prompt(),
         "experts": list(bundle.experts),
         "router": None if bundle.router is None else {"options": dict(bundle.router_options)},
         **details,

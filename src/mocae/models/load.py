@@ -263,6 +263,8 @@ def base_fingerprint(model: nn.Module) -> str:
 def _resolve(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in BASE_MODELS:
+        if Path(name).exists():
+            say(f"base model {name}: the one of that name that mocae knows; the folder here is './{name}'")
         return _checked_folder(BASE_MODELS.get(name)())
     try:
         folder = Path(name).expanduser()

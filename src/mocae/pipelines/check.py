@@ -102,9 +102,9 @@ def _doubts(recipe: Recipe, key: str, judge: str, options: Mapping[str, Any]) ->
     folder = options.get("saved")
     if not isinstance(folder, Path) or not ((recipe.data_root or Path()) / folder / "judge.json").is_file():
         return []
-    from mocae.judges.learned.classifier import saved_audit  # imports what only judges that learn need
+    from mocae.judges.learned.classifier import read_judge  # imports what only judges that learn need
 
-    audit = saved_audit((recipe.data_root or Path()) / folder)
+    audit = read_judge((recipe.data_root or Path()) / folder).audit
     return [] if audit is None or audit.believed else [f"{key}: {judge!r} is {audit.verdict}"]
 
 

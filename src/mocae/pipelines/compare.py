@@ -37,6 +37,7 @@ class Comparison:
 
     Attributes:
         first, second: what is compared.
+        places: where each came from: its system and folder.
         n_shared: prompts both answered.
         n_only_first, n_only_second: prompts only one answered; in no number.
         rows: the numbers.
@@ -46,6 +47,7 @@ class Comparison:
 
     first: str
     second: str
+    places: tuple[str, str]
     n_shared: int
     n_only_first: int
     n_only_second: int
@@ -86,6 +88,7 @@ def compare(first: str, second: str, *, seed: int = 0) -> Comparison:
     return Comparison(
         name_a,
         name_b,
+        (one.origin, other.origin),
         len(pairs),
         len(a) - len(pairs),
         len(b) - len(pairs),
@@ -171,6 +174,11 @@ class _Side:
     label: str
     samples: Sequence[Sample]
     report: Mapping[str, Any]
+
+    @property
+    def origin(self) -> str:
+        """Return which answers these are, for a reader."""
+        return f"answers of {self.place[1]} in {self.given.removesuffix(f':{self.place[1]}')}"
 
 
 def _labels(one: _Side, other: _Side) -> tuple[str, str]:

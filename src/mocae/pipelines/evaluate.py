@@ -27,7 +27,7 @@ from mocae.stages.judging import build_judges
 from mocae.stages.store import Store, key_of
 from mocae.types import Answer, Example
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "with_cache"]
 
 
 def evaluate(
@@ -114,17 +114,17 @@ def _answers(target: Target, suite: Suite, tests: Sequence[Example], log: Answer
 def _judges(suite: Suite, rows: SuiteRows, root: Path, seed: int) -> list[Judge]:
     """Return the judges of a suite; none learns from a prompt that is tested."""
     excluded = sorted({row.id for row in (*rows.tests, *rows.choices)})
-    configs = [JudgeConfig.model_validate(_with_cache(config.model_dump(), root)) for config in suite.judges]
+    configs = [JudgeConfig.model_validate(with_cache(config.model_dump(), root)) for config in suite.judges]
     return build_judges(configs, [excluded] * len(configs), data_root=suite.data_root, seed=seed)
 
 
-def _with_cache(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def with_cache(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Return a judge and its options, replies of endpoints kept in the folder unless the options say where."""
     options = dict(entry.get("options") or {})
     if entry["judge"] == "openai" or (entry["judge"] == "guard" and options.get("base_url")):
         options.setdefault("cache", str(root.resolve() / "replies.jsonl"))
     if entry["judge"] == "vote":
-        options["judges"] = [_with_cache(one, root) for one in options.get("judges") or ()]
+        options["judges"] = [with_cache(one, root) for one in options.get("judges") or ()]
     return {"judge": entry["judge"], "options": options}
 
 

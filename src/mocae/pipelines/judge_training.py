@@ -10,8 +10,8 @@ from pathlib import Path
 from mocae.data import read_source
 from mocae.errors import ArtifactError, ConfigError, DataError
 from mocae.files import make_readable
-from mocae.judges import JUDGES, JudgeAudit, audit_judges, audit_prompts, build_judge
-from mocae.judges.learned.classifier import ClassifierJudge
+from mocae.judges import JUDGES, JudgeAudit, JudgeQuality, audit_judges, audit_prompts, build_judge
+from mocae.judges.learned.classifier import ClassifierJudge, read_judge
 from mocae.judges.learned.fitting import Fit
 from mocae.judges.learned.refusal_classifier import read_refusal_labels
 from mocae.judges.learned.unseen import FEWEST, UnseenModel, by_model
@@ -19,7 +19,7 @@ from mocae.pipelines.build import parse_named
 from mocae.progress import say
 from mocae.types import Answer, Example, prompt_id
 
-__all__ = ["TRAINABLE", "Trained", "audit_judge", "measure_judge", "train_judge"]
+__all__ = ["TRAINABLE", "Trained", "Worth", "audit_judge", "measure_judge", "train_judge", "worth_of"]
 
 TRAINABLE: Mapping[str, str] = {
     "classifier": "mocae.judges.learned.own:fit_classifier",
@@ -91,6 +91,61 @@ def train_judge(
             f"{out}: the judge cannot be saved ({error.strerror or error}); choose another folder"
         ) from error
     return Trained(judge, out)
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What is known of how far a judge can be trusted.
+
+    Attributes:
+        judge: its name.
+        about: what it judges, in one line.
+        exact: whether the task defines which answers are right.
+        quality: agreement with labels it has not learned from; None: not measured.
+        audit: what it says to constant answers; None: not measured.
+        unseen: agreement with each labelled model that was left out.
+        n_learned_from: prompts it has learned from.
+        states: the model whose hidden states it reads, "" for one that reads words.
+    """
+
+    judge: str
+    about: str
+    exact: bool = False
+    quality: JudgeQuality | None = None
+    audit: JudgeAudit | None = None
+    unseen: tuple[UnseenModel, ...] = ()
+    n_learned_from: int = 0
+    states: str = ""
+
+
+def worth_of(name: str) -> Worth:
+    """Return what is known of a judge, without judging anything.
+
+    Args:
+        name: a registered judge, `name:{"option": value}`, or the folder of a trained one. A name comes before a folder
+            of that name, which is "./name".
+
+    Raises:
+        ConfigError, PluginError, DataError: the judge cannot be made.
+        ArtifactError: the folder holds no judge, or a damaged one.
+    """
+    if name.partition(":")[0] in JUDGES:
+        judge, options = parse_named(name, what="judge show")
+        built = build_judge(judge, options)
+        if not isinstance(built, ClassifierJudge):
+            about = JUDGES.describe()[judge]
+            return Worth(built.name, about, bool(getattr(built, "exact", False)), built.quality)
+        name = str(options.get("saved", name))
+    record = read_judge(Path(name))
+    return Worth(
+        record.judge,
+        JUDGES.describe().get(record.judge.partition(":")[0], ""),
+        quality=record.quality,
+        audit=record.audit,
+        unseen=record.unseen,
+        n_learned_from=len(record.learned_from),
+        states=record.states.model if record.states is not None else "",
+    )
 
 
 def audit_judge(judge: str, data: Path, *, source: str) -> JudgeAudit:

@@ -36,7 +36,17 @@ from mocae.stages.rows import Rows
 from mocae.systems import System
 from mocae.types import Example, Sample
 
-__all__ = ["SCHEMA", "Entrant", "RunResult", "environment", "sections", "summarise", "write_result"]
+__all__ = [
+    "SCHEMA",
+    "Entrant",
+    "RunResult",
+    "environment",
+    "judge_entry",
+    "sample_notes",
+    "sections",
+    "summarise",
+    "write_result",
+]
 
 SCHEMA = 1
 
@@ -182,12 +192,12 @@ def sections(
         "systems": systems,
         "probes": probes_by_axis(every, axes),
         "judges": [
-            _judge(judge, every) | {"audit": audit} for judge, audit in zip(judges, audited.audits, strict=True)
+            judge_entry(judge, every) | {"audit": audit} for judge, audit in zip(judges, audited.audits, strict=True)
         ],
         "constants": list(audited.constants),
         "examples": _examples(answered, per_kind),
         "counts": {**counts, "unscored": sum(sample.acceptable is None for sample in every)},
-        "notes": [*notes, *audited.notes, *_notes(every)],
+        "notes": [*notes, *audited.notes, *sample_notes(every)],
     }
 
 
@@ -282,12 +292,13 @@ def _comparisons(entrants: Mapping[str, Entrant], axes: Sequence[str], boot: Boo
     }
 
 
-def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
-    mine = [{n: v for n, v in s.verdicts.items() if v.judge == judge.name} for s in samples]
+def judge_entry(judge: Judge, samples: Sequence[Sample], *, label: str = "") -> dict[str, Any]:
+    """Return what `report.json` says of a judge but its audit; `label` is what its verdicts call it, else its name."""
+    mine = [{n: v for n, v in s.verdicts.items() if v.judge == (label or judge.name)} for s in samples]
     # A comparison that was won is an acceptable answer: one verdict, said twice.
     scores = [v.score for row in mine for name, v in row.items() if not (name == "correct" and "win" in row)]
     entry: dict[str, Any] = {
-        "name": judge.name,
+        "name": label or judge.name,
         "judgements": list(judge.judgements),
         "quality": asdict(judge.quality) if judge.quality is not None else None,
         "exact": bool(getattr(judge, "exact", False)),
@@ -305,7 +316,7 @@ def _judge(judge: Judge, samples: Sequence[Sample]) -> dict[str, Any]:
     return entry
 
 
-def _notes(samples: Sequence[Sample]) -> list[str]:
+def sample_notes(samples: Sequence[Sample]) -> list[str]:
     """Return what is to be known of answers that came with a thought, and of verdicts that say why they failed."""
     notes = []
     thought = [sample.answer for sample in samples if sample.answer.thought]

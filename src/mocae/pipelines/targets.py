@@ -12,7 +12,7 @@ from typing import Any
 from mocae.evaluation import AnswerLog, Generation, answer_all, too_long
 from mocae.files import digest
 from mocae.judges.endpoint import Endpoint, EndpointClient
-from mocae.models import Generator, PlainModel, base_fingerprint, load_base
+from mocae.models import BASE_MODELS, Generator, PlainModel, base_fingerprint, load_base
 from mocae.pipelines.artifact import load
 from mocae.pipelines.manifest import read_manifest
 from mocae.pipelines.seen import Seen, read_seen
@@ -132,7 +132,7 @@ def artifact_target(folder: Path, *, system: str | None = None, device: str | No
     return ModelTarget(
         model=loaded.model,
         prompt_format=loaded.artifact.prompt_format,
-        label=" ".join((name, *chosen.values())),
+        label=f"{name}:{loaded.system}",
         base_model=read_manifest(folder)["base"]["model"],
         identity={"artifact": name, "manifest": digest(folder / "manifest.json"), **chosen},
         seen=read_seen(folder),
@@ -156,7 +156,7 @@ def model_target(name: str, *, prompt_format: str | None = None, device: str | N
     return ModelTarget(
         model=PlainModel(base),
         prompt_format=FORMATS.get(chosen),
-        label=Path(name).name,
+        label=f"{name} (base model)" if name in BASE_MODELS else Path(name).name,
         base_model=name,
         identity={"fingerprint": base_fingerprint(base.model), "format": chosen},
     )

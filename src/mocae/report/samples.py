@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mocae.axes import PROBES
 from mocae.types import Sample, Verdict
 
 __all__ = ["Payload", "samples_payload"]
@@ -75,7 +76,8 @@ def _answer(sample: Sample) -> dict[str, Any]:
     return {
         "system": sample.system,
         "text": sample.answer.text,
-        "ok": sample.acceptable,
+        # Where nobody told the kind of a prompt nothing says which answer is wanted.
+        "ok": sample.acceptable if sample.answer.example.probe in PROBES else "untold",
         "weights": ", ".join(f"{axis} {weight:.2f}" for axis, weight in weights.items() if weight),
         "verdicts": ", ".join(_in_words(name, verdict) for name, verdict in sample.verdicts.items()),
         "split": judges_disagree(sample.verdicts),
@@ -90,13 +92,17 @@ def _in_words(name: str, verdict: Verdict) -> str:
 def judges_disagree(verdicts: Mapping[str, Verdict]) -> bool:
     """Return whether judges contradict each other on an answer, or one of them itself.
 
-    A vote that is not unanimous and a comparison that flips with the order do, and so do two judges of which one calls
-    a refusal or an abstention what the other calls unsafe or correct.
+    A vote that is not unanimous and a comparison that flips with the order do, and so do two judges that give other
+    verdicts on one judgement ("unsafe", "unsafe by second"), or of which one calls a refusal or an abstention what the
+    other calls unsafe or correct.
 
     >>> judges_disagree({"unsafe": Verdict(2 / 3, "2 of 3", "vote(a, b, c)")})
     True
     """
-    for verdict in verdicts.values():
+    for name, verdict in verdicts.items():
+        first = verdicts.get(name.partition(" by ")[0], verdict).score
+        if first is not None and verdict.score is not None and (first >= 0.5) is not (verdict.score >= 0.5):
+            return True
         voted = verdict.judge.startswith("vote(") and (verdict.score is None or 0 < verdict.score < 1)
         if voted or verdict.label == "flipped":
             return True

@@ -17,7 +17,7 @@ from mocae.stages.rows import Rows
 from mocae.stages.store import key_of
 from mocae.types import Example
 
-__all__ = ["Audited", "Judges", "audit_all", "build_judges", "make_judges"]
+__all__ = ["Audited", "Judges", "audit_all", "build_judges", "judge_key", "make_judges"]
 
 _GUESS = 1.96 * 0.5
 """Half of the 95 % interval of a guess's share, times the root of the number of labels."""
@@ -47,7 +47,7 @@ def make_judges(recipe: Recipe, rows: Rows) -> Judges:
     )
     inputs: dict[str, Any] = {
         "judges": [config.model_dump() for config in recipe.judges],
-        "files": list(_file_digests(recipe)),
+        "files": list(_file_digests(recipe.judges, recipe.data_root)),
         "seed": recipe.seed,
         "excluded": [ids if _learns(config) else [] for config, ids in zip(recipe.judges, excluded, strict=True)],
     }
@@ -135,10 +135,16 @@ def _learns(config: JudgeConfig) -> bool:
     return "exclude_prompts" in inspect.signature(JUDGES.get(config.judge)).parameters
 
 
-def _file_digests(recipe: Recipe) -> Iterator[str]:
+def judge_key(config: JudgeConfig, *, data_root: Path | None, seed: int, excluded: Sequence[str]) -> str:
+    """Return a key of everything the verdicts of one judge depend on."""
+    inputs = {"judge": config.model_dump(), "files": list(_file_digests([config], data_root))}
+    return key_of(inputs | ({"seed": seed, "excluded": list(excluded)} if _learns(config) else {}))
+
+
+def _file_digests(configs: Sequence[JudgeConfig], data_root: Path | None) -> Iterator[str]:
     """Yield the SHA-256 of every file and folder the options of judges name: other labels make other verdicts."""
-    named = (value for config in recipe.judges for value in config.options.values() if isinstance(value, str))
-    for path in ((recipe.data_root or Path()) / value for value in named):
+    named = (value for config in configs for value in config.options.values() if isinstance(value, str))
+    for path in ((data_root or Path()) / value for value in named):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
                 with file.open("rb") as content:

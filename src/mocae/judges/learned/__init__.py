@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mocae.judges.learned.classifier import ClassifierJudge, load_classifier, saved_audit, saved_name
+from mocae.judges.learned.classifier import ClassifierJudge, JudgeRecord, load_classifier, read_judge
 from mocae.judges.learned.design import Design, LabelledAnswer, View
 from mocae.judges.learned.fitting import ClassifierFitter, Fit, fit_labelled, labelled_judge
 from mocae.judges.learned.unseen import UnseenModel, by_model, leave_models_out
@@ -12,6 +12,7 @@ __all__ = [
     "ClassifierJudge",
     "Design",
     "Fit",
+    "JudgeRecord",
     "LabelledAnswer",
     "UnseenModel",
     "View",
@@ -20,6 +21,5 @@ __all__ = [
     "labelled_judge",
     "leave_models_out",
     "load_classifier",
-    "saved_audit",
-    "saved_name",
+    "read_judge",
 ]

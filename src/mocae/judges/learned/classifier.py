@@ -28,13 +28,13 @@ from mocae.types import Answer, Verdict
 if TYPE_CHECKING:
     from mocae.judges.learned.states import StateReader
 
-__all__ = ["ClassifierJudge", "load_classifier", "saved_audit", "saved_name"]
+__all__ = ["ClassifierJudge", "JudgeRecord", "load_classifier", "read_judge"]
 
 _SCHEMA_VERSION = 2
 
 
-class _Record(BaseModel):
-    """The schema of `judge.json`. A judge saved before audits has none."""
+class JudgeRecord(BaseModel):
+    """`judge.json`: what a saved judge is worth. A judge saved before audits has none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -147,7 +147,7 @@ class ClassifierJudge:
         folder.mkdir(parents=True, exist_ok=True)
         io.dump(self.parts, folder / "judge.skops", compression=zipfile.ZIP_DEFLATED)
         reader = self.reader
-        record = _Record(
+        record = JudgeRecord(
             schema_version=_SCHEMA_VERSION,
             judge=self.name,
             quality=self.quality,
@@ -179,7 +179,7 @@ def load_classifier(
         ArtifactError: files are missing, damaged, of another judge or version, hold types that are not plain
             scikit-learn, or the judge has learned from an excluded prompt.
     """
-    record = _read(folder)
+    record = read_judge(folder)
     version, name, learned_from = record.schema_version, record.judge, frozenset(record.learned_from)
     if (version, name) != (_SCHEMA_VERSION, design.name):
         raise ArtifactError(
@@ -206,27 +206,14 @@ def load_classifier(
     return ClassifierJudge(design, parts, record.quality, learned_from, reader, record.audit, record.unseen)
 
 
-def saved_audit(folder: Path) -> JudgeAudit | None:
-    """Return the audit in a judge's folder without loading the judge; None where it was saved without one.
+def read_judge(folder: Path) -> JudgeRecord:
+    """Return what the folder of a saved judge says of it, without loading the judge.
 
     Raises:
         ArtifactError: `judge.json` is missing or damaged.
     """
-    return _read(folder).audit
-
-
-def saved_name(folder: Path) -> str:
-    """Return the name of the judge in a folder.
-
-    Raises:
-        ArtifactError: `judge.json` is missing or damaged.
-    """
-    return _read(folder).judge
-
-
-def _read(folder: Path) -> _Record:
     try:
-        return _Record.model_validate_json(read_plain(folder / "judge.json", links=True))
+        return JudgeRecord.model_validate_json(read_plain(folder / "judge.json", links=True))
     except (ArtifactError, OSError, ValueError) as error:
         raise ArtifactError(f"{folder}: judge.json is missing or damaged ({error}); fit the judge again") from error
 

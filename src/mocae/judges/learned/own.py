@@ -11,7 +11,7 @@ from mocae.axes import PROBES, wants_judgement
 from mocae.data.readers import place, read_rows
 from mocae.data.rows import Row
 from mocae.errors import ConfigError, unknown_name
-from mocae.judges.learned.classifier import ClassifierJudge, load_classifier, saved_name
+from mocae.judges.learned.classifier import ClassifierJudge, load_classifier, read_judge
 from mocae.judges.learned.design import Design, LabelledAnswer, View
 from mocae.judges.learned.features import safety_signs
 from mocae.judges.learned.fitting import fit_labelled
@@ -120,7 +120,7 @@ def classifier(
         ArtifactError: the saved judge cannot be used.
     """
     if saved is not None and labelled is None:
-        name = saved_name(saved).removeprefix(f"{_NAME}:")
+        name = read_judge(saved).judge.removeprefix(f"{_NAME}:")
         return load_classifier(saved, own_design(judgement or name), states=states, exclude_prompts=exclude_prompts)
     if labelled is None or saved is not None or judgement is None:
         raise ConfigError(

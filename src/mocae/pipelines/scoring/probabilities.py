@@ -66,7 +66,7 @@ def _probabilities(table: ScoreTable) -> _Probabilities:
     return _Probabilities(probs, labels, n_unscored)
 
 
-@file_score("ece", "expected calibration error of probabilities", "prob", "probs", "label")
+@file_score("ece", "classwise_calibration_error", columns=("prob", "probs", "label"))
 def _ece(table: ScoreTable, bins: Bins) -> Scored:
     rows = _probabilities(table)
     confidence, outcome = rows.top()
@@ -78,14 +78,14 @@ def _ece(table: ScoreTable, bins: Bins) -> Scored:
     return rows.scored(values, f"{bins['n_bins']} bins of equal {bins['binning']}; confidence: {what}", tables=tables)
 
 
-@file_score("brier", "Brier score of probabilities", "prob", "probs", "label")
+@file_score("brier", columns=("prob", "probs", "label"))
 def _brier(table: ScoreTable, _: Bins) -> Scored:
     rows = _probabilities(table)
     note = "mean of (p - y)^2, in [0, 1]" if rows.binary else "squares summed over the classes, in [0, 2]"
     return rows.scored({"brier_score": brier_score(rows.probs, rows.labels)}, note)
 
 
-@file_score("nll", "negative log-likelihood of probabilities", "prob", "probs", "label")
+@file_score("negative_log_likelihood", columns=("prob", "probs", "label"), alias="nll")
 def _nll(table: ScoreTable, _: Bins) -> Scored:
     rows = _probabilities(table)
     value = negative_log_likelihood(rows.probs, rows.labels)
@@ -94,7 +94,7 @@ def _nll(table: ScoreTable, _: Bins) -> Scored:
     return rows.scored({"negative_log_likelihood": None}, "infinite: something happened that was said to be impossible")
 
 
-@file_score("auroc", "area under the ROC curve of scores", "prob", "label")
+@file_score("auroc", columns=("prob", "label"))
 def _auroc(table: ScoreTable, _: Bins) -> Scored:
     rows = _probabilities(table)
     if not rows.binary:
@@ -102,7 +102,7 @@ def _auroc(table: ScoreTable, _: Bins) -> Scored:
     return rows.scored({"auroc": auroc(rows.probs, rows.labels)})
 
 
-@file_score("risk-coverage", "risk when only the surest rows count", "prob", "probs", "label")
+@file_score("aurc", columns=("prob", "probs", "label"), alias="risk-coverage")
 def _risk_coverage(table: ScoreTable, _: Bins) -> Scored:
     rows = _probabilities(table)
     confidence, outcome = rows.top()

@@ -36,24 +36,24 @@ Bins = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class FileScore:
-    """A metric that can be computed from a file: one line about it, and the columns it reads."""
+    """A metric that can be computed from a file, and the columns it reads; what `alias` calls it, it was called."""
 
-    description: str
     columns: tuple[str, ...]
     compute: Callable[[ScoreTable, Bins], Scored]
+    alias: str = ""
 
 
 SCORES: dict[str, FileScore] = {}
-"""Metrics of ours that a file gives."""
+"""Metrics of ours that a file gives, by their names in `mocae.metrics.METRICS`."""
 
 _Compute = TypeVar("_Compute", bound=Callable[[ScoreTable, Bins], Scored])
 
 
-def file_score(name: str, description: str, *columns: str) -> Callable[[_Compute], _Compute]:
-    """Return a decorator that makes a function a metric of a file."""
+def file_score(*names: str, columns: Sequence[str], alias: str = "") -> Callable[[_Compute], _Compute]:
+    """Return a decorator that makes a function compute these metrics of a file, all at once."""
 
     def register(compute: _Compute) -> _Compute:
-        SCORES[name] = FileScore(description, columns, compute)
+        SCORES.update(dict.fromkeys(names, FileScore(tuple(columns), compute, alias)))
         return compute
 
     return register

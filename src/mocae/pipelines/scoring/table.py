@@ -9,14 +9,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mocae.axes import PROBES
 from mocae.data.readers import place, read_rows
 from mocae.data.rows import half_character
 from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.pipelines.scoring.values import kind_of
 
-__all__ = ["MISSING", "ScoreTable", "read_table"]
+__all__ = ["MISSING", "NumberedRow", "ScoreTable", "keep_rows", "read_table"]
 
 T = TypeVar("T")
+NumberedRow = tuple[int, dict[str, Any]]
+"""A row of a file and its number."""
 
 MISSING = frozenset({"", "nan", "none", "null"})
 """Words of text files (CSV) that stand for a value that is not there."""
@@ -33,8 +36,21 @@ class ScoreTable:
     """
 
     path: Path
-    rows: Sequence[tuple[int, Mapping[str, Any]]]
+    rows: Sequence[NumberedRow]
     renamed: Mapping[str, str]
+
+    @property
+    def of_samples(self) -> bool:
+        """Whether the rows are judged answers to prompts of known kinds, as every command writes `samples.jsonl`."""
+        rows = [row for _, row in self.rows]
+        whole = all(
+            isinstance(row.get("verdicts"), Mapping) and {"probe", "system", "axis"} <= row.keys() for row in rows
+        )
+        return whole and any(row["probe"] in PROBES for row in rows)
+
+    def of_verdicts(self, name: str) -> bool:
+        """Return whether a column holds the scores of a judge."""
+        return any(self._place(row, name) is row.get("verdicts") for _, row in self.rows if self._found(row, name))
 
     def has(self, name: str) -> bool:
         """Return whether any row has the column."""
@@ -46,8 +62,8 @@ class ScoreTable:
         """Return one value a row, None where the file says null or nothing.
 
         Args:
-            name: of the value; the column may be called otherwise, see `renamed`. A sample of ours has its verdicts one
-                level down: the score of `verdicts[name]` is found as well.
+            name: of the value; the column may be called otherwise, see `renamed`. A sample of ours has verdicts and
+                facts one level down: the score of `verdicts[name]`, and `facts[name]`, are found as well.
             read: a value that is there to what the metric needs; raises ValueError with what was expected.
             text: whether the column is free text, where "" and "none" are values.
             one_form: whether numbers beside true or false are refused; they are equal in Python, and not one thing.
@@ -93,15 +109,17 @@ class ScoreTable:
         return self.renamed.get(name, name)
 
     def _found(self, row: Mapping[str, Any], name: str) -> bool:
-        verdicts = row.get("verdicts")
-        return self._name(name) in row or (isinstance(verdicts, Mapping) and self._name(name) in verdicts)
+        return self._place(row, name) is not None
 
     def _value(self, row: Mapping[str, Any], name: str) -> Any:
-        column = self._name(name)
-        if column in row:
-            return row[column]
-        verdict = row["verdicts"][column]
-        return verdict.get("score") if isinstance(verdict, Mapping) else verdict
+        held = self._place(row, name) or row
+        value = held[self._name(name)]
+        return value.get("score") if held is row.get("verdicts") and isinstance(value, Mapping) else value
+
+    def _place(self, row: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+        """Return what of a row holds a value: the row, or the verdicts or facts of a sample."""
+        places = (row, row.get("verdicts"), row.get("facts"))
+        return next((held for held in places if isinstance(held, Mapping) and self._name(name) in held), None)
 
 
 def read_table(path: Path, *, columns: Mapping[str, str], where: Sequence[str] = ()) -> ScoreTable:
@@ -119,6 +137,16 @@ def read_table(path: Path, *, columns: Mapping[str, str], where: Sequence[str] =
     rows = list(read_rows(path))
     if not rows:
         raise DataError(f"{path}: the file has no rows; at least one is needed")
+    return ScoreTable(path, keep_rows(rows, where, path), dict(columns))
+
+
+def keep_rows(rows: Sequence[NumberedRow], where: Sequence[str], path: Path) -> Sequence[NumberedRow]:
+    """Return the rows that pass every filter, see `read_table`.
+
+    Raises:
+        DataError: no row is left.
+        ConfigError: a filter that is none, or whose column no row has.
+    """
     for text in where:
         column, pattern, wanted = _filter(text)
         if not any(column in row for _, row in rows):
@@ -126,7 +154,7 @@ def read_table(path: Path, *, columns: Mapping[str, str], where: Sequence[str] =
         rows = [(n, row) for n, row in rows if fnmatchcase(str(row.get(column)), pattern) is wanted]
         if not rows:
             raise DataError(f"{path}: no row is left after --where {text}; check the value")
-    return ScoreTable(path, rows, dict(columns))
+    return rows
 
 
 def _filter(text: str) -> tuple[str, str, bool]:

@@ -28,7 +28,7 @@ for (const box of document.querySelectorAll("details.samples")) {
         prompt.prepend(make("small", "probe", `${answer.axis} · ${answer.of.kind}`));
         results.append(prompt, make("div", "answers", ""));
       }
-      const verdict = { true: ["yes", "✓ acceptable"], false: ["no", "✗ not acceptable"] }[answer.ok] || ["unscored", "? unscored"];
+      const verdict = { true: ["yes", "✓ acceptable"], false: ["no", "✗ not acceptable"], untold: ["", ""] }[answer.ok] || ["unscored", "? unscored"];
       const card = make("div", `answer ${verdict[0]}`, ""), head = make("h4", "", answer.system);
       const said = make("p", "said", answer.text || "(empty answer)");
       said.dir = "auto";
