@@ -121,7 +121,7 @@ def add_axis(three: Recipe, four: Recipe, *, out: Path, progress: bool = True) -
     router = out / "router" / "alignx" / "router.safetensors"
     run(three, out=out, progress=progress)
     before, old_router = adapter_hashes(out, three.axis_names), router.read_bytes()
-    report = run(four, out=out, progress=progress).report
+    report = run(four, out=out, overwrite=True, progress=progress).report
     after = adapter_hashes(out, four.axis_names)
     for axis, digest in after.items():
         print(f"{axis:14} {digest}  {'unchanged' if before.get(axis) == digest else 'trained now'}")

@@ -34,6 +34,7 @@ class EndpointServer:
     asked: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    asked_for_models: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
 
@@ -63,7 +64,16 @@ def endpoint_server(behave: Behave, *, delay_s: float = 0.0) -> Iterator[Endpoin
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            seen.asked_for_models += 1
+            there = self.path == "/v1/models"
+            self._answer(Failure(200 if there else 404, b'{"object": "list", "data": []}' if there else b"{}"))
+
         def do_POST(self) -> None:
+            if not self.path.startswith("/v1/"):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self._answer(Failure(404))
+                return
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
             text = text if isinstance(text, str) else json.dumps(text)  # a list of parts

@@ -19,7 +19,7 @@ version: 1
 description: a table
 axes:
   - name: helpfulness
-    tests:
+    test:
       source: table
       path: rows.jsonl
       options: {probe: task, columns: {prompt: prompt}, facts: {reference: reference}}

@@ -18,8 +18,8 @@ def small_recipe(**changes: Any) -> dict[str, Any]:
                 "name": axis,
                 "injection": "",
                 "train": {"source": "pocket", "options": {"split": "train", "n": 20}},
-                "calibration": {"source": "pocket", "options": {"split": "calibration", "n": 10}},
-                "test": {"source": "pocket", "options": {"split": "test", "n": 10}},
+                "calibration": {"source": "pocket", "options": {"split": "calibration", "n": 50}},
+                "test": {"source": "pocket", "options": {"split": "test", "n": 50}},
             }
             for axis in ("helpfulness", "honesty")
         ],

@@ -5,6 +5,7 @@
     |- PluginError          a name is not registered, or a plug-in does not fit
     |  |- MissingPackageError   it is one of a package that is not installed
     |- DataError            a data file, row or split is wrong
+    |  |- NothingToLearnError   the verdicts on calibration prompts teach a system nothing
     |- ModelMismatchError   an adapter or router does not fit the base model
     |- ArtifactError        a folder written by us is missing, damaged or of another version
     |- TrainingError        training went wrong (for example a loss that is not finite)
@@ -27,6 +28,7 @@ __all__ = [
     "MissingPackageError",
     "MocaeError",
     "ModelMismatchError",
+    "NothingToLearnError",
     "PluginError",
     "ServingError",
     "TrainingError",
@@ -56,6 +58,10 @@ class MissingPackageError(PluginError):
 
 class DataError(MocaeError):
     """A data file, a row of it, or a split is wrong."""
+
+
+class NothingToLearnError(DataError):
+    """The verdicts on calibration prompts teach a system nothing: a run leaves it out and says why."""
 
 
 class ModelMismatchError(MocaeError):

@@ -22,7 +22,7 @@ def test_a_recipe_can_be_checked() -> None:
     code, out, err = bare("validate", "pocket", "--set", "systems=[base, joint, alignx]")
     assert (code, out) == (0, "pocket: ok (3 axes: helpfulness, harmlessness, honesty; 3 systems)\n")
     assert err.startswith(
-        "note: systems.0, systems.1, systems.2: not checked; torch is not installed; run: pip install"
+        "note: base.model, systems.0, systems.1, systems.2, axes: not checked; torch is not installed; run: pip install"
     )
     code, _, err = bare("validate", "pocket", "--set", "systems=[jiont]")
     assert code == 2

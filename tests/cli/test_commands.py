@@ -21,14 +21,34 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def test_validate_says_ok(command: Command, recipe_file: Path) -> None:
-    expected = f"{recipe_file}: ok (2 axes: helpfulness, honesty; 3 systems)\n"
+    expected = (
+        f"{recipe_file}: ok (2 axes: helpfulness, honesty; 3 systems)\n"
+        "  helpfulness  20 train, 50 calibration, 50 test\n"
+        "  honesty      20 train, 50 calibration, 50 test\n"
+    )
     assert command("validate", str(recipe_file)) == (0, expected, "")
+
+
+def test_validate_checks_and_counts_a_suite_too(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    test = "{source: table, path: rows.csv, options: {probe: benign, columns: {prompt: q}}}"
+    head = "name: mine\nversion: 1\ndescription: mine\n"
+    path.write_text(f"{head}axes: [{{name: polite, test: {test}}}]\njudges: [{{judge: refusal}}]\n", encoding="utf-8")
+    (tmp_path / "rows.csv").write_text("q\nWhy?\nHow?\n", encoding="utf-8")
+    words = ("validate", str(path), "--set", f"data_root={tmp_path}")
+    assert command(*words) == (0, f"{path}: ok (a suite of 1 axes: polite)\n  polite  2 test\n", "")
+    code, out, err = command(*words, "--set", "judges.0.judge=abstention", "--set", "axes.0.test.path=gone.csv")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: suite mine: axes.polite.test.0.path: no file '{tmp_path}/gone.csv'")
+    code, _, err = command(*words, "--set", "judges.0.judge=abstention")
+    assert code == 1
+    assert err.startswith("error: suite mine: axes.polite.test: no judge ('abstention') says 'refusal' of 2 of its 2")
 
 
 def test_validate_prints_notes_on_stderr(command: Command, recipe_file: Path) -> None:
     code, out, err = command("validate", str(recipe_file), "--set", "base.model=null")
     assert (code, err) == (0, "note: base.model: not set; a run needs --set base.model=... or MOCAE_BASE_MODEL\n")
-    assert out.endswith("3 systems)\n")
+    assert "3 systems)\n" in out
 
 
 def test_validate_prints_one_line_a_problem(command: Command, recipe_file: Path) -> None:
@@ -188,10 +208,40 @@ def test_run_prints_json(command: Command, recipe_file: Path, fake_run: FakeRun)
     assert fake_run.calls[0]["systems"] is None
 
 
-def test_run_checks_the_recipe_first(command: Command, recipe_file: Path, fake_run: FakeRun) -> None:
-    code, _, err = command("run", str(recipe_file), "--out", "x", "--set", "prompt_format=plane")
-    assert (code, fake_run.calls) == (2, [])
-    assert "prompt_format: unknown prompt format 'plane'" in err
+def test_run_checks_the_recipe_first(command: Command, recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, _, err = command("run", str(recipe_file), "--out", str(out), "--set", "prompt_format=plane")
+    assert code == 2
+    assert err.startswith(f"error: {recipe_file}: prompt_format: unknown prompt format 'plane'")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "RECIPE", "--out", "x"), "stopped; what is finished is kept, and the same command goes on with it"),
+        (("validate", "RECIPE"), "stopped"),
+    ],
+)
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    command: Command, recipe_file: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mocae.pipelines.check.load_checked", interrupted)
+    code, out, err = command(*(str(recipe_file) if word == "RECIPE" else word for word in words))
+    assert (code, out, err) == (130, "", f"\n{said}\n")
+
+
+def test_a_page_or_figure_of_somebody_else_is_not_written_over(command: Command, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<p>mine</p>", encoding="utf-8")
+    for words in (("compare", "a", "b", "--out", str(page)), ("bench", "--config", "tiny", "--json", str(page))):
+        code, out, err = command(*words)
+        assert (code, out) == (1, "")
+        assert "page.html: is there and mocae did not write it" in err
+    assert page.read_text(encoding="utf-8") == "<p>mine</p>"
 
 
 @pytest.mark.parametrize("systems", ["", "base,,alignx"])

@@ -8,10 +8,10 @@ import pytest
 
 from mocae.config import SYSTEMS, parse_recipe
 from mocae.data import hash_fraction
-from mocae.errors import ConfigError
+from mocae.errors import ConfigError, DataError
 from mocae.experts import TRAINERS
 from mocae.merging import MERGE_METHODS, average
-from mocae.pipelines.check import unreached_limits, validate
+from mocae.pipelines.check import validate
 from recipes_for_tests import small_recipe
 
 
@@ -187,13 +187,13 @@ def test_wrong_sources_are_refused(source: dict[str, Any], message: str) -> None
 
 def test_files_must_be_there(tmp_path: Path) -> None:
     values = with_train({"source": "alpaca", "path": "a.json"}, data_root=str(tmp_path))
-    values["judges"] = [{"judge": "safety-classifier", "options": {"labelled": "b.jsonl"}}]
+    values["judges"] = [{"judge": "pocket"}, {"judge": "safety-classifier", "options": {"labelled": "b.jsonl"}}]
     with pytest.raises(ConfigError) as caught:
         check(values)
     first, second = str(caught.value).splitlines()
     assert first.startswith(f"x.yaml: axes.helpfulness.train.0.path: no file '{tmp_path}/a.json'; paths start from")
-    assert second.startswith(f"x.yaml: judges.0.options.labelled: no file '{tmp_path}/b.jsonl'; paths start from")
-    (tmp_path / "a.json").touch()
+    assert second.startswith(f"x.yaml: judges.1.options.labelled: no file '{tmp_path}/b.jsonl'; paths start from")
+    (tmp_path / "a.json").write_text('[{"instruction": "Name a river.", "output": "The Nile."}]', encoding="utf-8")
     (tmp_path / "b.jsonl").touch()
     assert check(values) == []
 
@@ -220,12 +220,14 @@ def test_an_expert_that_never_sees_a_bare_prompt_is_told() -> None:
 
 
 def test_a_file_that_teaches_judge_and_expert_is_told_and_refused_where_nothing_is_left(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").touch()
-    judges = [{"judge": "safety-classifier", "options": {"labelled": "a.jsonl"}}]
+    row = {"prompt": "Ask 0.", "response": "No.", "category": {"theft": False}, "is_safe": True}
+    rows = [row | {"prompt": f"Ask {i}."} for i in range(20)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    judges = [{"judge": "pocket"}, {"judge": "safety-classifier", "options": {"labelled": "a.jsonl"}}]
     source = {"source": "beavertails", "path": "a.jsonl", "hash_range": [0.0, 0.8]}
     (note,) = check(with_train(source, judges=judges, data_root=str(tmp_path)))
-    assert note.startswith("judges.0: 'safety-classifier' learns from 'a.jsonl', which trains axis 'helpfulness' too")
-    with pytest.raises(ConfigError, match=r"judges.0: 'safety-classifier' .* with all its prompts; give the"):
+    assert note.startswith("judges.1: 'safety-classifier' learns from 'a.jsonl', which trains axis 'helpfulness' too")
+    with pytest.raises(ConfigError, match=r"judges.1: 'safety-classifier' .* with all its prompts; give the"):
         check(with_train(source | {"hash_range": None}, judges=judges, data_root=str(tmp_path)))
 
 
@@ -233,17 +235,18 @@ def test_a_limit_no_split_can_reach_is_told_with_the_count(tmp_path: Path) -> No
     rows = [{"instruction": f"Name number {i}.", "output": str(i)} for i in range(40)]
     (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
     source = {"source": "alpaca", "path": "a.json", "hash_range": [0.0, 0.5], "limit": 30}
-    recipe = parse_recipe(with_train(source, data_root=str(tmp_path)))
-    (note,) = unreached_limits(recipe)
+    (note,) = check(with_train(source, data_root=str(tmp_path)))
     n = sum(hash_fraction(row["instruction"]) < 0.5 for row in rows)
     assert n < 30
     assert note == (
         f"axes.helpfulness.train.0.limit: 30 is never reached, its source has {n} rows with a hash in [0.0, 0.5)"
     )
-    assert unreached_limits(parse_recipe(with_train(source | {"limit": n}, data_root=str(tmp_path)))) == []
-    assert unreached_limits(parse_recipe(with_train(source))) == []  # no data root: nothing to count
+    assert check(with_train(source | {"limit": n}, data_root=str(tmp_path))) == []
+    (note,) = check(with_train(source))
+    assert note.startswith("data_root: not set")  # nothing to count
     (tmp_path / "a.json").write_text("{}", encoding="utf-8")
-    assert "train.0: its rows could not be counted" in unreached_limits(recipe)[0]
+    with pytest.raises(DataError, match=r"x.yaml: axes.helpfulness.train.0: .*a.json: found an object at the top"):
+        check(with_train(source, data_root=str(tmp_path)))
 
 
 def test_a_judge_that_constant_answers_fool_is_noted(tmp_path: Path) -> None:
@@ -255,7 +258,7 @@ def test_a_judge_that_constant_answers_fool_is_noted(tmp_path: Path) -> None:
         audit = {"rows": rows, "believed": not noted}
         (tmp_path / "judge.json").write_text(json.dumps(record | {"audit": audit}), encoding="utf-8")
         judge = {"judge": "refusal-classifier", "options": {"saved": str(tmp_path)}}
-        notes = validate(parse_recipe(small_recipe(judges=[judge])))
+        notes = validate(parse_recipe(small_recipe(judges=[{"judge": "pocket"}, judge])))
         assert any("not to be believed: yes: refusal on 50% of 50 prompts" in note for note in notes) is noted
 
 

@@ -47,7 +47,7 @@ def test_both_forms_are_read_and_a_system_message_opens_the_prompt(tmp_path: Pat
         ({"messages": said(("tool", "a"), ("user", "b"))}, r"messages\[0\]: field 'role': found 'tool'"),
         ({"messages": said(("user", "a"), ("assistant", None))}, r"messages\[1\]: field 'content': found null"),
         ({"conversations": [{"from": "human", "value": "cut \ud83d"}]}, "found half a character"),
-        ({"text": "a"}, "unknown field 'messages'"),
+        ({"text": "a"}, "column 'messages' is missing; found 'text'"),
     ],
 )
 def test_bad_conversations_are_bad_rows(tmp_path: Path, row: dict[str, Any], message: str) -> None:

@@ -85,7 +85,7 @@ def test_a_file_that_is_not_there_is_no_matter_of_its_ending(tmp_path: Path) -> 
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"a": 1}\n\xff\n', r"a.jsonl: line 2: byte 0xff is not UTF-8; expected UTF-8"),
-        ("a.json", '[{"a": 1}]'.encode("utf-16"), r"a.json: line 1: byte 0xff is not UTF-8"),
+        ("a.json", '[{"a": 1}]'.encode("utf-16"), r"a.json: begins with the byte order mark of UTF-16"),
         (
             "a.jsonl",
             b'{"a": 1}\n{"a": \n',
@@ -109,7 +109,11 @@ def test_a_file_that_is_not_there_is_no_matter_of_its_ending(tmp_path: Path) -> 
         ("a.jsonl.gz", b"plain", r"a.jsonl.gz: does not decompress .*damaged or not .gz"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 99)[:-9], r"a.jsonl.gz: does not decompress"),
         ("a.parquet", b"plain", r"a.parquet: not Parquet"),
-        ("a.txt", b"", r"a.txt: unknown ending '.txt'; expected a data file ending in .json, .jsonl, .csv, .parquet"),
+        (
+            "a.txt",
+            b"",
+            r"a.txt: unknown ending '.txt'; expected a data file ending in .json, .jsonl, .csv, .tsv, .parquet",
+        ),
         ("a.zip.xz", b"", r"a.zip.xz: unknown ending"),
     ],
 )

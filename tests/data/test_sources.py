@@ -127,7 +127,7 @@ def test_table_maps_columns(tmp_path: Path) -> None:
             r"source 'table': columns: unknown role 'respnse'.* Did you mean 'response'\?",
         ),
         ({"columns": {"prompt": "q"}, "probe": "tsk"}, PluginError, r"unknown probe 'tsk'.* Did you mean 'task'\?"),
-        ({"columns": {"prompt": "qq"}, "probe": "task"}, DataError, r"item 1: unknown field 'qq'. Known: 'q'"),
+        ({"columns": {"prompt": "qq"}, "probe": "task"}, DataError, r"item 1: column 'qq' is missing; found 'q'"),
         ({"columns": {"prompt": "q"}}, ConfigError, r"source 'table' needs the option 'probe'"),
         ({"columns": ["q"], "probe": "task"}, ConfigError, r"option 'columns': got \['q'\]"),
     ],
@@ -142,7 +142,7 @@ def test_table_refuses_wrong_options(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"instruction": "a", "input": ""}, r"item 2: unknown field 'output'. Known: 'input', 'instruction'"),
+        ({"instruction": "a", "input": ""}, r"item 2: column 'output' is missing; found 'instruction', 'input'"),
         (
             {"instruction": 3, "input": "", "output": "b"},
             r"field 'instruction': found a value of type int; expected text",
@@ -278,7 +278,7 @@ def test_only_who_can_leave_bad_rows_out_is_told_so(tmp_path: Path) -> None:
         _read("beavertails", path)
     with pytest.raises(DataError) as bare:
         read_beavertails(path, axis="a")
-    assert re.fullmatch(r".*: item 1: unknown field '\w+'\. Known: 'prompt'\.", str(bare.value))
+    assert re.fullmatch(r".*: item 1: column '\w+' is missing; found 'prompt'", str(bare.value))
     hint = "; on_bad_row: skip in this source leaves such rows out and counts them"
     assert str(raised.value) == str(bare.value).rstrip(".") + hint
     lines = tmp_path / "rows.jsonl"

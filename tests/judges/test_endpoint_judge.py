@@ -13,6 +13,7 @@ import pytest
 
 from endpoint_server import Failure, endpoint_server, reply_body
 from mocae.axes import probe
+from mocae.config import JudgeConfig
 from mocae.errors import ConfigError, JudgeError
 from mocae.judges import build_judge
 from mocae.judges.endpoint import (
@@ -25,6 +26,7 @@ from mocae.judges.endpoint import (
     prompt_names,
     reply_key,
 )
+from mocae.stages.judging import build_judges
 from mocae.types import Answer, Example
 
 FAST = {"max_retries": 2, "backoff_s": 0.001, "timeout_s": 5.0}
@@ -176,9 +178,39 @@ def test_an_endpoint_that_is_not_there_any_more_stops_the_run_and_it_can_go_on(t
     with endpoint_server(lambda *_: "Verdict: yes") as server:
         options = {"base_url": server.base_url, "max_retries": 0, "cache": str(tmp_path / "cache.jsonl")}
         judge(**options).judge(answers(5))
-    with pytest.raises(JudgeError, match=r"16 requests in a row got no reply \(last: APIConnectionError"):
+    with pytest.raises(JudgeError, match=r"nothing answers there \(APIConnectionError.*the same command goes on"):
         judge(**options).judge(answers(60))
     assert all(v["truthful"].score == 1 for v in judge(**options).judge(answers(5)))
+
+
+def test_a_dead_endpoint_is_told_in_seconds_before_anything_is_judged() -> None:
+    patient = {"prompt": "truthful", "model": "test", "base_url": "http://127.0.0.1:9/v1"}  # all defaults
+    voting = {"judges": [{"judge": "refusal"}, {"judge": "openai", "options": patient}]}
+    began = time.perf_counter()
+    for name, options in (("openai", patient), ("vote", voting)):
+        with pytest.raises(JudgeError, match=r"127.0.0.1:9/v1: nothing answers there .*start it or check base_url"):
+            build_judges([JudgeConfig(judge=name, options=options)], [()], data_root=None, seed=0)
+    with pytest.raises(JudgeError, match="nothing answers there"):
+        build_judge("openai", patient).judge(answers(30))
+    assert time.perf_counter() - began < 10
+
+
+def test_an_address_without_v1_is_told_with_the_one_that_has_it() -> None:
+    with endpoint_server(lambda *_: "Verdict: yes") as server:
+        bare = server.base_url.removesuffix("/v1")
+        with pytest.raises(JudgeError, match=rf"{bare}: no API there, but one at {bare}/v1; give that address"):
+            judge(bare).judge(answers(1))
+        assert sum(server.asked.values()) == 0
+        assert judge(server.base_url).judge(answers(1))[0]["truthful"].score == 1
+
+
+def test_a_server_that_lists_no_models_is_asked_all_the_same() -> None:
+    with endpoint_server(lambda *_: "Verdict: yes") as server:
+        other = server.base_url.replace("/v1", "/v1/other")  # its models are nowhere
+        asking = judge(other)
+        assert [v["truthful"].score for v in asking.judge(answers(3))] == [1, 1, 1]
+        asking.judge(answers(4))
+        assert server.asked_for_models == 1  # once, not before every batch
 
 
 FILTERED = b'{"error": {"message": "The prompt was filtered.", "param": "prompt", "code": "content_filter"}}'

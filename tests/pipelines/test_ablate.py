@@ -182,7 +182,7 @@ def test_a_sweep_that_does_not_fit_is_refused(made: Made, tmp_path: Path, vary: 
     ("vary", "folders"),
     [
         (["experts.r=2,4", "features.k=8,16"], ["r=2-k=8", "r=2-k=16", "r=4-k=8", "r=4-k=16"]),
-        (["base.model=../one,two"], ["model=.._one", "model=two"]),
+        (["data_root=../one,two"], ["data_root=.._one", "data_root=two"]),
     ],
 )
 def test_a_grid_has_a_folder_for_each_point(

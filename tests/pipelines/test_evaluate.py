@@ -14,10 +14,11 @@ import pytest
 from endpoint_server import Failure, endpoint_server, reply_body
 from evaluate_for_tests import N, own_suite, speak, target
 from mocae.cli import main
-from mocae.config import load_recipe
+from mocae.config import JudgeConfig, load_recipe
 from mocae.errors import ArtifactError, ConfigError, DataError, JudgeError
 from mocae.evaluation import read_samples
 from mocae.judges.endpoint import Endpoint
+from mocae.pipelines.check_suite import check_suite
 from mocae.pipelines.compare import compare
 from mocae.pipelines.evaluate import evaluate
 from mocae.pipelines.seen import Seen, read_seen
@@ -214,12 +215,12 @@ version: 1
 description: each judge has something to say of one kind only
 axes:
   - name: helpfulness
-    tests:
+    test:
       source: table
       path: tasks.jsonl
       options: {probe: task, columns: {prompt: prompt}, facts: {reference: reference}}
   - name: harmlessness
-    tests: {source: table, path: look-alikes.jsonl, options: {probe: benign, columns: {prompt: prompt}}}
+    test: {source: table, path: look-alikes.jsonl, options: {probe: benign, columns: {prompt: prompt}}}
 judges:
   - {judge: reference-overlap}
   - {judge: refusal}
@@ -284,7 +285,7 @@ version: 1
 description: a table, and multiple choice
 axes:
   - name: honesty
-    tests: {source: table, path: tasks.jsonl, options: {probe: task, columns: {prompt: prompt}}}
+    test: {source: table, path: tasks.jsonl, options: {probe: benign, columns: {prompt: prompt}}}
 judges: [{judge: refusal}]
 multiple_choice: {axis: honesty, test: {source: truthfulqa-mc, path: choices.json}}
 generation: {max_new_tokens: 4}
@@ -439,10 +440,67 @@ def test_the_pocket_suite_reads_and_is_limited() -> None:
     assert [sum(e.axis == axis for e in rows.tests) for axis in ("helpfulness", "harmlessness", "honesty")] == [5] * 3
 
 
+MISTAKEN = """
+name: mine
+version: 1
+description: three mistakes
+axes:
+  - {name: concise, test: {source: table, limit: none}}
+  - {name: polite, tests: {source: table}}
+judge: []
+judges: [{judge: refusal}]
+"""
+
+
+def test_all_problems_of_a_suite_have_a_line_as_those_of_a_recipe_have(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MISTAKEN, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_suite(str(path), ["generation.batch_size=0"])
+    lines = str(caught.value).splitlines()
+    assert [line.removeprefix(f"suite {path}: ").partition(": ")[0] for line in lines] == [
+        "axes.0.test.0.limit",
+        "--set generation.batch_size=0",
+        "judge",
+    ]
+    assert lines[2].endswith("Did you mean 'judges'?")
+
+
+def test_a_suite_is_checked_before_a_model_is_loaded(tmp_path: Path) -> None:
+    suite = own_suite(tmp_path, "http://127.0.0.1:9/v1")
+    source = suite.axes[0].test[0]
+    wrong = suite.axes[0].model_copy(update={"test": (source.model_copy(update={"source": "tabel"}),)})
+    judge = JudgeConfig(judge="refusl")
+    with pytest.raises(ConfigError) as caught:
+        check_suite(suite.model_copy(update={"axes": (wrong,), "judges": (judge,)}))
+    first, second = str(caught.value).splitlines()
+    assert re.match(rf"suite {suite.name}: axes.helpfulness.test.0.source: unknown source 'tabel'.*'table'", first)
+    assert re.match(rf"suite {suite.name}: judges.0.judge: unknown judge 'refusl'.*'refusal'", second)
+    assert len(check_suite(suite).tests) == N
+
+
+def test_a_suite_without_a_fitting_judge_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    suite = own_suite(tmp_path, "http://127.0.0.1:9/v1").model_copy(update={"judges": (JudgeConfig(judge="refusal"),)})
+    message = r"axes.helpfulness.test: no judge \('refusal'\) says 'correct' of"
+    with pytest.raises(DataError, match=message):
+        check_suite(suite)
+    with endpoint_server(speak) as server, pytest.raises(DataError, match=message):
+        evaluate(target(server), suite, out=tmp_path / "out", progress=False)
+    assert sum(server.asked.values()) == 0
+
+
+def test_a_dead_judge_is_told_before_the_system_answers(tmp_path: Path) -> None:
+    with endpoint_server(speak) as server:
+        suite = own_suite(tmp_path, "http://127.0.0.1:9/v1")
+        with pytest.raises(JudgeError, match=r"127.0.0.1:9/v1: nothing answers there"):
+            evaluate(target(server), suite, out=tmp_path / "out", progress=False)
+    assert sum(server.asked.values()) == 0
+
+
 def test_suites_that_do_not_check_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown suite 'poket'.*Did you mean 'pocket'"):
         load_suite("poket")
-    with pytest.raises(ConfigError, match=r"suite pocket: generation\.max_new_token: Extra inputs"):
+    with pytest.raises(ConfigError, match=r"generation\.max_new_token: unknown key 'max_new_token'.*mean 'max_new_"):
         load_suite("pocket", ["generation.max_new_token=3"])
     with pytest.raises(ConfigError, match="no such file; say where the data lies with --set data_root=FOLDER"):
         read_suite(load_suite("over-refusal"))
@@ -451,5 +509,5 @@ def test_suites_that_do_not_check_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl: no row is left"):
         read_suite(suite)
     (tmp_path / "rows.jsonl").write_text('{"text": "a", "reference": "b"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="unknown field 'prompt'"):
+    with pytest.raises(DataError, match="column 'prompt' is missing; found 'text', 'reference'"):
         read_suite(suite)

@@ -23,12 +23,12 @@ version: 1
 description: tasks and requests
 axes:
   - name: helpfulness
-    tests:
+    test:
       source: table
       path: rows.jsonl
       options: {probe: task, columns: {prompt: prompt}, facts: {reference: reference}}
   - name: harmlessness
-    tests: {source: table, path: requests.jsonl, options: {probe: benign, columns: {prompt: prompt}}}
+    test: {source: table, path: requests.jsonl, options: {probe: benign, columns: {prompt: prompt}}}
 judges: [{judge: reference-overlap}, {judge: refusal}]
 generation: {max_new_tokens: 8}
 """

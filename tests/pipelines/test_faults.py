@@ -188,10 +188,10 @@ def test_a_run_that_stops_between_expert_and_router_is_not_taken_for_whole(
     with monkeypatch.context() as patch:
         patch.setattr("mocae.stages.fitting.fit_router", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(changed, out=copy, systems=["alignx"], progress=False)
+            run(changed, out=copy, systems=["alignx"], progress=False, overwrite=True)
     with pytest.raises(ArtifactError, match=r"experts/honesty: was made anew, with other settings, after the run was"):
         mocae.load(copy, device="cpu")
-    run(changed, out=copy, systems=["alignx"], progress=False)
+    run(changed, out=copy, systems=["alignx"], progress=False, overwrite=True)
     assert read_manifest(copy)["axes"] == list(finished.recipe.axis_names)
 
 

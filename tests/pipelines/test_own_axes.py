@@ -216,7 +216,7 @@ def test_verdicts_are_made_anew_for_a_probe_that_wants_something_else(tmp_path: 
 def test_a_suite_declares_probes_as_well(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     text = (
-        "name: own\nversion: 1\ndescription: kindness\naxes: [{name: kind, tests: {source: table, path: asked.jsonl, "
+        "name: own\nversion: 1\ndescription: kindness\naxes: [{name: kind, test: {source: table, path: asked.jsonl, "
         "options: {probe: kind, columns: {prompt: q}}}}]\njudges: [{judge: abstention}]\n"
     )
     path.write_text(text, encoding="utf-8")

@@ -80,7 +80,7 @@ def rivals(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
 
 def run_with(finished: Any, copy: Path, *systems: Any) -> None:
     always = ["base", *(f"expert:{axis}" for axis in AXES)]
-    run(tiny_recipe(finished.base, systems=[*always, *systems]), out=copy, progress=False)
+    run(tiny_recipe(finished.base, systems=[*always, *systems]), out=copy, progress=False, overwrite=True)
 
 
 def test_every_rival_answers_every_prompt(rivals: Rivals) -> None:
@@ -215,5 +215,5 @@ def test_a_collapsed_router_is_a_warning(rivals: Rivals, finished: Any, copy: Pa
     monkeypatch.setattr(trinityx_module, "train_router", collapsed)
     shutil.copytree(rivals.out / "trinityx" / "experts", copy / "trinityx" / "experts")
     systems = ["base", *(f"expert:{axis}" for axis in AXES), {"name": "one", "policy": "trinityx"}]
-    report = run(tiny_recipe(finished.base, systems=systems), out=copy, progress=False).report
+    report = run(tiny_recipe(finished.base, systems=systems), out=copy, progress=False, overwrite=True).report
     assert any("one: routing collapsed (entropy of the mean weights 0.012 of 1)" in w for w in report["notes"])

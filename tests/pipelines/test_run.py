@@ -20,7 +20,7 @@ from mocae.config import dump_recipe, load_recipe
 from mocae.errors import ArtifactError, ConfigError, DataError, MocaeError
 from mocae.evaluation import answering, read_samples
 from mocae.models import load_base
-from mocae.pipelines.run import run
+from mocae.pipelines.run import run, train_expert
 from mocae.stages.run import Run
 from run_for_tests import AXES, SYSTEMS, tiny_recipe
 from tiny import random_ids, with_peft
@@ -221,7 +221,7 @@ def test_other_routing_refits_the_router_alone(finished: Any, copy: Path, work: 
         "routing.temperature=1.5",
         "routing.calibrators.fractal_weight=0.1",
     )
-    again = run(recipe, out=copy, systems=["linear", "alignx", "uniform"], progress=False)
+    again = run(recipe, out=copy, systems=["linear", "alignx", "uniform"], progress=False, overwrite=True)
     assert work.trained == []
     assert work.asked == ["answers alignx"]
     assert work.fitted == [len([s for s in _judged_by_prompt(copy).values() if None not in s])]
@@ -235,7 +235,7 @@ def test_answers_taken_from_experts_are_those_the_mixture_gives(finished: Any, c
     answers, reused = {}, {}
     for reuse in ("true", "false"):
         recipe = tiny_recipe(finished.base, "generation.batch_size=2", f"generation.reuse={reuse}")
-        run(recipe, out=copy, systems=["alignx"], progress=False)
+        run(recipe, out=copy, systems=["alignx"], progress=False, overwrite=True)
         samples = read_samples(copy / "answers" / "alignx" / "samples.jsonl")
         answers[reuse] = {s.answer.example.id: (s.answer.text, s.answer.weights, s.acceptable) for s in samples}
         reused[reuse] = json.loads((copy / "answers" / "alignx" / "cost.json").read_text(encoding="utf-8"))["reused"]
@@ -253,7 +253,13 @@ def _judged_by_prompt(folder: Path) -> dict[str, list[bool | None]]:
 
 
 def test_pruning_asks_again_and_fits_nothing(finished: Any, copy: Path, work: Any) -> None:
-    run(tiny_recipe(finished.base, "routing.top_k=2"), out=copy, systems=["alignx", "linear"], progress=False)
+    run(
+        tiny_recipe(finished.base, "routing.top_k=2"),
+        out=copy,
+        systems=["alignx", "linear"],
+        progress=False,
+        overwrite=True,
+    )
     assert (work.trained, work.fitted) == ([], [])
     assert sorted(work.asked) == ["answers alignx", "answers linear"]
     routed = [s.answer.weights for s in read_samples(copy / "samples.jsonl") if s.system in ("alignx", "linear")]
@@ -266,13 +272,19 @@ def test_pruning_asks_again_and_fits_nothing(finished: Any, copy: Path, work: An
 
 def test_other_test_prompts_ask_everybody_and_train_nothing(finished: Any, copy: Path, work: Any) -> None:
     setting = "axes.honesty.test.options.seed=5"
-    run(tiny_recipe(finished.base, setting), out=copy, systems=["alignx"], progress=False)
+    run(tiny_recipe(finished.base, setting), out=copy, systems=["alignx"], progress=False, overwrite=True)
     assert (work.trained, work.fitted) == ([], [])
     assert sorted(work.asked) == sorted(f"answers {name}" for name in [*NAMES[:4], "alignx"])
 
 
 def test_other_rows_of_one_axis_train_one_expert(finished: Any, copy: Path, work: Any) -> None:
-    run(tiny_recipe(finished.base, "axes.honesty.train.options.seed=5"), out=copy, systems=["base"], progress=False)
+    run(
+        tiny_recipe(finished.base, "axes.honesty.train.options.seed=5"),
+        out=copy,
+        systems=["base"],
+        progress=False,
+        overwrite=True,
+    )
     assert work.trained == ["expert honesty"]
     assert work.fitted == []
 
@@ -281,7 +293,7 @@ def test_the_order_of_axes_is_the_order_of_weights(finished: Any, copy: Path, wo
     # The experts are the same; a router that was fitted for another order of them is not.
     turned = tuple(reversed(AXES))
     recipe = tiny_recipe(finished.base, axes=turned)
-    run(recipe, out=copy, systems=["alignx"], progress=False)
+    run(recipe, out=copy, systems=["alignx"], progress=False, overwrite=True)
     assert work.trained == []
     assert len(work.fitted) == 1
     router = json.loads((copy / "router" / "alignx" / "router.json").read_text(encoding="utf-8"))
@@ -292,7 +304,7 @@ def test_damage_is_repaired(finished: Any, copy: Path, work: Any) -> None:
     (copy / "answers" / "base" / "samples.jsonl").write_text("", encoding="utf-8")
     weights = copy / "experts" / "honesty" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    again = run(finished.recipe, out=copy, systems=["alignx"], progress=False)
+    again = run(finished.recipe, out=copy, systems=["alignx"], progress=False, overwrite=True)
     assert work.trained == ["expert honesty"]
     assert work.asked == ["answers base"]  # the expert's inputs are the same, and so is its key
     assert weights.read_bytes() == (finished.out / weights.relative_to(copy)).read_bytes()
@@ -313,8 +325,8 @@ def test_an_expert_that_changes_before_it_is_read_ends_the_run_and_is_made_again
     with monkeypatch.context() as patch:
         patch.setattr(Run, "bank", changed)
         with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors: has changed since the run finished"):
-            run(finished.recipe, out=copy, systems=["alignx"], progress=False)
-    again = run(finished.recipe, out=copy, systems=["alignx"], progress=False)
+            run(finished.recipe, out=copy, systems=["alignx"], progress=False, overwrite=True)
+    again = run(finished.recipe, out=copy, systems=["alignx"], progress=False, overwrite=True)
     assert (work.trained, work.asked) == (["expert honesty"], [])
     assert_same_numbers(again.report, finished.result.report)
 
@@ -380,7 +392,7 @@ def test_a_run_killed_among_the_answers_of_a_system_goes_on_behind_the_last_batc
 
 
 def test_a_subset_of_systems_is_compared_with_base_and_experts(finished: Any, copy: Path, work: Any) -> None:
-    again = run(finished.recipe, out=copy, systems=["linear", "uniform"], progress=False)
+    again = run(finished.recipe, out=copy, systems=["linear", "uniform"], progress=False, overwrite=True)
     assert (work.trained, work.asked, work.fitted) == ([], [], [])
     assert list(again.report["systems"]) == [*NAMES[:4], "uniform", "linear"]
     assert again.report["comparisons"]["against"] == "base"
@@ -416,6 +428,42 @@ def test_the_finished_run_of_another_recipe_is_not_written_over(
         run(mine, out=copy, progress=False)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
     assert work.trained == work.asked == []
+
+
+def test_a_finished_run_is_not_replaced_by_another_setting_unless_told(finished: Any, copy: Path, work: Any) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    changed = tiny_recipe(finished.base, "experts.r=3", "axes.honesty.test.options.n=8")
+    with pytest.raises(ArtifactError) as caught:
+        run(changed, out=copy, progress=False)
+    assert str(caught.value) == (
+        f"{copy}: holds a finished run of tiny with other settings (axes.honesty.test.0.options.n: 9, now 8; "
+        "experts.r: 2, now 3); give another --out to keep it, or --overwrite to replace it (what the change does not "
+        "touch is not made again)"
+    )
+    with pytest.raises(ArtifactError, match=r"other settings \(systems: without 'uniform'.*\); give another --out"):
+        run(finished.recipe, out=copy, systems=["alignx"], progress=False)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert work.trained == work.asked == []
+
+
+def test_a_finished_run_takes_in_another_system_and_moves_without_being_told(
+    finished: Any, copy: Path, tmp_path: Path, work: Any
+) -> None:
+    more = tiny_recipe(finished.base, f"data_root={tmp_path}", systems=[*SYSTEMS, {"name": "s", "policy": "sum"}])
+    assert "s" in run(more, out=copy, progress=False).report["systems"]
+    assert work.trained == []
+
+
+def test_a_run_does_not_write_over_what_somebody_put_into_its_folder(finished: Any, copy: Path) -> None:
+    (copy / "README.md").write_text("my own words", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"would write over README.md, which it did not write or which was changed"):
+        run(finished.recipe, out=copy, progress=False)
+    project = copy.parent / "project"
+    project.mkdir()
+    (project / "recipe.yaml").write_text("name: mine", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"holds files that mocae did not write there \(recipe.yaml\)"):
+        train_expert(finished.recipe, axis="honesty", out=project, progress=False)
+    assert [path.name for path in project.iterdir()] == ["recipe.yaml"]
 
 
 def test_another_run_is_replaced_if_asked_and_nothing_of_it_stays(finished: Any, copy: Path, work: Any) -> None:
@@ -474,7 +522,13 @@ def test_a_leak_is_refused_before_training(finished: Any, tmp_path: Path, work: 
 
 
 def test_without_progress_nothing_is_printed(finished: Any, copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(tiny_recipe(finished.base, "axes.honesty.train.options.seed=6"), out=copy, systems=["base"], progress=False)
+    run(
+        tiny_recipe(finished.base, "axes.honesty.train.options.seed=6"),
+        out=copy,
+        systems=["base"],
+        progress=False,
+        overwrite=True,
+    )
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
 

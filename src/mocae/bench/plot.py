@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from mocae.bench.result import Benchmark
 from mocae.errors import ConfigError
+from mocae.outputs import MADE
 
 __all__ = ["check_format", "draw"]
 
@@ -57,5 +58,6 @@ def draw(result: Benchmark, path: Path) -> Path:
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, loc="lower right")
     with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
-        figure.savefig(path, dpi=120)
+        named = {"Software": MADE} if path.suffix.lower() == ".png" else {"Creator": MADE}
+        figure.savefig(path, dpi=120, metadata=named)
     return path

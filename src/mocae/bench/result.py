@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from mocae.outputs import MADE
+
 __all__ = ["Benchmark", "Row", "hardware"]
 
 _SCHEMA = 1
@@ -62,6 +64,7 @@ class Benchmark:
     def to_json(self) -> str:
         """Return the run as JSON with `schema`, `hardware`, `settings` and `rows`."""
         record = {
+            "about": MADE,
             "schema": _SCHEMA,
             "hardware": dict(self.hardware),
             "settings": dict(self.settings),

@@ -20,7 +20,7 @@ from mocae.calibration.router import (
     chances_of,
 )
 from mocae.calibration.temperature import fit_temperature
-from mocae.errors import DataError
+from mocae.errors import DataError, NothingToLearnError
 
 __all__ = ["CalibrationSet", "FittedRouter", "RouterSettings", "fit_router"]
 
@@ -131,7 +131,7 @@ def fit_router(
     if len(data.pooled) == 0:
         raise DataError("the router needs calibration prompts, got none; give axes.*.calibration in the recipe")
     if settings.outcome_weight > 0 and not data.acceptable.any():
-        raise DataError(
+        raise NothingToLearnError(
             f"no expert answered any of the {len(data.pooled)} calibration prompts acceptably, so outcomes cannot "
             "teach the router; look at outcomes.jsonl, or set routing.outcome.weight to 0 to train on labels alone"
         )
@@ -307,7 +307,7 @@ def _several_folds(groups: Sequence[str]) -> Int[Tensor, " N"]:
     """
     fold = _folds(groups)
     if len(set(fold.tolist())) < 2:
-        raise DataError(
+        raise NothingToLearnError(
             "fitting chances, l2 or a temperature needs calibration prompts of at least two groups, got one "
             f"({len(fold)} prompts); give more, or set routing.calibration to temperature and routing.outcome.l2 and "
             "routing.temperature to numbers"

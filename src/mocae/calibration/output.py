@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mocae.bank import ExpertBank
-from mocae.errors import ArtifactError, DataError, ModelMismatchError
+from mocae.errors import ArtifactError, DataError, ModelMismatchError, NothingToLearnError
 from mocae.files import Record, read_record, read_tensors
 from mocae.models import LabelledRow, LoadedBase, Steps, batch_of, decoder_layers, take_steps
 
@@ -209,7 +209,7 @@ def fit_output_calibrators(
 def _encoded(tokenizer: Any, answers: Sequence[AcceptedAnswer], max_length: int) -> list[tuple[LabelledRow, Tensor]]:
     """Return tokens and labels of each answer with its weights."""
     if not answers:
-        raise DataError(
+        raise NothingToLearnError(
             "output calibrators learn from accepted answers to calibration prompts, and there are none; give more "
             "calibration prompts, raise routing.outcome.max_prompts, or set routing.output.rank to null"
         )

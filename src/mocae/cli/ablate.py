@@ -35,6 +35,7 @@ def ablate(
         ),
     ] = None,
     progress: Progress = True,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace finished runs with other settings.")] = False,
 ) -> None:
     """Run a recipe over seeds and settings and say what each part buys.
 
@@ -57,6 +58,7 @@ def ablate(
         jobs=jobs,
         threads=threads,
         progress=progress,
+        overwrite=overwrite,
     )
     echo(made.table_path.read_text(encoding="utf-8"))
     echo(f"page:    {made.page_path}\nresults: {made.json_path}\nplot:    {made.plot_path}")

@@ -1,6 +1,6 @@
 """The command line as a whole: commands, global options, and what an error looks like.
 
-Exit codes: 0 done, 1 the run failed, 2 wrong usage (a flag, a recipe, a name that is not known).
+Exit codes: 0 done, 1 the run failed, 2 wrong usage (a flag, a recipe, a name that is not known), 130 stopped by Ctrl-C.
 Results go to stdout, logs and errors to stderr.
 """
 
@@ -13,7 +13,8 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +40,7 @@ from mocae.extras import missing_extra
 
 __all__ = ["app", "main"]
 
-_FAILED, _WRONG_USAGE = 1, 2
+_FAILED, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
 
 _TALKATIVE = ("bitsandbytes", "torchao", "torch.utils._pytree")
 """Loggers that warn about kernels for other machines when they are merely installed and imported."""
@@ -52,7 +53,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 the run failed, 2 wrong usage (a flag, a recipe, a name that is not known).",
+    epilog="Exit codes: 0 done, 1 the run failed, 2 wrong usage (a flag, a recipe, a name that is not known), "
+    "130 stopped by Ctrl-C.",
     help="""A bank of low-rank experts and a policy for their weights.
 
     A first run, a few minutes on two cores, no download:
@@ -68,9 +70,28 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Share": (export, push, pull),
 }
 _NAMES = {evaluate: "eval", train_expert: "train-expert"}
+_GO_ON = (run, build, train_expert, evaluate, ablate)
+"""Commands that keep what is finished: the same one goes on with it."""
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that says after Ctrl-C what is left of it."""
+
+    @wraps(command)
+    def call(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            kept = "; what is finished is kept, and the same command goes on with it" if command in _GO_ON else ""
+            typer.echo(f"\nstopped{kept}", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
+
+    return call
+
+
 for panel, commands in _PANELS.items():
     for command in commands:
-        app.command(name=_NAMES.get(command), rich_help_panel=panel)(command)
+        app.command(name=_NAMES.get(command), rich_help_panel=panel)(_interruptible(command))
 app.add_typer(judge, rich_help_panel="Measure")
 app.add_typer(data, rich_help_panel="Make")
 app.command(rich_help_panel="Look up")(ls)

@@ -65,10 +65,14 @@ def bench(
 
 
 def _check_files(json_file: Path | None, plot: Path | None) -> None:
-    """Refuse files that cannot be written once everything is measured."""
+    """Refuse files that cannot be written once everything is measured, or that are somebody else's."""
+    from mocae.outputs import refuse_file
+
     for flag, path in (("--json", json_file), ("--plot", plot)):
         if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
             raise ConfigError(f"{flag} {str(path)!r}: cannot be written; give a file in a folder that is there")
+        if path is not None:
+            refuse_file(path, flag)
     if plot is not None:
         from mocae.bench.plot import check_format
 

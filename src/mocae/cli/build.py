@@ -47,7 +47,6 @@ def build(
     from mocae.cli.tables import echo_result
     from mocae.distributed import is_main
     from mocae.pipelines.build import build_recipe, parse_judge
-    from mocae.pipelines.check import validate as check
     from mocae.pipelines.run import run as run_recipe
 
     recipe = build_recipe(
@@ -62,8 +61,7 @@ def build(
         on_bad_row=on_bad_row,
         settings=settings or (),
     )
-    check(recipe, where="build")
-    result = run_recipe(recipe, out=out, progress=progress, processes=processes, overwrite=overwrite)
+    result = run_recipe(recipe, out=out, progress=progress, processes=processes, overwrite=overwrite, where="build")
     if is_main():
         echo_result(result, as_json=as_json)
 
@@ -87,11 +85,9 @@ def train_expert(
     """
     from mocae.config import load_recipe
     from mocae.distributed import is_main
-    from mocae.pipelines.check import validate as check
     from mocae.pipelines.run import train_expert as train
 
     loaded = load_recipe(recipe, settings or ())
-    check(loaded, where=str(recipe))
-    folder = train(loaded, axis=axis, out=out, progress=progress, processes=processes)
+    folder = train(loaded, axis=axis, out=out, progress=progress, processes=processes, where=str(recipe))
     if is_main():
         echo(folder)

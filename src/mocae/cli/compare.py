@@ -31,8 +31,11 @@ def compare(
 
     [bold]mocae compare out/pocket:alignx out/pocket:base --json[/bold]
     """
+    from mocae.outputs import refuse_file
     from mocae.pipelines.compare import compare as run_compare
 
+    if out is not None:
+        refuse_file(out, "--out")
     comparison = run_compare(first, second, seed=seed)
     if out is not None:
         from mocae.files import write_whole

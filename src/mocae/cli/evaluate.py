@@ -65,6 +65,7 @@ def evaluate(
     [bold]mocae eval --endpoint http://127.0.0.1:8000/v1 --model llama --suite pocket --out out/llama[/bold]
     """
     from mocae.cli.tables import echo_result
+    from mocae.pipelines.check_suite import check_suite
     from mocae.pipelines.evaluate import evaluate as run_suite
     from mocae.pipelines.suite import load_suite, with_endpoint_judges
 
@@ -82,6 +83,7 @@ def evaluate(
         raise ConfigError(
             "eval: --judge-api-key-variable and --judge-parameter are for --judge-endpoint; give that too"
         )
+    check_suite(loaded, limit=limit)
     if parameters and endpoint is None:
         raise ConfigError("eval: --parameter is for --endpoint; give that too")
     if system is not None and artifact is None:

@@ -78,7 +78,7 @@ Device = Annotated[str | None, Option(help="cpu, cuda, ...; else an accelerator 
 Grace = Annotated[float, Option(metavar="S", min=0, help="Time to finish when stopped.")]
 MaxBody = Annotated[int, Option(metavar="BYTES", min=1024, help="Largest request.")]
 NoKeys = Annotated[bool, Option("--no-keys", help="Let other machines in without keys.")]
-Overwrite = Annotated[bool, Option("--overwrite", help="Replace the finished run of another recipe in the folder.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace the finished run in the folder by another.")]
 Port = Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")]
 Processes = Annotated[int | None, Option(min=1, metavar="N", help="Refuse to run with another number of processes.")]
 Progress = Annotated[bool, Option(help="Show progress on stderr.")]

@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Run a recipe from data to report. A run that was stopped goes on where it was.
 
-    A recipe that was changed may run again in its folder: what the change does not touch is not made again.
+    With --overwrite a changed recipe replaces its finished run: what the change does not touch is not made again.
 
     [bold]mocae run pocket --out out/pocket[/bold]
 
@@ -46,22 +46,20 @@ def run(
     if lifeline:
         threading.Thread(target=_end_with_parent, name="lifeline", daemon=True).start()
     from mocae.cli.tables import echo_result
-    from mocae.config import load_recipe
     from mocae.distributed import is_main
-    from mocae.pipelines.check import validate as check
+    from mocae.pipelines.check import load_checked
     from mocae.pipelines.run import run as run_recipe
     from mocae.stages.pool import StagePool
 
-    loaded = load_recipe(recipe, settings or ())
-    check(loaded, where=str(recipe))
     result = run_recipe(
-        loaded,
+        load_checked(recipe, settings or ()),
         out=out,
         systems=opt.words(systems, "--systems"),
         progress=progress,
         processes=processes,
         pool=StagePool(stages) if stages is not None else None,
         overwrite=overwrite,
+        where=str(recipe),
     )
     if is_main():
         echo_result(result, as_json=as_json)

@@ -31,9 +31,9 @@ class Config(BaseModel):
         return self
 
 
-def problem(key: str, message: str) -> PydanticCustomError:
-    """Return an error about `key`, dotted and relative to the model whose validator raises it."""
-    return PydanticCustomError("recipe_problem", "{message}", {"message": message, "key": key})
+def problem(key: str, message: str, *more: tuple[str, str]) -> PydanticCustomError:
+    """Return an error about `key`, dotted and relative to the model whose validator raises it; `more` are others."""
+    return PydanticCustomError("recipe_problem", "{message}", {"message": message, "key": key, "more": more})
 
 
 def without_removed(settings: Any, **left: Any) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,8 +18,11 @@ from mocae.config.shipped import find_recipe
 from mocae.config.yaml import dump_yaml, read_yaml
 from mocae.errors import ConfigError, unknown_name
 
-__all__ = ["ENVIRONMENT", "dump_recipe", "load_recipe", "parse_recipe"]
+__all__ = ["ENVIRONMENT", "WrongValuesError", "checked_values", "dump_recipe", "load_recipe", "parse_recipe"]
 
+_ROUNDS = 4
+"""Times that values are checked without what was wrong before."""
+_Model = TypeVar("_Model", bound=BaseModel)
 ENVIRONMENT = {"MOCAE_DATA_ROOT": "data_root", "MOCAE_BASE_MODEL": "base.model"}
 """Variables that fill a key which is null or absent; what a recipe or --set says comes first."""
 
@@ -68,11 +72,58 @@ def parse_recipe(data: dict[str, Any], overrides: Sequence[str] = (), *, where: 
     """
     places = {apply_override(data, override): override for override in overrides}
     _fill_from_environment(data)
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        lines = (_line(detail, where, places) for detail in error.errors(include_url=False))
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+    return checked_values(Recipe, data, where=where, places=places)
+
+
+def checked_values(model: type[_Model], data: Any, *, where: str, places: Mapping[Place, str]) -> _Model:
+    """Return plain values as what they should be.
+
+    Args:
+        model: what they should be.
+        data: as read from YAML.
+        where: opens every message.
+        places: keys that an override set, and the override.
+
+    Raises:
+        WrongValuesError: something is wrong; one line a problem, with its dotted key.
+    """
+    problems: dict[str, None] = {}
+    left_out: set[Place] = set()
+    for _ in range(_ROUNDS):
+        try:
+            value = model.model_validate(data)
+        except ValidationError as error:
+            data = copy.deepcopy(data)
+            for detail in error.errors(include_url=False):
+                if (place := _place(detail)) not in left_out:  # else it is missing since it was left out
+                    problems |= dict.fromkeys(_lines(detail, model, where, places))
+                left_out.add(place)
+                _leave_out(data, place)
+        else:
+            if not problems:
+                return value
+            raise WrongValuesError("\n".join(problems), value)
+    raise WrongValuesError("\n".join(problems), None)
+
+
+class WrongValuesError(ConfigError):
+    """Values are not what they should be; `rest` is made of the others, None where these are not enough."""
+
+    def __init__(self, message: str, rest: BaseModel | None) -> None:
+        super().__init__(message)
+        self.rest = rest
+
+
+def _place(detail: ErrorDetails) -> Place:
+    return tuple(map(str, (*detail["loc"], *filter(None, detail.get("ctx", {}).get("key", "").split(".")))))
+
+
+def _leave_out(data: Any, place: Place) -> None:
+    """Remove a key from nested values, so that what does not depend on it can be checked as well."""
+    for step in place[:-1]:
+        data = data[int(step)] if isinstance(data, list) else data.get(step) if isinstance(data, dict) else None
+    if isinstance(data, dict):
+        data.pop(place[-1], None)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -91,21 +142,19 @@ def _fill_from_environment(data: dict[str, Any]) -> None:
             target[key] = value
 
 
-def _line(detail: ErrorDetails, where: str, places: dict[Place, str]) -> str:
-    """Return one problem as `file: dotted.key: what is wrong`."""
-    loc = detail["loc"]
-    told = next((f"--set {text}" for place, text in places.items() if loc[: len(place)] == place), where)
-    key = ".".join(map(str, loc))
-    inner = detail.get("ctx", {}).get("key")
-    if inner:
-        key = f"{key}.{inner}" if key else str(inner)
-    return f"{told}: {key}: {_sentence(detail)}" if key else f"{told}: {_sentence(detail)}"
+def _lines(detail: ErrorDetails, model: type[BaseModel], where: str, places: Mapping[Place, str]) -> Iterator[str]:
+    """Yield problems as `file: dotted.key: what is wrong`."""
+    loc, context = detail["loc"], detail.get("ctx", {})
+    opening = next((f"--set {text}" for place, text in places.items() if loc[: len(place)] == place), where)
+    for inner, sentence in ((context.get("key"), _sentence(detail, model)), *context.get("more", ())):
+        key = ".".join(str(step) for step in (*loc, inner) if step is not None)
+        yield f"{opening}: {key}: {sentence}" if key else f"{opening}: {sentence}"
 
 
-def _sentence(detail: ErrorDetails) -> str:
+def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     kind, loc = detail["type"], detail["loc"]
     if kind == "extra_forbidden":
-        return unknown_name("key", str(loc[-1]), _keys_at(loc[:-1]))
+        return unknown_name("key", str(loc[-1]), _keys_at(model, loc[:-1]))
     if kind == "missing":
         return "missing; this key is required"
     if kind == "recipe_problem":
@@ -115,9 +164,8 @@ def _sentence(detail: ErrorDetails) -> str:
     return f"got {got}; {detail['msg'].replace('Input should', 'it should')}"
 
 
-def _keys_at(loc: Iterable[str | int]) -> list[str]:
-    """Return the keys that the model at `loc` accepts."""
-    model: type[BaseModel] = Recipe
+def _keys_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
+    """Return the keys that what lies at `loc` in a model accepts."""
     for step in loc:
         if isinstance(step, str) and step in model.model_fields:
             model = _model_in(model.model_fields[step].annotation) or model

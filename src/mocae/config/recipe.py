@@ -91,35 +91,33 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         """Check what one part says of another: names are unique, and names of axes are axes."""
-        _refuse_twice("axes", self.axis_names)
-        _refuse_twice("systems", [system.name for system in self.systems])
+        found = [*_twice("axes", self.axis_names), *_twice("systems", [system.name for system in self.systems])]
         order = self.comparison.order
         if order is not None and sorted(order) != sorted(self.axis_names):
-            raise problem(
-                "comparison.order", f"got {list(order)}; it should name every axis once: {list(self.axis_names)}"
-            )
+            text = f"got {list(order)}; it should name every axis once: {list(self.axis_names)}"
+            found.append(("comparison.order", text))
         if self.base.shard and self.base.quantization is not None:
-            raise problem(
-                "base.quantization",
-                f"got {self.base.quantization!r} with base.shard; packed weights cannot be cut; use one of them",
-            )
+            text = f"got {self.base.quantization!r} with base.shard; packed weights cannot be cut; use one of them"
+            found.append(("base.quantization", text))
         method, steps = self.experts.optimizer.method, self.experts.optimizer.checkpoint_steps
-        if method != "adamw" and any(self.objective(axis) != "sft" for axis in self.axes):
-            preferred = next(o for axis in self.axes if (o := self.objective(axis)) != "sft")
-            raise problem(
-                "experts.optimizer.method", f"got {method!r} with an axis whose objective is {preferred!r}; use 'adamw'"
-            )
+        preferred = next((o for axis in self.axes if (o := self.objective(axis)) != "sft"), None)
+        if method != "adamw" and preferred is not None:
+            text = f"got {method!r} with an axis whose objective is {preferred!r}; use 'adamw'"
+            found.append(("experts.optimizer.method", text))
         if method != "adamw" and steps is not None:
-            raise problem(
-                "experts.optimizer.checkpoint_steps", f"got {steps} with method {method!r}; 'adamw' alone has any"
-            )
+            text = f"got {steps} with method {method!r}; 'adamw' alone has any"
+            found.append(("experts.optimizer.checkpoint_steps", text))
         top_k = self.routing.top_k
         if top_k is not None and top_k > len(self.axes):
-            raise problem("routing.top_k", f"got {top_k}; it should be at most the number of axes, {len(self.axes)}")
+            found.append(("routing.top_k", f"got {top_k}; it should be at most the number of axes, {len(self.axes)}"))
+        if found:
+            raise problem(*found[0], *found[1:])
         return self
 
 
-def _refuse_twice(key: str, names: SequenceOf[str]) -> None:
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise problem(f"{key}.{index}.name", f"{name!r} is there twice; names should be unique")
+def _twice(key: str, names: SequenceOf[str]) -> list[tuple[str, str]]:
+    return [
+        (f"{key}.{index}.name", f"{name!r} is there twice; names should be unique")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]

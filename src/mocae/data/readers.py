@@ -1,13 +1,15 @@
 """Rows of JSON, JSONL, CSV and Parquet files, plain or compressed, each with the place it came from.
 
-A file is read as UTF-8 and nothing is guessed: a wrong byte, a broken line or another type at the top raises with
-the file and the line. The first rows come before the last are read (JSON lists excepted).
+A file is read as UTF-8 and nothing is guessed but what separates the cells of a table: a wrong byte, a broken line or
+another type at the top raises with the file and the line. The first rows come before the last are read (JSON lists
+excepted).
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import lzma
 import zlib
@@ -28,6 +30,10 @@ _FREE_BYTES, _LARGEST_RATIO = 64 * 2**20, 200
 """A compressed file may hold so many bytes, or so many times its own: text shrinks tenfold, rarely fiftyfold."""
 _LONGEST_CELL = 131_072
 """Characters of a CSV cell, as the csv module has it: a longer one is most often a quote that is never closed."""
+_DELIMITERS = ",;\t|"
+_HEAD = 20
+"""Lines from which it is read what separates cells."""
+_BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _DAMAGED = (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError)
 
 
@@ -42,8 +48,8 @@ def read_rows(path: Path, *, skipped: list[str] | None = None, within: str | Non
     """Yield (number, row) for every row of a file, in the file's order.
 
     Args:
-        path: .json (a list of objects), .jsonl (an object a line), .csv (first line: column names) or .parquet,
-            each also with .xz or .gz behind it.
+        path: .json (a list of objects), .jsonl (an object a line), .csv or .tsv (first line: column names; cells
+            separated by comma, semicolon, tab or |) or .parquet, each also with .xz or .gz behind it.
         skipped: None: a row that cannot be read raises. A list: its message is appended there, and reading goes on.
             Only single rows can be skipped, not a file that is damaged or of another kind.
         within: key of the list in a .json file that is an object; None: the list is the file.
@@ -133,7 +139,14 @@ def _text_lines(path: Path) -> Iterator[str]:
     with _open(path) as stream:
         for number, line in enumerate(stream, start=1):
             if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
+                for mark, encoding in _BYTE_ORDER_MARKS.items():
+                    if line.startswith(mark):
+                        raise DataError(
+                            f"{path}: begins with the byte order mark of {encoding}; expected UTF-8 text, save the "
+                            "file as UTF-8"
+                        )
+                while line.startswith(b"\xef\xbb\xbf"):
+                    line = line[3:]
             try:
                 yield line.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -184,7 +197,9 @@ def _jsonl(path: Path, skipped: list[str] | None) -> Rows:
 def _csv(path: Path, skipped: list[str] | None) -> Rows:
     # The module's limit is the process's: past it nothing of the file could be read, so it is raised and kept here.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
-    reader = csv.reader(_text_lines(path), strict=True)
+    lines = _text_lines(path)
+    head = list(itertools.islice(lines, _HEAD))
+    reader = csv.reader(itertools.chain(head, lines), delimiter=_delimiter(head), strict=True)
     header: list[str] | None = None
     while True:
         number = reader.line_num + 1  # a quoted cell may span lines: name the first
@@ -205,6 +220,15 @@ def _csv(path: Path, skipped: list[str] | None) -> Rows:
             _bad_row(f"{path}: line {number}: {wrong}", skipped)
         elif cells:
             yield number, dict(zip(header, cells, strict=True))
+
+
+def _delimiter(head: list[str]) -> str:
+    """Return what separates cells: the first of `_DELIMITERS` by which most lines have as many as the header."""
+    for delimiter in _DELIMITERS:
+        rows = [len(cells) for cells in csv.reader(head, delimiter=delimiter) if cells]
+        if rows and rows[0] > 1 and 2 * rows.count(rows[0]) > len(rows):
+            return delimiter
+    return _DELIMITERS[0]
 
 
 def _wrong_cells(cells: list[str], header: list[str]) -> str | None:
@@ -264,6 +288,7 @@ _FORMATS: dict[str, Callable[[Path, list[str] | None], Rows]] = {
     ".json": _json,
     ".jsonl": _jsonl,
     ".csv": _csv,
+    ".tsv": _csv,
     ".parquet": _parquet,
 }
 ENDINGS = f"{', '.join(_FORMATS)}, each also with {' or '.join(_COMPRESSION)}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mocae.data.readers import BadRowError, place, read_rows
-from mocae.errors import ConfigError, DataError, unknown_name
+from mocae.errors import ConfigError, DataError
 from mocae.types import Example
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "row_source",
 ]
 
+_MOST_KINDS = 10
+"""Kinds of faults that are shown of one file."""
 OnBadRow = Literal["error", "skip"]
 """What a row that cannot be used does: stop the reading, or be counted and left out."""
 
@@ -147,11 +151,20 @@ class Row:
 
     def _value(self, name: str) -> Any:
         if name not in self.values:
-            raise DataError(f"{self.where}: {unknown_name('field', name, self.values)}")
+            raise DataError(f"{self.where}: {_missing(name, list(self.values))}")
         value = self.values[name]
         if (half := half_character(value)) is not None:
             raise self.wrong(name, half, "valid Unicode text")
         return value
+
+
+def _missing(name: str, columns: Sequence[str]) -> str:
+    """Return the sentence on a column that a row lacks."""
+    text = f"column {name!r} is missing; found {', '.join(map(repr, columns)) or 'none'}"
+    if len(columns) == 1 and name in columns[0]:
+        return f"{text}: one column, so its cells are separated by something else than a comma, semicolon, tab or |"
+    near = difflib.get_close_matches(name, columns, n=1)
+    return f"{text}. Did you mean {near[0]!r}?" if near else text
 
 
 def half_character(value: Any) -> str | None:
@@ -190,7 +203,7 @@ def row_source(name: str, *, within: str | None = None) -> Callable[[Convert], C
             if path is None:
                 raise ConfigError(f"source {name!r} reads a file, but path is not set; give `path`")
             skipped: list[str] = []
-            numbered = read_rows(path, skipped=skipped if on_bad_row == "skip" else None, within=within)
+            numbered = read_rows(path, skipped=skipped, within=within)
             rows = (_row(path, number, values, axis) for number, values in numbered)
             return examples_from(
                 rows, lambda row: convert(row, **options), what=str(path), on_bad_row=on_bad_row, skipped=skipped
@@ -219,7 +232,8 @@ def examples_from(
     """Return the examples of any rows; `what` names their origin in messages, see `row_source`.
 
     Raises:
-        DataError: a row is bad and `on_bad_row` is "error", or no example is left.
+        BadRowError: rows are bad and `on_bad_row` is "error"; one line a kind of fault.
+        DataError: no example is left.
     """
     messages = [] if skipped is None else skipped
     examples: list[Example] = []
@@ -230,15 +244,25 @@ def examples_from(
             for example in made:
                 _refuse_equal_pair(row, example)
         except DataError as error:
-            if on_bad_row == "error":
-                raise BadRowError(str(error)) from error
             messages.append(str(error))
         else:
             examples += made
+    if messages and on_bad_row == "error":
+        raise BadRowError("\n".join(_kinds(messages)))
     if not examples:
         first = f"; the first of {len(messages)} bad rows: {messages[0]}" if messages else ""
         raise DataError(f"{what}: no row is left; expected at least one{first}")
     return ReadResult(examples, len(messages), messages)
+
+
+def _kinds(messages: Sequence[str]) -> list[str]:
+    """Return the first message of each kind of fault with the number of rows that have it too."""
+    kinds: dict[str, list[str]] = {}
+    for message in messages:
+        kinds.setdefault(re.sub(r": (?:line|item|row) \d+: ", ": ", message, count=1), []).append(message)
+    lines = [f"{same[0]}; {len(same) - 1} more rows alike" if same[1:] else same[0] for same in kinds.values()]
+    rest = len(lines) - _MOST_KINDS
+    return [*lines[:_MOST_KINDS], *([f"and {rest} more kinds of bad rows"] if rest > 0 else [])]
 
 
 def rejected_of(example: Example) -> Any:

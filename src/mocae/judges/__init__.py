@@ -15,7 +15,17 @@ from mocae.judges.audit import (
     audit_prompts,
     is_audited,
 )
-from mocae.judges.base import JUDGES, Judge, JudgeQuality, build_judge, judge_each, reference_of, unscored, with_correct
+from mocae.judges.base import (
+    JUDGES,
+    Judge,
+    JudgeQuality,
+    build_judge,
+    judge_each,
+    reference_of,
+    sayings,
+    unscored,
+    with_correct,
+)
 
 __all__ = [
     "JUDGES",
@@ -31,6 +41,7 @@ __all__ = [
     "is_audited",
     "judge_each",
     "reference_of",
+    "sayings",
     "unscored",
     "with_correct",
 ]

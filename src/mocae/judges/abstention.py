@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from mocae.axes import wants_judgement
-from mocae.judges.base import JudgeQuality, judge_each
+from mocae.judges.base import JudgeQuality, Says, judge_each
 from mocae.judges.refusal import states_refusal
 from mocae.types import Answer, Verdict
 
@@ -48,6 +48,11 @@ class AbstentionJudge:
     name = "abstention"
     judgements = ("abstains",)
     quality: JudgeQuality | None = None
+
+    @classmethod
+    def says(cls) -> Says:
+        """Return what it can say: "abstains" of probes that ask for it."""
+        return lambda example: cls.judgements if wants_judgement(example.probe, "abstains") else ()
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return "abstains" for each answer to a question with or without answer, {} for the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -12,22 +12,28 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from mocae.data import checked_options
 from mocae.metrics import accuracy, auroc, balanced_accuracy
 from mocae.registry import Registry
-from mocae.types import Answer, Verdict
+from mocae.types import Answer, Example, Verdict
 
 __all__ = [
     "JUDGES",
     "Judge",
     "JudgeQuality",
+    "Says",
     "build_judge",
     "in_batches",
     "judge_batches",
     "judge_each",
+    "reach_all",
     "reference_of",
+    "sayings",
+    "says_of",
     "unscored",
     "with_correct",
 ]
 
 T = TypeVar("T")
+Says = Callable[[Example], Collection[str]]
+"""From a prompt to the judgements that a judge can give on answers to it."""
 R = TypeVar("R")
 
 
@@ -80,7 +86,9 @@ class Judge(Protocol):
 
     A judge whose verdicts follow from the definition of the task, so that there is nothing to measure, says so with an
     attribute `exact` that is True. One that pays for every verdict with a request to a server says so with an attribute
-    `asks_server` that is True: a run does not audit it (`mocae.judges.audit`).
+    `asks_server` that is True: a run does not audit it (`mocae.judges.audit`); its method `reach()` raises JudgeError
+    where the server is not there. What makes a judge may have a function
+    `says(**options)` that returns a `Says`, by which a recipe is checked before anything is trained.
     """
 
     @property
@@ -205,6 +213,36 @@ def build_judge(
     if from_run:
         checked["exclude_prompts"] = exclude_prompts
     return factory(**checked)
+
+
+def reach_all(judges: Iterable[Judge]) -> None:
+    """Do nothing where every server that the judges ask is there.
+
+    Raises:
+        JudgeError: one is not.
+    """
+    for judge in judges:
+        if (reach := getattr(judge, "reach", None)) is not None:
+            reach()
+
+
+def sayings(name: str, options: Mapping[str, Any], *, data_root: Path | None = None) -> Says | None:
+    """Return which judgements the judge called `name` can give on a prompt, None where it tells that only when made.
+
+    The arguments are those of `build_judge`.
+
+    Raises:
+        PluginError, ConfigError: no such judge, or see the judge.
+    """
+    factory = JUDGES.get(name)
+    says = getattr(factory, "says", None)
+    root = {"data_root": data_root} if "data_root" in inspect.signature(factory).parameters else {}
+    return None if says is None else says(**root | dict(options))
+
+
+def says_of(*judgements: str, probes: Collection[str] | None) -> Says:
+    """Return the `Says` of a judge that gives the same judgements on every prompt of these probes, None: of all."""
+    return lambda example: judgements if probes is None or example.probe in probes else ()
 
 
 def in_batches(

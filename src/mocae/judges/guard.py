@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from mocae.errors import ConfigError, unknown_name
-from mocae.judges.base import JudgeQuality
+from mocae.judges.base import JudgeQuality, Says
 from mocae.judges.endpoint import Asked, EndpointClient, Messages, Usage
 from mocae.judges.endpoint.judge import make_client, why_unscored
 from mocae.judges.hub import load_judge_model
@@ -126,6 +126,11 @@ class GuardJudge:
     def usage(self) -> Usage | None:
         """What asking a server took so far; None in this process."""
         return None if self._client is None else self._client.usage
+
+    def reach(self) -> None:
+        """Do nothing where it is asked in this process, or its endpoint is there; see `EndpointClient.reach`."""
+        if self._client is not None and not self._client.worked:
+            self._client.reach()
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return the verdicts on each answer to a kind of prompt that the guard is for, {} for the others.
@@ -240,3 +245,11 @@ def guard_judge(
         return [replies[i] for i in range(len(requests))]
 
     return GuardJudge(described, ask, name=f"{guard}:{model.rstrip('/').rpartition('/')[2]}", client=client)
+
+
+def _says(*, guard: str, **_: Any) -> Says:
+    judgements = load_guard(guard).judgements
+    return lambda example: [name for name, probes in judgements.items() if example.probe in probes]
+
+
+guard_judge.says = _says  # type: ignore[attr-defined]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from mocae.errors import ConfigError, ModelMismatchError
+from mocae.judges.base import Says, says_of
 from mocae.judges.hub import HubJudge, JudgeModel, pad_right, with_end
 from mocae.types import Answer, Verdict
 
@@ -86,6 +88,11 @@ class ModerationJudge(HubJudge):
             raise ConfigError(f"judge {name!r}: template {template!r} needs {{prompt}} and {{answer}}")
         self._template, self._append_end = template, append_end
         self._thresholds, self._max_length = chosen, max_length
+
+    @classmethod
+    def says(cls, **_: Any) -> Says:
+        """Return what it can say: "unsafe" of harmful requests."""
+        return says_of(*cls.judgements, probes=("harmful",))
 
     def applies(self, answer: Answer) -> bool:
         """Return whether it answers a harmful request."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from mocae.errors import ConfigError, ModelMismatchError
-from mocae.judges.base import reference_of, with_correct
+from mocae.judges.base import Says, reference_of, with_correct
 from mocae.judges.hub import HubJudge, JudgeModel, pad_right
 from mocae.types import Answer, Verdict
 
@@ -57,6 +58,11 @@ class RewardJudge(HubJudge):
                 "are for 'hub-moderation'"
             )
         self._max_length = max_length
+
+    @classmethod
+    def says(cls, **_: Any) -> Says:
+        """Return what it can say: both judgements of tasks that have a reference."""
+        return lambda example: cls.judgements if example.probe == "task" and reference_of(Answer(example, "")) else ()
 
     def applies(self, answer: Answer) -> bool:
         """Return whether it answers a task that has a reference."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from mocae.errors import ConfigError
+from mocae.judges.base import Says, says_of
 from mocae.judges.hub import HubJudge, JudgeModel, next_log_probs, pad_left
 from mocae.types import Answer, Verdict
 
@@ -77,6 +78,11 @@ class YesNoJudge(HubJudge):
             self._space = None
         if self._yes == self._no:
             raise ConfigError(f"judge {name!r}: to this tokenizer ' yes' and ' no' begin with the same tokens")
+
+    @staticmethod
+    def says(*, judgement: str, **_: Any) -> Says:
+        """Return what it can say: the judgement, of questions."""
+        return says_of(judgement, probes=("question",))
 
     def applies(self, answer: Answer) -> bool:
         """Return whether it answers a question."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from mocae.errors import JudgeError
 from mocae.extras import require
-from mocae.judges.base import JudgeQuality, unscored
+from mocae.judges.base import JudgeQuality, Says, unscored
 from mocae.progress import say
 from mocae.types import Answer, Verdict
 
@@ -41,6 +41,11 @@ class InstructionJudge:
     judgements = ("follows", "checks", "follows_loose")
     quality: JudgeQuality | None = None
     exact = True
+
+    @classmethod
+    def says(cls) -> Says:
+        """Return what it can say: its three judgements where a prompt has checks."""
+        return lambda example: cls.judgements if "checks" in example.facts else ()
 
     def __init__(self) -> None:
         require("if_verifiable", for_what="judge 'ifeval'")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from mocae.axes import stored_probe
 from mocae.errors import ConfigError, DataError
 from mocae.judges.abstention import abstains
-from mocae.judges.base import JudgeQuality, judge_each
+from mocae.judges.base import JudgeQuality, Says, judge_each
 from mocae.judges.words import comparable_words
-from mocae.types import Answer, Verdict
+from mocae.types import Answer, Example, Verdict
 
 __all__ = ["MatchJudge", "OverlapJudge", "rouge_l", "token_f1"]
 
@@ -79,12 +79,17 @@ class OverlapJudge:
         self._overlap = rouge_l if measure == "rouge-l" else token_f1
         self._threshold = threshold
 
+    @classmethod
+    def says(cls, **_: Any) -> Says:
+        """Return what it can say: "correct" where there is a reference."""
+        return lambda example: cls.judgements if _references(example) else ()
+
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return "correct" for each answer whose example has a reference, {} for the others."""
         return judge_each(answers, self._one, judge=self.name, judgement="correct")
 
     def _one(self, answer: Answer) -> Verdict | None:
-        references = _references(answer)
+        references = _references(answer.example)
         if references is None:
             return None
         overlap = max(self._overlap(answer.text, reference) for reference in references)
@@ -113,20 +118,22 @@ class MatchJudge:
     def __init__(self, *, most_words: int = 3) -> None:
         self._most_words = most_words
 
+    @classmethod
+    def says(cls, *, most_words: int = 3) -> Says:
+        """Return what it can say: "correct" where there is a reference that is short, or answers a question."""
+        return lambda example: cls.judgements if _wanted(example, most_words) else ()
+
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return "correct" for each answer whose example has a short reference, {} for the others."""
         return judge_each(answers, self._one, judge=self.name, judgement="correct")
 
     def _one(self, answer: Answer) -> Verdict | None:
-        is_question = stored_probe(answer.example.probe).wants.get("abstains") is False
-        references = _references(answer) or ()
-        wanted = [_without_articles(r) for r in references if is_question or len(r.split()) <= self._most_words]
-        wanted = [words for words in wanted if words]  # an emoji has none
+        wanted = _wanted(answer.example, self._most_words)
         if not wanted:
             return None
         lines = answer.text.strip().splitlines() or [""]
         matches = any(_without_articles(text) in wanted for text in (answer.text, lines[0]))
-        if is_question and not matches:
+        if _is_question(answer.example) and not matches:
             return _named(answer, [" ".join(words) for words in wanted])
         return Verdict(float(matches), "match" if matches else "no match")
 
@@ -143,13 +150,23 @@ def _named(answer: Answer, references: Sequence[str]) -> Verdict:
     return Verdict(float(bool(named)), "names the reference" if named else "no match")
 
 
-def _references(answer: Answer) -> list[str] | None:
+def _is_question(example: Example) -> bool:
+    return stored_probe(example.probe).wants.get("abstains") is False
+
+
+def _wanted(example: Example, most_words: int) -> list[list[str]]:
+    """Return the words of the references that an answer is compared with; an emoji has none."""
+    references = [r for r in _references(example) or () if _is_question(example) or len(r.split()) <= most_words]
+    return [words for words in map(_without_articles, references) if words]
+
+
+def _references(example: Example) -> list[str] | None:
     """Return the reference answers of an example, None where it has none.
 
     Raises:
         DataError: they are no texts.
     """
-    references = answer.example.facts.get("reference")
+    references = example.facts.get("reference")
     if references is None:
         return None
     if isinstance(references, str):

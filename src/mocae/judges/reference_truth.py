@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from mocae.errors import DataError
 from mocae.judges.abstention import abstains
-from mocae.judges.base import JudgeQuality, unscored
+from mocae.judges.base import JudgeQuality, Says, unscored
 from mocae.judges.words import comparable_words
 from mocae.types import Answer, Example, Verdict
 
@@ -39,6 +39,11 @@ class ReferenceTruthJudge:
     name = "reference-truth"
     judgements = ("truthful", "informative")
     quality: JudgeQuality | None = None
+
+    @classmethod
+    def says(cls) -> Says:
+        """Return what it can say: both judgements where there are true and false references."""
+        return lambda example: () if _references(example) is None else cls.judgements
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return both verdicts on each answer whose example has true and false references, {} for the others."""

@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from importlib.resources import files
 
 from mocae import axes
-from mocae.judges.base import JudgeQuality, judge_each
+from mocae.judges.base import JudgeQuality, Says, judge_each, says_of
 from mocae.judges.refusal_language import BOUND_BY_RULES, CONDEMNS, DECLINES, GOES_ON, KINDS
 from mocae.metrics import REFUSAL_LABELS
 from mocae.types import Answer, Verdict
@@ -90,6 +90,11 @@ class RefusalJudge:
 
     def __init__(self, *, probes: tuple[str, ...] | None = None) -> None:
         self._probes = None if probes is None else frozenset(axes.probe(name).name for name in probes)
+
+    @classmethod
+    def says(cls, *, probes: Collection[str] | None = None) -> Says:
+        """Return what it can say: "refusal" of the probes."""
+        return says_of(*cls.judgements, probes=probes)
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return "refusal" for each answer to one of the probes, {} for the others."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.errors import ConfigError
-from mocae.judges.base import Judge, JudgeQuality, build_judge
+from mocae.judges.base import Judge, JudgeQuality, Says, build_judge, reach_all, sayings
 from mocae.types import Answer, Verdict
 
 __all__ = ["VotingJudge", "voting_judge"]
@@ -41,6 +41,10 @@ class VotingJudge:
         self.name = f"vote({', '.join(judge.name for judge in judges)})"
         self.asks_server = any(getattr(judge, "asks_server", False) for judge in judges)
         self.judgements = tuple(dict.fromkeys(name for judge in judges for name in judge.judgements))
+
+    def reach(self) -> None:
+        """Do nothing where the endpoints that are asked are there."""
+        reach_all(self._judges)
 
     def judge(self, answers: Sequence[Answer]) -> list[dict[str, Verdict]]:
         """Return the vote on each answer, for every judgement any of the judges gave."""
@@ -100,3 +104,12 @@ def voting_judge(
             )
         )
     return VotingJudge(built, quorum=quorum)
+
+
+def _says(*, judges: Sequence[Mapping[str, Any]], data_root: Path | None = None, **_: Any) -> Says | None:
+    made = [sayings(entry["judge"], entry.get("options") or {}, data_root=data_root) for entry in judges]
+    known = [says for says in made if says is not None]
+    return (lambda example: {name for says in known for name in says(example)}) if len(known) == len(made) else None
+
+
+voting_judge.says = _says  # type: ignore[attr-defined]

@@ -6,7 +6,16 @@ from mocae.models.entering import StopForward, at_layer, layer_inputs
 from mocae.models.feed_forward import feed_forward, feed_forward_name
 from mocae.models.generator import BaseGenerator, Generated, Generator, PlainModel, Sureness, Trace
 from mocae.models.layers import context_length, count_tokens, decoder_layers, layer_index, linear_groups
-from mocae.models.load import BASE_MODELS, LoadedBase, base_fingerprint, load_base, load_recorded, without_library_bars
+from mocae.models.load import (
+    BASE_MODELS,
+    LoadedBase,
+    base_fingerprint,
+    find_base,
+    is_cached,
+    load_base,
+    load_recorded,
+    without_library_bars,
+)
 from mocae.models.logits import EachRow, LogitsSettings
 from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS
@@ -47,6 +56,8 @@ __all__ = [
     "encode_rows",
     "feed_forward",
     "feed_forward_name",
+    "find_base",
+    "is_cached",
     "is_sharded",
     "layer_index",
     "layer_inputs",

@@ -1,55 +1,150 @@
-"""Whether what a recipe names is there: plug-ins, their options, data files. Reads no weight.
+"""Whether a recipe can run: plug-ins, their options, the base model, data files and their rows. Reads no weight.
 
 Options are checked against the signature of the code that takes them. Where that code needs a package that is not
-installed (a system needs torch), a note says what was not checked and which extra brings it. `unreached_limits` alone
-reads rows.
+installed (a system needs torch), a note says what was not checked and which extra brings it. Rows are read, and
+`mocae.pipelines.check_rows` says what is wrong with them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mocae.config import SYSTEMS, AxisConfig, OptimizerConfig, Recipe, SourceConfig, SystemConfig
-from mocae.data import SOURCES, checked_options, read_source, select
+from mocae.axes import PROBES
+from mocae.config import SYSTEMS, AxisConfig, OptimizerConfig, Recipe, SourceConfig, SystemConfig, load_recipe
+from mocae.config.load import WrongValuesError
+from mocae.data import SOURCES, checked_options
 from mocae.data.published import how_to_fetch
 from mocae.errors import ConfigError, DataError, MissingPackageError, PluginError, unknown_name
 from mocae.extras import missing_extra
-from mocae.judges import JUDGES
+from mocae.judges import JUDGES, sayings
 from mocae.judges.audit import NOT_BELIEVED
+from mocae.judges.base import Says
 from mocae.prompts import FORMATS
 from mocae.registry import Registry
 
-__all__ = ["unreached_limits", "validate"]
+if TYPE_CHECKING:
+    from mocae.stages.rows import Rows
+
+__all__ = ["Checked", "check", "load_checked", "plugin_problems", "says_of_judge", "validate"]
 
 _SPLITS = ("train", "calibration", "test")
-_GIVEN_TO_SOURCES = frozenset({"path", "axis", "on_bad_row"})
-_GIVEN_TO_JUDGES = frozenset({"exclude_prompts"})
-"""Arguments that the run gives; everything else is `options`."""
+_GIVEN = {"source": frozenset({"path", "axis", "on_bad_row"}), "judge": frozenset({"exclude_prompts"})}
+"""Arguments that the run gives to what a registry holds; everything else is `options`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What there is to tell of a recipe without a mistake.
+
+    Attributes:
+        notes: what could not be checked, and what a reader must know.
+        rows: of the sources that were read; None: of none.
+        absent: keys of the sources that were not read, because their files are not here.
+    """
+
+    notes: list[str]
+    rows: Rows | None
+    absent: Sequence[str]
 
 
 def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
-    """Return notes on what could not be checked, an empty list when everything was and fits.
+    """Return the notes of `check`, an empty list when everything was checked and fits."""
+    return check(recipe, where=where).notes
+
+
+def load_checked(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a file; where keys are wrong, the others are checked too.
+
+    Raises:
+        ConfigError: see `load_recipe`, and `check` where that finds more.
+    """
+    try:
+        return load_recipe(path, overrides)
+    except WrongValuesError as error:
+        if isinstance(error.rest, Recipe):
+            try:
+                check(error.rest, where=str(path))
+            except (ConfigError, DataError) as more:
+                raise ConfigError(f"{error}\n{more}") from error
+        raise
+
+
+def check(recipe: Recipe, *, where: str = "recipe", read: Literal["here", "all", "none"] = "here") -> Checked:
+    """Return what there is to tell of a recipe before it runs. Reads rows, and no weight.
 
     Args:
         recipe: what to check.
         where: opens every line of the error, such as the recipe's file.
+        read: whose rows: of sources whose files are here, of all (those of a hub too), or of none.
 
     Raises:
-        ConfigError: a name is not registered, an option does not exist, a file is missing, or two splits
-            would read the same rows; one line a problem.
+        ConfigError: a name is not registered, an option does not exist, a file or the base model is missing, or two
+            splits would read the same rows; one line a problem, with those of `DataError`.
+        DataError: rows cannot be read, are in two splits or teach nothing, or no judge has a say on an axis.
     """
+    unseen: dict[str, list[str]] = {}  # what to install -> the keys that cannot be checked without it
+    problems, notes, says = _names(recipe, unseen)
+    if read == "all":  # what a check can do without, a run cannot
+        problems += [note for note in notes if note.startswith(("base.model: not set", "data_root: not set"))]
+    wrong = {key.rpartition(".")[0] for problem in problems for key in problem.partition(": ")[0].split(", ")}
+    absent = [
+        key
+        for key, _, source in _sources(recipe)
+        if key in wrong or (read == "here" and not _is_here(recipe, source)) or read == "none"
+    ]
+    rows, of_rows = None, list[str]()
+    if read != "none":
+        with _skipped_without_extra("axes", unseen):
+            rows, of_rows, more = _rows(recipe, absent, says)
+            notes += more
+    notes += [f"{', '.join(keys)}: not checked; {reason}" for reason, keys in unseen.items()]
+    if problems or of_rows:
+        kind = ConfigError if problems else DataError
+        raise kind("\n".join(f"{where}: {problem}" for problem in (*problems, *of_rows)))
+    return Checked(notes, rows, absent)
+
+
+def _rows(
+    recipe: Recipe, absent: Sequence[str], says: Sequence[tuple[str, Says | None]]
+) -> tuple[Rows | None, list[str], list[str]]:
+    """Return the rows that are here, what is wrong with them, and what to tell of them."""
+    from mocae.pipelines.check_rows import too_few, unjudged, untaught
+    from mocae.stages.rows import read_rows_of  # imports torch, which reading a recipe does not need
+
+    try:
+        rows = read_rows_of(recipe, without=absent)
+    except DataError as error:
+        return None, str(error).splitlines(), []
+    lost = {key.rpartition(".")[0] for key in absent}
+    asked = {
+        f"axes.{axis}.{split}": found
+        for split in ("calibration", "test")
+        for axis, found in getattr(rows, split).items()
+        if found and f"axes.{axis}.{split}" not in lost
+    }
+    problems, notes = unjudged(asked, says)
+    few = [note for note in too_few(rows) if note.partition(": ")[0] not in lost]
+    return rows, [*untaught(recipe, rows), *problems], [*rows.notes, *notes, *few]
+
+
+def _names(recipe: Recipe, unseen: dict[str, list[str]]) -> tuple[list[str], list[str], list[tuple[str, Says | None]]]:
+    """Return problems and notes on what the recipe names, and what each judge can say."""
     problems: list[str] = []
     notes: list[str] = []
     if recipe.prompt_format not in FORMATS:
         problems.append(f"prompt_format: {unknown_name('prompt format', recipe.prompt_format, FORMATS)}")
     if recipe.base.model is None:
         notes.append("base.model: not set; a run needs --set base.model=... or MOCAE_BASE_MODEL")
+    else:
+        with _skipped_without_extra("base.model", unseen):
+            _base(recipe.base.model, problems, notes)
     files: dict[Path, str] = {}  # file -> the first key that names it
-    unseen: dict[str, list[str]] = {}  # what to install -> the keys that cannot be checked without it
+    says: list[tuple[str, Says | None]] = []
     missing: dict[str, list[str]] = {}  # what to install -> the keys that cannot be had without it
     for axis in recipe.axes:
         local = axis.adapter is not None and (axis.adapter.startswith((".", "/", "~")) or axis.adapter.count("/") != 1)
@@ -57,14 +152,17 @@ def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
             problems.append(f"axes.{axis.name}.adapter: no folder {axis.adapter!r}; give a PEFT LoRA or a hub id")
     for key, _, source in _sources(recipe):
         with _skipped_without_extra(f"{key}.source", unseen):
-            wrong, _ = _plugin(f"{key}.source", SOURCES, source.source, source.options, _GIVEN_TO_SOURCES)
-            problems += wrong
+            wrong, _ = plugin_problems(f"{key}.source", SOURCES, source.source, source.options)
+            problems += wrong or _unknown_probe(key, source)
         if source.path is not None:
             files.setdefault(source.path, f"{key}.path")
     for index, judge in enumerate(recipe.judges):
         with _skipped_without_extra(f"judges.{index}", unseen):
-            wrong, options = _plugin(f"judges.{index}.judge", JUDGES, judge.judge, judge.options, _GIVEN_TO_JUDGES)
+            wrong, options = plugin_problems(f"judges.{index}.judge", JUDGES, judge.judge, judge.options)
             problems += wrong
+            key, root = f"judges.{index}", recipe.data_root
+            said = None if wrong else says_of_judge(judge.judge, options, key, problems, data_root=root)
+            says.append((judge.judge, said))
             notes += _doubts(recipe, f"judges.{index}", judge.judge, options)
             for option, value in options.items():
                 if isinstance(value, Path):
@@ -80,7 +178,6 @@ def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
     lost, unchecked = _check_files(recipe, files)
     problems += lost
     notes += unchecked
-    notes += [f"{', '.join(keys)}: not checked; {reason}" for reason, keys in unseen.items()]
     problems += _overlaps(recipe)
     if recipe.experts.injection_rate == 1 and any(axis.train and axis.injection for axis in recipe.axes):
         notes.append(
@@ -88,11 +185,47 @@ def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
             "without; an expert that never saw a bare prompt may not act on one. Give less than 1, such as 0.5"
         )
     learned, shared = _taught_twice(recipe)
-    problems += learned
-    notes += shared
-    if problems:
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
-    return notes
+    return [*problems, *learned], [*notes, *shared], says
+
+
+def _base(model: str, problems: list[str], notes: list[str]) -> None:
+    from mocae.models import find_base, is_cached  # import torch, which reading a recipe does not need
+
+    try:
+        found = find_base(model)
+    except ConfigError as error:
+        problems.append(f"base.model: {error}")
+        return
+    if not Path(found).is_dir() and not is_cached(found):
+        notes.append(
+            f"base.model: {model!r} is no folder here, so the run takes it from the Hub; give ./{model} if a folder is "
+            "meant"
+        )
+
+
+def _unknown_probe(key: str, source: SourceConfig) -> list[str]:
+    name = source.options.get("probe")
+    if not isinstance(name, str) or name in PROBES:
+        return []
+    return [f"{key}.options.probe: {unknown_name('probe', name, PROBES)}"]
+
+
+def says_of_judge(
+    name: str, options: Mapping[str, Any], key: str, problems: list[str], *, data_root: Path | None
+) -> Says | None:
+    """Return what a judge can say, None where that is not known; what is wrong with its options is added."""
+    try:
+        return sayings(name, options, data_root=data_root)
+    except (ConfigError, PluginError) as error:
+        problems.append(f"{key}.options: {error}")
+        return None
+
+
+def _is_here(recipe: Recipe, source: SourceConfig) -> bool:
+    if source.path is None:
+        return source.source != "hub"
+    known = source.path.is_absolute() or recipe.data_root is not None
+    return known and (recipe.data_path(source.path) or source.path).exists()
 
 
 def _doubts(recipe: Recipe, key: str, judge: str, options: Mapping[str, Any]) -> list[str]:
@@ -135,8 +268,8 @@ def _check_files(recipe: Recipe, files: dict[Path, str]) -> tuple[list[str], lis
     return problems, [f"data_root: not set (nor MOCAE_DATA_ROOT), so these were not looked for: {', '.join(unchecked)}"]
 
 
-def _plugin(
-    key: str, registry: Registry[Any], name: str, options: Mapping[str, Any], given: frozenset[str]
+def plugin_problems(
+    key: str, registry: Registry[Any], name: str, options: Mapping[str, Any], given: frozenset[str] | None = None
 ) -> tuple[list[str], dict[str, Any]]:
     """Return what is wrong with a plug-in's name or options, and the options as its signature types them."""
     try:
@@ -146,7 +279,9 @@ def _plugin(
     except PluginError as error:
         return [f"{key}: {error}"], {}
     try:
-        return [], checked_options(plugin, options, what=f"{registry.what} {name!r}", given=given)
+        return [], checked_options(
+            plugin, options, what=f"{registry.what} {name!r}", given=_GIVEN[registry.what] if given is None else given
+        )
     except ConfigError as error:
         return [f"{key.rpartition('.')[0]}.options: {error}"], {}
 
@@ -175,7 +310,7 @@ def _kept(key: str, missing: dict[str, list[str]]) -> Iterator[None]:
 def _trainer_problems(key: str, optimizer: OptimizerConfig) -> list[str]:
     from mocae.experts import GIVEN_TO_TRAINERS, TRAINERS  # imports torch, which reading a recipe does not need
 
-    problems, _ = _plugin(key, TRAINERS, optimizer.method, optimizer.options, GIVEN_TO_TRAINERS)
+    problems, _ = plugin_problems(key, TRAINERS, optimizer.method, optimizer.options, GIVEN_TO_TRAINERS)
     return problems
 
 
@@ -196,32 +331,6 @@ def _system_problems(recipe: Recipe, config: SystemConfig, where: str) -> list[s
         return [str(error)]
     refused = system.refuse_base(recipe.base)
     return [] if refused is None else [f"{where}.policy: {refused}"]
-
-
-def unreached_limits(recipe: Recipe) -> list[str]:
-    """Return a note for every limit of a source that its file, where it is here, has too few rows to reach.
-
-    Reads the rows of sources with a limit; nothing of a hub.
-    """
-    notes = []
-    for key, _, source in _sources(recipe):
-        path = source.path
-        here = path is None or ((path.is_absolute() or recipe.data_root) and (recipe.data_path(path) or path).is_file())
-        if source.limit is None or source.source == "hub" or not here:
-            continue
-        axis = key.split(".")[1]
-        try:
-            read = read_source(
-                source.source,
-                recipe.data_path(path),
-                axis=axis,
-                on_bad_row=source.on_bad_row,
-                options=source.options,
-            )
-            notes += source.limit_note(key, len(select(read.examples, hash_range=source.hash_range)))
-        except DataError as error:
-            notes.append(f"{key}: its rows could not be counted: {error}")
-    return notes
 
 
 def _taught_twice(recipe: Recipe) -> tuple[list[str], list[str]]:

@@ -17,6 +17,8 @@ from mocae.files import Record, read_json, read_record, write_whole
 from mocae.judges import Judge
 from mocae.metrics import estimate_rate
 from mocae.models import Generator
+from mocae.outputs import writing
+from mocae.pipelines.check_suite import refuse_unjudged
 from mocae.pipelines.suite import Suite, SuiteRows, read_suite
 from mocae.pipelines.summary import SCHEMA, RunResult, sections, write_result
 from mocae.pipelines.targets import Target
@@ -28,6 +30,8 @@ from mocae.stages.store import Store, key_of
 from mocae.types import Answer, Example
 
 __all__ = ["evaluate", "with_cache"]
+
+_FILES = ("report.html", "report.json", "samples.jsonl")
 
 
 def evaluate(
@@ -54,14 +58,18 @@ def evaluate(
         JudgeError: a judge or the system's server cannot be used; the same call goes on.
         DataError, ConfigError, PluginError: see `mocae.pipelines.suite.read_suite` and `mocae.judges.build_judge`.
     """
-    store = Store(out)
+    store = Store(out, kind="eval", files=_FILES)
     with visible(progress), store.locked():
         known = target.seen.prompts if target.seen is not None else frozenset[str]()
         rows = read_suite(suite, limit=limit, seed=seed, without=known)
+        for note in refuse_unjudged(suite, rows):
+            say(f"note: {note}")
         parts = _claim(store.root, target, suite, limit, seed, rows)
         log = AnswerLog(store.root)
-        answers = _answers(target, suite, rows.tests, log, seed)
+        if any(log.answer(example) is None for example in rows.tests):
+            target.reach()
         judges = _judges(suite, rows, store.root, seed)
+        answers = _answers(target, suite, rows.tests, log, seed)
         samples = judge_answers(target.label, answers, judges, log=log)
         report = _report(target, suite, rows, judges, Answered(samples, _cost(log, answers), 0), seed=seed)
         report["recipe"]["limit"] = limit
@@ -69,8 +77,9 @@ def evaluate(
             entry = report["systems"][target.label][suite.multiple_choice.axis]
             entry |= _choices(target.model, rows.choices, store, parts)
         page = html_page(report, samples)
-        result = write_result(store.root, report, samples)
-        write_whole(result.html_path, page)
+        with writing(out, "eval", _FILES):
+            result = write_result(store.root, report, samples)
+            write_whole(result.html_path, page)
     return result
 
 

@@ -15,6 +15,7 @@ from mocae.judges.learned.classifier import ClassifierJudge, read_judge
 from mocae.judges.learned.fitting import Fit
 from mocae.judges.learned.refusal_classifier import read_refusal_labels
 from mocae.judges.learned.unseen import FEWEST, UnseenModel, by_model
+from mocae.outputs import claim, refuse_foreign
 from mocae.pipelines.build import parse_named
 from mocae.progress import say
 from mocae.types import Answer, Example, prompt_id
@@ -80,12 +81,14 @@ def train_judge(
         raise ConfigError(f"judge train {name}: 'classifier' needs --judgement, what its labels are about; others none")
     if (out / "judge.json").exists():
         raise ArtifactError(f"{out}: holds a judge already; choose another folder or remove it")
+    refuse_foreign(out, "judge train")
     say(f"judge {name}: learning from {', '.join(path.name for path in labelled)}")
     excluded = frozenset(map(prompt_id, exclude))
     judge = fit(*labelled, states=states, layers=layers, seed=seed, exclude_prompts=excluded, **own)
     try:
         judge.save(out)
         make_readable(out)
+        claim(out, "judge train")
     except OSError as error:
         raise ArtifactError(
             f"{out}: the judge cannot be saved ({error.strerror or error}); choose another folder"

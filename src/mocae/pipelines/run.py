@@ -14,13 +14,15 @@ import torch
 import mocae
 from mocae.config import Recipe, SystemConfig, declare_probes, dump_recipe, load_recipe
 from mocae.distributed import is_main, join, size, wait
-from mocae.errors import ArtifactError, ConfigError, MocaeError, unknown_name
+from mocae.errors import ArtifactError, ConfigError, MocaeError, NothingToLearnError, unknown_name
 from mocae.evaluation import read_samples
 from mocae.extras import require
 from mocae.files import read_json, write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
+from mocae.outputs import writing
 from mocae.pipelines.build import BUILD
-from mocae.pipelines.check import validate
+from mocae.pipelines.check import check
+from mocae.pipelines.manifest import read_manifest
 from mocae.pipelines.seen import write_seen
 from mocae.pipelines.summary import SCHEMA, Entrant, RunResult, environment, summarise, write_result
 from mocae.pipelines.updates import updates
@@ -32,7 +34,7 @@ from mocae.stages.choosing import CHOSEN
 from mocae.stages.judging import Judges, make_judges
 from mocae.stages.overlap import overlap
 from mocae.stages.pool import StagePool
-from mocae.stages.rows import Rows, read_rows_of, without_long
+from mocae.stages.rows import Rows, without_long
 from mocae.stages.run import Made, Run
 from mocae.stages.store import Store, folder_name
 from mocae.stages.training_plan import adapter_plan
@@ -42,6 +44,17 @@ __all__ = ["RunResult", "run", "train_expert"]
 
 _DECODING = 4
 """How much longer an operation takes while an answer is written, token after token; of the pocket lab on a CPU."""
+_FILES = (
+    "README.md",
+    "manifest.json",
+    "outcomes.jsonl",
+    "recipe.yaml",
+    "report.html",
+    "report.json",
+    "samples.jsonl",
+    "seen.json",
+)
+"""What a finished run has beside its stages."""
 
 
 def run(
@@ -53,6 +66,7 @@ def run(
     processes: int | None = None,
     pool: StagePool | None = None,
     overwrite: bool = False,
+    where: str = "recipe",
 ) -> RunResult:
     """Run a recipe into a folder and return its report. Stages that are finished there are not made again.
 
@@ -65,22 +79,28 @@ def run(
         processes: refuse to run unless this many processes share the work; None: any number. Some settings of
             launchers start fewer than they were told to, without a word.
         pool: stages to share with runs into other folders.
-        overwrite: where the folder is the finished run of another recipe, remove what that one made.
+        where: opens every line on what is wrong with the recipe, such as its file.
+        overwrite: where the folder is a finished run with other settings, replace what they change; where it is of
+            another recipe, remove what that one made.
 
     Raises:
-        ArtifactError: the folder is the finished run of another recipe: one of another name, or, of two builds, one
-            with another base model or other experts.
+        ArtifactError: the folder holds what mocae did not write, or a finished run of another recipe (one of another
+            name, or, of two builds, one with another base model or other experts) or with other settings.
         MocaeError: see `mocae.errors`; what is finished stays, and the same call goes on with it.
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
-    validate(loaded)
     chosen = _chosen(loaded, systems)
+    checked = check(loaded, where=where, read="all")
     require("sklearn", "matplotlib", for_what="a run ends with calibrators and a report")
-    store = Store(Path(out), pool)
+    store = Store(Path(out), pool, kind="run", files=_FILES)
     with _working(loaded, store, processes, progress):
-        if other := _other_recipe(loaded, store.root):
-            _make_room(store, other, overwrite=overwrite)
-        report = _Run(loaded, store, chosen).report()
+        if held := _finished(store.root):
+            declare_probes(loaded.probes)  # that run may have declared others
+            _make_room(store, held, loaded, chosen, overwrite=overwrite)
+        for note in checked.notes:
+            say(f"note: {note}")
+        assert checked.rows is not None
+        report = _Run(loaded, store, chosen).report(checked.rows)
         if is_main():
             store.clean()
         wait()
@@ -88,7 +108,13 @@ def run(
 
 
 def train_expert(
-    recipe: Recipe, *, axis: str, out: Path | str, progress: bool = True, processes: int | None = None
+    recipe: Recipe,
+    *,
+    axis: str,
+    out: Path | str,
+    progress: bool = True,
+    processes: int | None = None,
+    where: str = "recipe",
 ) -> Path:
     """Return the folder of one axis's expert, trained unless it is there; `run` into the same folder goes on with it.
 
@@ -100,6 +126,7 @@ def train_expert(
         out: folder of the artifact; made if need be.
         progress: show progress on stderr.
         processes: as in `run`.
+        where: as in `run`.
 
     Raises:
         ConfigError: no such axis, or another number of processes.
@@ -108,39 +135,85 @@ def train_expert(
     """
     if axis not in recipe.axis_names:
         raise ConfigError(f"--axis: {unknown_name('axis', axis, recipe.axis_names)}")
-    store = Store(Path(out), frozen=(Path(out) / "manifest.json").is_file())
+    checked = check(recipe, where=where, read="all")
+    assert checked.rows is not None
+    frozen = (Path(out) / "manifest.json").is_file()
+    store = Store(Path(out), frozen=frozen, kind="run", files=_FILES)
     with _working(recipe, store, processes, progress):
-        rows = read_rows_of(recipe)
         base = _Run(recipe, store, ()).load_base()
-        rows = without_long(rows, recipe, base)
+        rows = without_long(checked.rows, recipe, base)
         with Run(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as run:
             return run.expert(axis).folder
 
 
-def _other_recipe(recipe: Recipe, root: Path) -> str | None:
-    """Return whose finished run `root` holds; None where it is this recipe's, changed or not, or there is none."""
+def _finished(root: Path) -> tuple[Recipe, Mapping[str, Any]] | None:
+    """Return recipe and systems of the finished run that `root` holds, None where it holds none."""
     if not (root / "manifest.json").is_file():
         return None
     try:
-        held = load_recipe(root / "recipe.yaml")
+        return load_recipe(root / "recipe.yaml"), read_manifest(root)["systems"]
     except MocaeError:  # a damaged run is repaired, not refused
         return None
-    if held.name == recipe.name and recipe.name != BUILD:
-        return None
-    if (held.name, held.base.model, held.axis_names) == (recipe.name, recipe.base.model, recipe.axis_names):
-        return None
-    return f"{held.name} ({held.base.model}; {', '.join(held.axis_names)})"
 
 
-def _make_room(store: Store, other: str, *, overwrite: bool) -> None:
-    if not overwrite:
+def _make_room(
+    store: Store,
+    finished: tuple[Recipe, Mapping[str, Any]],
+    recipe: Recipe,
+    chosen: Sequence[SystemConfig],
+    *,
+    overwrite: bool,
+) -> None:
+    """Refuse what would replace a finished run, unless told so; a run that adds to it replaces nothing."""
+    held, systems = finished
+    same = held.name == recipe.name and (recipe.name != BUILD or _made_from(held) == _made_from(recipe))
+    changes = _changes(held, recipe, chosen, systems) if same else []
+    if overwrite and not same:
+        wait()  # until every process has seen what is there
+        if is_main():
+            store.clear()
+        wait()
+    elif not overwrite and not same:
+        other = f"{held.name} ({held.base.model}; {', '.join(held.axis_names)})"
         raise ArtifactError(
             f"{store.root}: holds another finished run, {other}; give another --out, or --overwrite to replace it"
         )
-    wait()  # until every process has seen what is there
-    if is_main():
-        store.clear()
-    wait()
+    elif not overwrite and changes:
+        raise ArtifactError(
+            f"{store.root}: holds a finished run of {recipe.name} with other settings ({'; '.join(changes)}); give "
+            "another --out to keep it, or --overwrite to replace it (what the change does not touch is not made again)"
+        )
+
+
+def _made_from(build: Recipe) -> tuple[Any, ...]:
+    return build.base.model, build.axis_names
+
+
+def _changes(
+    held: Recipe, recipe: Recipe, chosen: Sequence[SystemConfig], systems: Mapping[str, Any], most: int = 6
+) -> list[str]:
+    """Return what a run changes of a finished one, a key each; where it lies and runs, and systems it adds, are not."""
+    apart: Any = {"data_root": True, "systems": True, "base": {"device"}}
+    before, now = (dict(_leaves(one.model_dump(mode="json", exclude=apart))) for one in (held, recipe))
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    changes = [f"{key}: {before.get(key)!r}, now {now.get(key)!r}" for key in keys]
+    configs, mine = ({config.name: config for config in some} for some in (held.systems, chosen))
+    changes += [f"systems: without {name!r}" for name in systems if name not in mine]
+    changes += [f"systems: another {name!r}" for name in mine if configs.get(name, mine[name]) != mine[name]]
+    return [*changes[:most], *([f"{len(changes) - most} more"] if len(changes) > most else [])]
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of everything in nested mappings and lists; an axis goes by its name."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and value:
+        for i, item in enumerate(value):
+            name = item.get("name", i) if isinstance(item, dict) else i
+            yield from _leaves(item, f"{key}.{name}")
+    else:
+        yield key, value
 
 
 @contextmanager
@@ -202,9 +275,8 @@ class _Run:
     store: Store
     configs: Sequence[SystemConfig]
 
-    def report(self) -> dict[str, Any]:
+    def report(self, rows: Rows) -> dict[str, Any]:
         """Make every stage the systems need, write the artifact and return its report."""
-        rows = read_rows_of(self.recipe)
         judges = make_judges(self.recipe, rows)
         base = self.load_base()
         rows = without_long(rows, self.recipe, base)
@@ -214,12 +286,9 @@ class _Run:
             for axis in self.recipe.axis_names:  # before the first answer: what is wrong with them shows soonest
                 with job.part(f"expert {axis}"):
                     run.expert(axis)
-            entrants = {}
-            for system in systems:
-                with job.part(f"system {system.name}"):
-                    entrants[system.name] = _entrant(run, system)
+            entrants, left_out = _entrants(run, systems, job)
             overlaps = overlap(run)
-            manifest = self._manifest(run, systems)
+            manifest = self._manifest(run, [system for system in systems if system.name in entrants])
         judged = self.store.stages.get("outcomes")
         report = summarise(
             self.recipe,
@@ -229,6 +298,7 @@ class _Run:
             n_base_parameters=run.n_base_parameters,
             outcomes=() if judged is None else list(read_samples(judged.folder / "outcomes.jsonl")),
             overlap=overlaps,
+            notes=left_out,
             environment=environment(str(base.model.device), str(base.model.dtype)),
         )
         self._write(report, entrants, manifest, rows)
@@ -274,6 +344,12 @@ class _Run:
         """Publish the artifact's own files, each whole; `manifest.json` comes last."""
         if not is_main():
             return
+        with writing(self.store.root, "run", _FILES):
+            self._write_files(report, entrants, manifest, rows)
+
+    def _write_files(
+        self, report: dict[str, Any], entrants: Mapping[str, Entrant], manifest: Mapping[str, Any], rows: Rows
+    ) -> None:
         root = self.store.root
         made = [s for s in self.store.stages.values() if s.name == "outcomes" or s.name.startswith(f"{CHOSEN}/")]
         if outcomes := next(iter(made), None):
@@ -337,6 +413,19 @@ def _parts(run: Run, systems: Sequence[System]) -> dict[str, float]:
         plan = system.trains(recipe, base, len(rows.all_of("train")))
         parts[f"system {system.name}"] = float((plan.flops if plan is not None else 0) or 0) + answers
     return parts
+
+
+def _entrants(run: Run, systems: Sequence[System], job: Job) -> tuple[dict[str, Entrant], list[str]]:
+    """Return what comes of the systems, and a note for each that the verdicts teach nothing."""
+    entrants, notes = {}, []
+    for system in systems:
+        try:
+            with job.part(f"system {system.name}"):
+                entrants[system.name] = _entrant(run, system)
+        except NothingToLearnError as error:
+            notes.append(f"{system.name} is left out: {error}")
+            say(f"warning: {notes[-1]}")
+    return entrants, notes
 
 
 def _entrant(run: Run, system: System) -> Entrant:

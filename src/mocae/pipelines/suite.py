@@ -9,21 +9,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import AliasChoices, Field, PositiveInt, model_validator
 
 from mocae.axes import probe
 from mocae.config import GenerationConfig, JudgeConfig, SourceConfig
-from mocae.config.base import Config, FilePath, Name
+from mocae.config.base import Config, FilePath, Name, problem
 from mocae.config.base import Sequence as AsTuple
+from mocae.config.load import checked_values
 from mocae.config.overrides import apply_override
 from mocae.config.probes import Probes
+from mocae.config.shipped import shipped_recipes
 from mocae.config.training import Sources
 from mocae.config.yaml import read_yaml
 from mocae.data import read_source, select
-from mocae.errors import ConfigError, DataError, unknown_name
+from mocae.errors import ConfigError, DataError, PluginError, unknown_name
 from mocae.types import Example
 
-__all__ = ["Suite", "SuiteRows", "load_suite", "read_suite", "suite_names", "with_endpoint_judges"]
+__all__ = ["Suite", "SuiteRows", "is_suite", "load_suite", "read_suite", "suite_names", "with_endpoint_judges"]
 
 _ENDPOINT_PROMPTS = ("win-rate", "safety", "refusal", "truthful", "informative", "abstains")
 
@@ -32,7 +34,11 @@ class SuiteAxis(Config):
     """One axis and the prompts that test it."""
 
     name: Name
-    tests: Annotated[Sources, Field(min_length=1)]
+    test: Annotated[
+        Sources,
+        Field(min_length=1, validation_alias=AliasChoices("test", "tests"), serialization_alias="tests"),
+    ]
+    """As in a recipe; suites of earlier versions say tests."""
 
 
 class MultipleChoice(Config):
@@ -56,6 +62,16 @@ class Suite(Config):
     generation: GenerationConfig = GenerationConfig()
     notes: Annotated[tuple[str, ...], AsTuple] = ()
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        names = self.axis_names
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise problem(f"axes.{index}.name", f"{name!r} is there twice; names should be unique")
+        if self.multiple_choice and self.multiple_choice.axis not in names:
+            raise problem("multiple_choice.axis", unknown_name("axis", self.multiple_choice.axis, names))
+        return self
+
     @property
     def axis_names(self) -> tuple[str, ...]:
         """Names of the axes in order."""
@@ -65,7 +81,7 @@ class Suite(Config):
     def hash(self) -> str:
         """Identity of everything but where the data lies."""
         left_out = {"data_root"} if self.probes else {"data_root", "probes"}
-        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude=left_out, by_alias=True).encode()).hexdigest()
 
     def data_path(self, path: Path | None) -> Path | None:
         """Return a path below `data_root`."""
@@ -97,6 +113,17 @@ def suite_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def is_suite(path: Path) -> bool:
+    """Return whether a file or name is a suite rather than a recipe: it has a version, and names no base model."""
+    if str(path) in suite_names():
+        return str(path) not in shipped_recipes() and not path.exists()
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8"), str(path)) if path.suffix in (".yaml", ".yml") else None
+    except (OSError, UnicodeDecodeError, ConfigError):
+        return False
+    return isinstance(values, dict) and "version" in values and "base" not in values
+
+
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     """Return a suite that ships with the package, or one from a YAML file.
 
@@ -105,7 +132,7 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
         overrides: "key=value" with a dotted key, as in "data_root=~/data".
 
     Raises:
-        ConfigError: no such suite, or one that does not check; the message names the key.
+        ConfigError: no such suite, or one that does not check; one line a problem, with its dotted key.
     """
     if name.endswith((".yaml", ".yml")):
         try:
@@ -119,21 +146,8 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     values = read_yaml(text, name)
     if not isinstance(values, dict):
         raise ConfigError(f"suite {name}: expected a mapping with name, version, axes and judges")
-    for override in overrides:
-        apply_override(values, override)
-    try:
-        suite = Suite.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"suite {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    names = suite.axis_names
-    if len(set(names)) < len(names):
-        raise ConfigError(f"suite {name}: axes: {list(names)}; give each axis once")
-    if suite.multiple_choice and suite.multiple_choice.axis not in names:
-        raise ConfigError(
-            f"suite {name}: multiple_choice.axis: {unknown_name('axis', suite.multiple_choice.axis, names)}"
-        )
-    return suite
+    places = {apply_override(values, override): override for override in overrides}
+    return checked_values(Suite, values, where=f"suite {name}", places=places)
 
 
 def read_suite(
@@ -148,18 +162,22 @@ def read_suite(
         without: identities of prompts that are left out, before the draw: what the system has learned from.
 
     Raises:
-        DataError: a file or row is wrong, or an axis is left without prompts.
-        ConfigError: a path or option is wrong.
-        PluginError: an unknown source or probe.
+        DataError: a source cannot be read, or an axis is left without prompts; one line a problem.
     """
     counts = {"skipped": 0, "repeated": 0, "seen": 0}
+    problems: list[str] = []
 
-    def read(source: SourceConfig, axis: str) -> list[Example]:
+    def read(key: str, source: SourceConfig, axis: str) -> list[Example]:
+        try:
+            return rows_of(source, axis)
+        except (ConfigError, DataError, PluginError) as error:
+            problems.extend(f"suite {suite.name}: {key}: {line}" for line in str(error).splitlines())
+            return []
+
+    def rows_of(source: SourceConfig, axis: str) -> list[Example]:
         path = suite.data_path(source.path)
         if path is not None and not path.is_file() and suite.data_root is None:
-            raise ConfigError(
-                f"suite {suite.name}: {source.path}: no such file; say where the data lies with --set data_root=FOLDER"
-            )
+            raise ConfigError(f"{source.path}: no such file; say where the data lies with --set data_root=FOLDER")
         result = read_source(source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=source.options)
         counts["skipped"] += result.n_skipped
         most = source.limit if limit is None else min(limit, source.limit or limit)
@@ -167,24 +185,31 @@ def read_suite(
         counts["seen"] += len(result.examples) - len(unseen)
         if not unseen and result.examples:
             return []
-        return select(unseen, hash_range=source.hash_range, limit=most, seed=seed)
+        chosen = select(unseen, hash_range=source.hash_range, limit=most, seed=seed)
+        for row in chosen:
+            probe(row.probe)
+        return chosen
 
     tests: dict[str, Example] = {}
     for axis in suite.axes:
-        for row in (row for source in axis.tests for row in read(source, axis.name)):
-            probe(row.probe)
+        n_problems = len(problems)
+        sources = [(f"axes.{axis.name}.test.{i}", source) for i, source in enumerate(axis.test)]
+        for row in (row for key, source in sources for row in read(key, source, axis.name)):
             if row.id in tests:
                 counts["repeated"] += 1
             tests.setdefault(row.id, row)
-        if not any(row.axis == axis.name for row in tests.values()):
-            raise DataError(
+        if len(problems) == n_problems and not any(row.axis == axis.name for row in tests.values()):
+            problems.append(
                 f"suite {suite.name}: axis {axis.name!r} has no prompt of its own"
                 + (" that the system has not learned from" if counts["seen"] else "")
                 + "; an empty suite says nothing"
             )
     more = suite.multiple_choice
-    choices = list({row.id: row for row in read(more.test, more.axis)}.values()) if more else []
-    return SuiteRows(list(tests.values()), choices, counts["skipped"], counts["repeated"], counts["seen"])
+    choices = read("multiple_choice.test", more.test, more.axis) if more else []
+    if problems:
+        raise DataError("\n".join(problems))
+    asked = list({row.id: row for row in choices}.values())
+    return SuiteRows(list(tests.values()), asked, counts["skipped"], counts["repeated"], counts["seen"])
 
 
 def with_endpoint_judges(suite: Suite, *, base_url: str, model: str, options: dict[str, Any] | None = None) -> Suite:

@@ -30,6 +30,7 @@ from mocae.evaluation import (
 from mocae.files import write_whole
 from mocae.judges import Judge
 from mocae.judges.endpoint import EndpointJudge, Usage
+from mocae.pipelines.check_rows import too_few
 from mocae.stages.answers import Answered
 from mocae.stages.judging import audit_all
 from mocae.stages.rows import Rows
@@ -101,6 +102,7 @@ def summarise(
     overlap: Mapping[str, Any] | None,
     n_base_parameters: int,
     environment: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return `report.json` of a run, version 1.
 
@@ -113,6 +115,7 @@ def summarise(
         overlap: of the experts, see `mocae.stages.overlap.overlap`.
         n_base_parameters: of the base model.
         environment: versions and hardware.
+        notes: what a reader must know beside what the recipe and the systems tell.
     """
     boot = Bootstrap(n_resamples=recipe.report.resamples, confidence=recipe.report.confidence, seed=recipe.seed)
     axes = recipe.axis_names
@@ -129,6 +132,8 @@ def summarise(
             *(["synthetic, tiny model"] if recipe.base.model == "pocket" else []),
             *_conflict(recipe),
             *recipe.notes,
+            *notes,
+            *too_few(rows),
             *(warning for entrant in entrants.values() for warning in entrant.warnings),
         ],
         base=base,

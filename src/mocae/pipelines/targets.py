@@ -44,6 +44,14 @@ class Target(ABC):
     model: Generator | None = None
     problem: str = ""
 
+    def reach(self) -> None:
+        """Do nothing where it can be asked.
+
+        Raises:
+            JudgeError: its server is not there.
+        """
+        return
+
     @abstractmethod
     def answer(self, examples: Sequence[Example], generation: Generation, log: AnswerLog) -> None:
         """Put answers into the log as they come, those alone that it lacks; what failed stays out."""
@@ -90,6 +98,10 @@ class EndpointTarget(Target):
             identity["parameters"] = dict(endpoint.parameters)
         super().__init__(label=endpoint.model, base_model=endpoint.model, identity=identity)
         self._client = EndpointClient(endpoint, cache=cache)
+
+    def reach(self) -> None:
+        """Do nothing where the server is there."""
+        self._client.reach()
 
     def answer(self, examples: Sequence[Example], generation: Generation, log: AnswerLog) -> None:
         """Ask for a few answers at a time."""

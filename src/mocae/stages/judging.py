@@ -12,6 +12,7 @@ from typing import Any
 
 from mocae.config import JudgeConfig, Recipe
 from mocae.judges import JUDGES, Judge, audit_judges, audit_prompts, build_judge, is_audited
+from mocae.judges.base import reach_all
 from mocae.progress import say
 from mocae.stages.rows import Rows
 from mocae.stages.store import key_of
@@ -59,11 +60,17 @@ def make_judges(recipe: Recipe, rows: Rows) -> Judges:
 def build_judges(
     configs: Sequence[JudgeConfig], excluded: Sequence[Sequence[str]], *, data_root: Path | None, seed: int
 ) -> list[Judge]:
-    """Return the judges in order; none learns from the prompts that are excluded for it."""
+    """Return the judges in order; none learns from the prompts that are excluded for it.
+
+    Raises:
+        JudgeError: a server that one of them asks is not there; see `mocae.judges.build_judge` for the others.
+    """
     judges = []
     for config, ids in zip(configs, excluded, strict=True):
         say(f"judge {config.judge}")
-        judges.append(build_judge(config.judge, config.options, data_root=data_root, seed=seed, exclude_prompts=ids))
+        judge = build_judge(config.judge, config.options, data_root=data_root, seed=seed, exclude_prompts=ids)
+        reach_all([judge])
+        judges.append(judge)
     return judges
 
 

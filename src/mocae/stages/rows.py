@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mocae.axes import probe
 from mocae.config import Recipe, SourceConfig
 from mocae.data import SOURCES, check_disjoint, read_source, select
-from mocae.errors import DataError
+from mocae.errors import ConfigError, DataError, PluginError
 from mocae.evaluation import too_long
 from mocae.models import LoadedBase
 from mocae.progress import say
@@ -21,12 +21,21 @@ __all__ = ["Rows", "long_prompts", "read_rows_of", "without_long"]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows by split and axis, and how many were skipped as bad."""
+    """Rows by split and axis.
+
+    Attributes:
+        train: axis -> rows.
+        calibration: axis -> rows, each prompt once; axes without are left out.
+        test: axis -> rows, each prompt once.
+        n_skipped: bad rows left out.
+        notes: what a reader of the recipe must know of them.
+    """
 
     train: Mapping[str, Sequence[Example]]
     calibration: Mapping[str, Sequence[Example]]
     test: Mapping[str, Sequence[Example]]
     n_skipped: int
+    notes: Sequence[str] = ()
 
     def all_of(self, split: str) -> list[Example]:
         """Return the rows of a split, axis after axis."""
@@ -53,49 +62,69 @@ class Rows:
         return {split: {axis: len(rows) for axis, rows in getattr(self, split).items()} for split in splits}
 
 
-def read_rows_of(recipe: Recipe) -> Rows:
-    """Return every row the recipe names.
+def read_rows_of(recipe: Recipe, *, without: Collection[str] = ()) -> Rows:
+    """Return every row the recipe names, with every note on them.
+
+    Args:
+        recipe: what names the sources.
+        without: keys of sources that are not read, as "axes.honesty.test.0".
 
     Raises:
-        DataError: a file or row is wrong, a split is empty, a prompt is in two splits, or two axes are tested (or
-            calibrated) with the same prompt.
-        ConfigError: a path or option is wrong.
+        DataError: a source cannot be read or leaves no row, a prompt is in two splits, or two axes are tested (or
+            calibrated) with the same prompt; one line a problem.
     """
-    skipped = 0
+    reading = _Reading(recipe, without)
+    train = {axis.name: reading.rows(axis.name, "train", axis.train) for axis in recipe.axes}
+    calibration = {
+        axis.name: _once(reading.rows(axis.name, "calibration", axis.calibration))
+        for axis in recipe.axes
+        if axis.calibration
+    }
+    test = {axis.name: _once(reading.rows(axis.name, "test", axis.test)) for axis in recipe.axes}
+    rows = Rows(train, calibration, test, reading.n_skipped, tuple(reading.notes))
+    wrong = [f"{key}: {line}" for line, key in reading.problems.items()]
+    problems = [*wrong, *_leaks(rows), *_shared(rows)]
+    if problems:
+        raise DataError("\n".join(problems))
+    return rows
 
-    def read(axis: str, split: str, sources: Sequence[SourceConfig]) -> list[Example]:
-        nonlocal skipped
+
+class _Reading:
+    """Reads the sources of a recipe and keeps what is wrong with each."""
+
+    def __init__(self, recipe: Recipe, without: Collection[str]) -> None:
+        self._recipe, self._without = recipe, without
+        self.n_skipped = 0
+        self.problems: dict[str, str] = {}  # what is wrong with a file -> the first key that names it
+        self.notes: list[str] = []
+
+    def rows(self, axis: str, split: str, sources: Sequence[SourceConfig]) -> list[Example]:
+        """Return the rows of one split of an axis."""
         rows: list[Example] = []
         for index, source in enumerate(sources):
-            path = recipe.data_path(source.path)
-            # A source that draws its rows draws others for another seed, unless the recipe fixes it.
-            drawn = "seed" in inspect.signature(SOURCES.get(source.source)).parameters
-            options = {"seed": recipe.seed, **source.options} if drawn else source.options
-            result = read_source(source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=options)
-            skipped += result.n_skipped
-            chosen = select(result.examples, hash_range=source.hash_range, limit=source.limit, seed=recipe.seed)
-            for note in source.limit_note(f"axes.{axis}.{split}.{index}", len(chosen)):
-                say(note)
-            rows += chosen
+            key = f"axes.{axis}.{split}.{index}"
+            if key in self._without:
+                continue
+            try:
+                rows += self._chosen(key, axis, source)
+            except (ConfigError, DataError, PluginError) as error:
+                for line in str(error).splitlines():
+                    self.problems.setdefault(line, key)
         return rows
 
-    train = {axis.name: read(axis.name, "train", axis.train) for axis in recipe.axes}
-    calibration = {
-        axis.name: _once(read(axis.name, "calibration", axis.calibration)) for axis in recipe.axes if axis.calibration
-    }
-    test = {axis.name: _once(read(axis.name, "test", axis.test)) for axis in recipe.axes}
-    rows = Rows(train, calibration, test, skipped)
-    imported = {axis.name for axis in recipe.axes if axis.adapter is not None}
-    trained = [(axis, found) for axis, found in train.items() if axis not in imported]
-    for axis, split_rows in (*trained, *test.items()):
-        if not split_rows:
-            raise DataError(f"axes.{axis}: no rows were read; look at path, hash_range and on_bad_row")
-    for row in (*rows.all_of("calibration"), *rows.all_of("test")):
-        probe(row.probe)
-    check_disjoint({split: rows.all_of(split) for split in ("train", "calibration", "test")})
-    for split in ("calibration", "test"):
-        _refuse_shared(split, rows.all_of(split))
-    return rows
+    def _chosen(self, key: str, axis: str, source: SourceConfig) -> list[Example]:
+        # A source that draws its rows draws others for another seed, unless the recipe fixes it.
+        drawn = "seed" in inspect.signature(SOURCES.get(source.source)).parameters
+        options = {"seed": self._recipe.seed, **source.options} if drawn else source.options
+        path = self._recipe.data_path(source.path)
+        result = read_source(source.source, path, axis=axis, on_bad_row=source.on_bad_row, options=options)
+        self.n_skipped += result.n_skipped
+        chosen = select(result.examples, hash_range=source.hash_range, limit=source.limit, seed=self._recipe.seed)
+        if ".train." not in key:
+            for row in chosen:
+                probe(row.probe)
+        self.notes += source.limit_note(key, len(chosen))
+        return chosen
 
 
 def long_prompts(recipe: Recipe, base: LoadedBase, rows: Sequence[Example]) -> dict[str, int]:
@@ -132,19 +161,31 @@ def without_long(rows: Rows, recipe: Recipe, base: LoadedBase) -> Rows:
             n_skipped += len(found) - len(kept[split][axis])
     if n_skipped:
         say(f"{n_skipped} prompts longer than the base model's context of {context} tokens are left out")
-    return replace(rows, **kept, n_skipped=rows.n_skipped + n_skipped)
+    return replace(rows, calibration=kept["calibration"], test=kept["test"], n_skipped=rows.n_skipped + n_skipped)
 
 
-def _refuse_shared(split: str, rows: Sequence[Example]) -> None:
-    """Refuse a prompt of two axes: what an expert answered is looked up by prompt."""
-    first: dict[str, Example] = {}
-    for row in rows:
-        other = first.setdefault(row.id, row)
-        if other.axis != row.axis:
-            raise DataError(
-                f"split {split!r}: axes {other.axis!r} ({other.source or 'no source'}) and {row.axis!r} "
-                f"({row.source or 'no source'}) have a prompt in common; remove it from one of them"
+def _leaks(rows: Rows) -> list[str]:
+    """Return what is wrong where a prompt is in two splits."""
+    try:
+        check_disjoint({split: rows.all_of(split) for split in ("train", "calibration", "test")})
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _shared(rows: Rows) -> list[str]:
+    """Return a line for each split in which two axes have a prompt in common: an expert's answer is found by prompt."""
+    problems = []
+    for split in ("calibration", "test"):
+        first: dict[str, Example] = {}
+        pairs = ((first.setdefault(row.id, row), row) for row in rows.all_of(split))
+        if pair := next((pair for pair in pairs if pair[0].axis != pair[1].axis), None):
+            (one, other) = pair
+            problems.append(
+                f"split {split!r}: axes {one.axis!r} ({one.source or 'no source'}) and {other.axis!r} "
+                f"({other.source or 'no source'}) have a prompt in common; remove it from one of them"
             )
+    return problems
 
 
 def _once(rows: Sequence[Example]) -> list[Example]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from mocae.files import (
     read_record,
     write_whole,
 )
+from mocae.outputs import Kind, claim, refuse_foreign
 from mocae.stages.pool import StagePool, link_tree
 from mocae.stages.record import RECORD, VERSION, StageRecord, is_whole, key_of, refuse_changed
 
@@ -118,14 +119,26 @@ class Store:
         root: the folder.
         pool: stages that other folders share; a stage found there is linked in, a stage made here is linked there.
         frozen: the folder is a finished run, of which no stage may be replaced by another.
+        kind: the command whose folder it is, which `locked` refuses where it is somebody else's; None: any will do.
+        files: of the folder, which the command writes at its end.
 
     Attributes:
         stages: every stage asked for so far, by name.
         n_made: how many of them were not there.
     """
 
-    def __init__(self, root: Path, pool: StagePool | None = None, *, frozen: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        pool: StagePool | None = None,
+        *,
+        frozen: bool = False,
+        kind: Kind | None = None,
+        files: Collection[str] = (),
+    ) -> None:
         self.root = root
+        self.kind = kind
+        self.files = files
         self.pool = pool
         self.frozen = frozen
         self.stages: dict[str, Stage] = {}
@@ -136,7 +149,7 @@ class Store:
         """Return a context in which this job alone may write the folder.
 
         Raises:
-            ArtifactError: the folder cannot be written, or another run holds it.
+            ArtifactError: the folder cannot be written, is not this command's, or another run holds it.
         """
         lock, problem = None, None
         if is_main():
@@ -154,9 +167,13 @@ class Store:
 
     def _lock(self) -> filelock.BaseFileLock:
         try:
+            if self.kind is not None:
+                refuse_foreign(self.root, self.kind, self.files)
             self.root.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.root / ".lock")
             lock.acquire(timeout=0)
+            if self.kind is not None:
+                claim(self.root, self.kind, self.files)
             return lock
         except filelock.Timeout as error:
             raise ArtifactError(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mocae.calibration import LatentSpace
-from mocae.errors import DataError
+from mocae.errors import NothingToLearnError
 from mocae.files import Record, read_record, read_tensors
 from mocae.policies import UNSTEERED, Policy, PromptBatch, Reading, SteeringVectors, Sureness, shape_weights
 from mocae.stages.fitting import acceptable_by_prompt
@@ -105,7 +105,9 @@ class Knn(LearningSystem, BankSystem):
             accepted = acceptable_by_prompt(samples, [f"expert:{axis}" for axis in self.axes])
             rows = [(i, row.id) for i, row in enumerate(run.rows.all_of("calibration")) if row.id in accepted]
             if not rows:
-                raise DataError(f"systems.{self.name}: no calibration prompt has a verdict on every expert's answer")
+                raise NothingToLearnError(
+                    f"systems.{self.name}: no calibration prompt has a verdict on every expert's answer"
+                )
             tensors = {f"latent.{name}": value for name, value in features.latent._asdict().items()}
             tensors["points"] = features.latent.encode(features.calibration[[i for i, _ in rows]])
             tensors["accepted"] = torch.tensor([accepted[row] for _, row in rows])

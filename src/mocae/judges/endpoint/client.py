@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import threading
 import time
 import weakref
@@ -32,11 +33,15 @@ from mocae.texts import whole_text
 
 __all__ = ["EndpointClient"]
 
+_REACH_S = 5.0
+"""Silence after which an endpoint counts as busy when it is asked whether it is there."""
 _OTHER_WORD = {"max_tokens": "max_completion_tokens"}
 
 
 class EndpointClient:
     """Asks one endpoint, through the `openai` client.
+
+    `worked` says whether a reply has ever come, in this process or one before.
 
     Args:
         endpoint: where and how.
@@ -50,9 +55,10 @@ class EndpointClient:
         self.usage = Usage()
         self._new: set[str] = set()
         self._cache = ReplyCache(cache)
-        self._lock = threading.Lock()
+        self._lock, self._stopped = threading.Lock(), threading.Event()
         self._failed_in_a_row = 0
-        self._worked = len(self._cache) > 0
+        self.worked = len(self._cache) > 0
+        self._reached = False
         self._refused: set[str] = set()  # parameters that the server does not take
         self._jitter = random.Random(0)
         # None lets the client look into the environment; the client insists on a key where none is wanted.
@@ -80,6 +86,9 @@ class EndpointClient:
         merged = {**parameters, **self.endpoint.parameters}
         parameters = {name: value for name, value in merged.items() if value is not None}
         keys = [self.key(messages, parameters, tag) for messages in requests]
+        if any(self._cache.get(key) is None for key in keys):
+            self.reach()
+        self._stopped.clear()
         futures: dict[str, Future[Asked]] = {}
         replies: dict[str, Asked] = {}
         with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
@@ -95,12 +104,48 @@ class EndpointClient:
                         futures[key] = pool.submit(self._ask_one, key, messages, parameters)
                 replies |= {key: future.result() for key, future in futures.items()}
             except BaseException:
+                self._stopped.set()  # Ctrl-C, too, ends the waits between retries
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         refused = next((reply.error for reply in replies.values() if reply.failure == "refused"), None)
-        if refused is not None and not self._worked:
+        if refused is not None and not self.worked:
             raise self._unusable(refused)
         return [replies[key] for key in keys]
+
+    def reach(self) -> None:
+        """Do nothing where the endpoint is there; asked once, in seconds, and nothing is generated.
+
+        Raises:
+            JudgeError: nothing listens at the address, or the API lies below another one.
+        """
+        if self._reached:
+            return
+        quick = self._client.with_options(timeout=min(_REACH_S, self.endpoint.timeout_s))
+        try:
+            found = isinstance(getattr(quick.models.list(), "data", None), list)
+        except Exception as failure:  # the server and the client may raise anything
+            if refusal(failure) == "gone" or type(failure.__cause__).__name__ == "ConnectTimeout":
+                raise JudgeError(
+                    f"endpoint {self.where}: nothing answers there ({server_word(failure)}); start it or check "
+                    "base_url, the same command goes on with what is missing"
+                ) from failure
+            found = getattr(failure, "status_code", None) not in (404, 405)
+        if not found and self.versioned is not None and self._lists_models(quick.with_options(base_url=self.versioned)):
+            raise JudgeError(f"endpoint {self.where}: no API there, but one at {self.versioned}; give that address")
+        self._reached = True
+
+    @property
+    def versioned(self) -> str | None:
+        """The address with the "/v1" below which servers answer, None where it names a version."""
+        base = self.endpoint.base_url
+        return None if base is None or re.search(r"/v\d", base) else f"{base.rstrip('/')}/v1"
+
+    @staticmethod
+    def _lists_models(client: Any) -> bool:
+        try:
+            return isinstance(client.models.list().data, list)
+        except Exception:  # whatever is wrong there, it is not the API
+            return False
 
     def usage_before(self, requests: Sequence[Messages], *, parameters: Mapping[str, Any], tag: str = "") -> Usage:
         """Return what the kept replies to these requests took that came before this client was made.
@@ -135,7 +180,9 @@ class EndpointClient:
                     continue
                 kind, error, wait = refusal(failure), server_word(failure), _retry_after(failure)
                 if kind == "unusable":
-                    raise self._unusable(error) from failure
+                    raise self._unusable(
+                        error, address=getattr(failure, "status_code", None) in (404, 405)
+                    ) from failure
             else:
                 self._count(key, reply)
                 self._cache.put(key, reply)
@@ -143,7 +190,8 @@ class EndpointClient:
             retries = self.endpoint.max_retries if self._failed_in_a_row < self.endpoint.give_up_after else 0
             if kind in ("filtered", "refused") or attempt >= retries:
                 return self._failed(kind, error, time.perf_counter() - started)
-            time.sleep(wait if wait is not None else self._backoff(attempt))
+            if self._stopped.wait(wait if wait is not None else self._backoff(attempt)):
+                return self._failed(kind, error, time.perf_counter() - started)
             attempt += 1
 
     def _send(self, messages: Messages, parameters: Mapping[str, Any]) -> CachedReply:
@@ -185,15 +233,16 @@ class EndpointClient:
         """Return what the server calls a parameter, None for one that it does not take."""
         return name if name not in self._refused else self._word(_OTHER_WORD[name]) if name in _OTHER_WORD else None
 
-    def _unusable(self, error: str) -> JudgeError:
+    def _unusable(self, error: str, *, address: bool = False) -> JudgeError:
+        no_version = f"; most servers answer below /v1: {self.versioned}" if address and self.versioned else ""
         return JudgeError(
             f"endpoint {self.where}: model {self.endpoint.model!r}: {error}; check base_url, model, api_key and "
-            "parameters"
+            f"parameters{no_version}"
         )
 
     def _count(self, key: str, reply: CachedReply) -> None:
         with self._lock:
-            self._failed_in_a_row, self._worked = 0, True
+            self._failed_in_a_row, self.worked = 0, True
             self._new.add(key)
             self._add(self.usage, reply)
 
@@ -210,14 +259,15 @@ class EndpointClient:
         with self._lock:
             self.usage.failed += 1
             if kind in ("filtered", "empty"):  # the server works
-                self._failed_in_a_row, self._worked = 0, True
+                self._failed_in_a_row, self.worked = 0, True
             else:
                 self._failed_in_a_row += 1
-            lost = self._failed_in_a_row >= self.endpoint.give_up_after and (kind == "gone" or not self._worked)
+            lost = self._failed_in_a_row >= self.endpoint.give_up_after and (kind == "gone" or not self.worked)
         if lost:
             raise JudgeError(
                 f"endpoint {self.where}: {self.endpoint.give_up_after} requests in a row got no reply (last: "
-                f"{error}); start it or check base_url, the same command goes on with what is missing"
+                f"{error}); start it or check base_url{f' ({self.versioned}?)' if self.versioned else ''}, the same "
+                "command goes on with what is missing"
             )
         return Asked(None, error, seconds=seconds, failure=kind)
 

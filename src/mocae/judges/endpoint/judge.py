@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mocae.errors import ConfigError
-from mocae.judges.base import JudgeQuality, reference_of, with_correct
+from mocae.judges.base import JudgeQuality, Says, reference_of, with_correct
 from mocae.judges.endpoint.client import EndpointClient
 from mocae.judges.endpoint.parsers import PARSERS, Parsed
 from mocae.judges.endpoint.prompts import JudgePrompt, load_prompt
@@ -45,6 +45,11 @@ class EndpointJudge:
     def usage(self) -> Usage:
         """Requests, tokens and cost so far."""
         return self._client.usage
+
+    def reach(self) -> None:
+        """Do nothing where the endpoint is there or has been; see `EndpointClient.reach`."""
+        if not self._client.worked:
+            self._client.reach()
 
     def usage_before(self, answers: Sequence[Answer]) -> Usage:
         """Return what judging these answers took before this judge was made, as the cache of replies tells."""
@@ -201,3 +206,13 @@ def make_client(
         if not key:
             raise ConfigError(f"judge {judge!r}: the environment variable {api_key_variable!r} is not set")
     return EndpointClient(Endpoint(model=model, api_key=key, **settings), cache=cache)
+
+
+def _says(*, prompt: str, data_root: Path | None = None, **_: Any) -> Says:
+    file = load_prompt(prompt, data_root)
+    if file.judgement != "win":
+        return lambda example: (file.judgement,) if file.is_for(example.probe) else ()
+    return lambda e: ("win", "correct") if file.is_for(e.probe) and reference_of(Answer(e, "")) else ()
+
+
+endpoint_judge.says = _says  # type: ignore[attr-defined]

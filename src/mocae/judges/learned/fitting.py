@@ -13,7 +13,7 @@ import numpy as np
 from mocae.data import hash_fraction
 from mocae.errors import ConfigError, DataError
 from mocae.judges.audit import AuditPrompt, audit_judges
-from mocae.judges.base import JudgeQuality
+from mocae.judges.base import JudgeQuality, says_of
 from mocae.judges.learned.classifier import ClassifierJudge, load_classifier
 from mocae.judges.learned.design import Design, LabelledAnswer, endings
 from mocae.judges.learned.unseen import leave_models_out
@@ -282,4 +282,5 @@ def labelled_judge(design: Design, fit: Fit) -> Callable[..., ClassifierJudge]:
         DataError: the labelled data cannot be used.
         ArtifactError: the saved judge cannot be used.
     """
+    build.says = lambda **_: says_of(design.judgement, probes=design.probes)  # type: ignore[attr-defined]
     return build

@@ -11,6 +11,7 @@ from mocae.axes import PROBES, wants_judgement
 from mocae.data.readers import place, read_rows
 from mocae.data.rows import Row
 from mocae.errors import ConfigError, unknown_name
+from mocae.judges.base import Says
 from mocae.judges.learned.classifier import ClassifierJudge, load_classifier, read_judge
 from mocae.judges.learned.design import Design, LabelledAnswer, View
 from mocae.judges.learned.features import safety_signs
@@ -136,3 +137,10 @@ def classifier(
         seed=seed,
         exclude_prompts=exclude_prompts,
     )
+
+
+def _says(*, judgement: str | None = None, **_: Any) -> Says | None:
+    return None if judgement is None else lambda e: (judgement,) if wants_judgement(e.probe, judgement) else ()
+
+
+classifier.says = _says  # type: ignore[attr-defined]

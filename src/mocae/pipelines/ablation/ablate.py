@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from mocae.config import Recipe, load_recipe
-from mocae.errors import ConfigError
+from mocae.errors import ArtifactError, ConfigError
 from mocae.evaluation import Bootstrap, difference_over_seeds, read_samples
 from mocae.files import read_json, write_whole
+from mocae.outputs import writing
 from mocae.pipelines.ablation.left_out import left_out_of, measure_left_out
 from mocae.pipelines.ablation.parts import parts_of, rivals_of
 from mocae.pipelines.ablation.runs import PlannedRun, run_all
-from mocae.pipelines.check import validate
+from mocae.pipelines.check import check
 from mocae.progress import visible
 from mocae.report.ablation import ABLATION_SCHEMA, ablation_page, ablation_table, draw_ablation
 from mocae.stages.pool import StagePool
@@ -26,6 +27,7 @@ from mocae.types import Sample
 
 __all__ = ["Ablation", "Setting", "ablate"]
 
+_FILES = ("ablation.html", "ablation.json", "ablation.md", "ablation.svg")
 _ROUTING = ("ece", "brier", "over_random", "over_best", "misrouted_rate", "regret", "entropy", "largest_share")
 
 
@@ -60,6 +62,7 @@ def ablate(
     jobs: int = 1,
     threads: int | None = None,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> Ablation:
     """Run a recipe for every seed and setting, and compare its systems. Finished stages in `out` are not made again.
 
@@ -76,6 +79,7 @@ def ablate(
         jobs: runs at a time, each in a process of its own if more than one.
         threads: threads of a run; None: all for one job, else the cores shared out among the jobs.
         progress: show progress on stderr.
+        overwrite: replace finished runs of the folder that have other settings.
 
     Raises:
         ConfigError: no seeds, jobs or threads, a malformed `vary`, or see `load_recipe`.
@@ -92,10 +96,20 @@ def ablate(
         for setting, seed in itertools.product(settings, numbers)
     }
     for one in planned.values():  # all before the first: the last setting's mistake shows now, not after hours
-        validate(one.recipe, where=f"{recipe}: {one.label}")
+        check(one.recipe, where=f"{recipe}: {one.label}", read="none")
+    if not overwrite:
+        _refuse_lost(out, _varied(settings), numbers)
     pool = StagePool(out / ".stages")
-    with visible(progress), Store(out).locked():
-        run_all(list(planned.values()), systems=systems, pool=pool, jobs=jobs, threads=threads, progress=progress)
+    with visible(progress), Store(out, kind="ablate", files=_FILES).locked():
+        run_all(
+            list(planned.values()),
+            systems=systems,
+            pool=pool,
+            jobs=jobs,
+            threads=threads,
+            progress=progress,
+            overwrite=overwrite,
+        )
         pool.prune()
         found: dict[str, dict[int, dict[str, Any]]] = {}
         for (name, seed), one in planned.items():
@@ -117,6 +131,17 @@ def ablate(
             "environment": found[settings[0].name][first.seed]["report"]["environment"],
         }
         return _write(summary, out)
+
+
+def _refuse_lost(out: Path, vary: Mapping[str, list[str]], seeds: Sequence[int]) -> None:
+    """Refuse to replace a finished ablation by one that leaves out what it swept."""
+    path = out / "ablation.json"
+    held = read_json(path) if path.is_file() else {"vary": vary, "seeds": []}
+    if held["vary"] != vary or not set(held["seeds"]) <= set(seeds):
+        raise ArtifactError(
+            f"{out}: holds a finished ablation over {held['vary'] or 'no setting'}, seeds {held['seeds']}; give "
+            "another --out to keep it, or --overwrite to replace it (finished runs are not made again)"
+        )
 
 
 def _plan(path: Path, first: Recipe, overrides: Sequence[str], setting: Setting, seed: int, out: Path) -> PlannedRun:
@@ -199,7 +224,8 @@ def _summarise(by_seed: Mapping[int, Mapping[str, Any]], recipe: Recipe, boot: B
     reports = [entry["report"] for entry in by_seed.values()]
     samples = [entry["samples"] for entry in by_seed.values()]
     axes = recipe.axis_names
-    systems = {name: _system(name, reports, axes) for name in reports[0]["systems"]}
+    measured = [name for name in reports[0]["systems"] if all(name in report["systems"] for report in reports)]
+    systems = {name: _system(name, reports, axes) for name in measured}
 
     def compared(one: str, other: str) -> dict[str, Any]:
         return asdict(difference_over_seeds([(s[one], s[other]) for s in samples], axes, boot=boot))
@@ -270,10 +296,11 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _write(summary: dict[str, Any], out: Path) -> Ablation:
-    paths = Ablation(summary, *(out / f"ablation.{ending}" for ending in ("html", "json", "md", "svg")))
+    paths = Ablation(summary, *(out / name for name in _FILES))
     page, table, plot = ablation_page(summary), ablation_table(summary), draw_ablation(summary)
-    write_whole(paths.json_path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    write_whole(paths.table_path, table)
-    write_whole(paths.plot_path, plot)
-    write_whole(paths.page_path, page)
+    with writing(out, "ablate", _FILES):
+        write_whole(paths.json_path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        write_whole(paths.table_path, table)
+        write_whole(paths.plot_path, plot)
+        write_whole(paths.page_path, page)
     return paths

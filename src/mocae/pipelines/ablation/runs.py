@@ -49,6 +49,7 @@ def run_all(
     jobs: int,
     threads: int | None,
     progress: bool,
+    overwrite: bool = False,
 ) -> None:
     """Make every run; stages that several need are made once.
 
@@ -59,6 +60,7 @@ def run_all(
         jobs: runs at a time. More than one: each is a process of its own.
         threads: threads of a run; None: all for one job, else the cores shared out among the jobs.
         progress: show progress on stderr.
+        overwrite: replace finished runs with other settings.
 
     Raises:
         ConfigError: `jobs` or `threads` is under 1.
@@ -71,10 +73,11 @@ def run_all(
         with _threads(threads):
             for one in planned:
                 say(one.label)
-                run(one.recipe, out=one.folder, systems=systems, progress=progress, pool=pool)
+                run(one.recipe, out=one.folder, systems=systems, progress=progress, pool=pool, overwrite=overwrite)
         return
     shared = threads if threads is not None else max(1, (os.cpu_count() or 1) // jobs)
-    _in_processes(planned, systems, pool, jobs, shared)
+    flags = (*(("--systems", ",".join(systems)) if systems is not None else ()), *["--overwrite"][: int(overwrite)])
+    _in_processes(planned, flags, pool, jobs, shared)
 
 
 @contextmanager
@@ -98,14 +101,14 @@ class _Child:
 
 
 def _in_processes(
-    planned: Sequence[PlannedRun], systems: Sequence[str] | None, pool: StagePool, jobs: int, threads: int
+    planned: Sequence[PlannedRun], flags: Sequence[str], pool: StagePool, jobs: int, threads: int
 ) -> None:
     waiting, running = list(planned), list[_Child]()
     with _terminated_is_interrupted(), bar(len(planned), f"runs, {jobs} at a time") as shown:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    running.append(_start(waiting.pop(0), systems, pool, threads))
+                    running.append(_start(waiting.pop(0), flags, pool, threads))
                 time.sleep(_POLL_SECONDS)
                 shown.note("; ".join(_doing(child) for child in running))
                 for child in [c for c in running if c.process.poll() is not None]:
@@ -137,14 +140,14 @@ def _terminated_is_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start(planned: PlannedRun, systems: Sequence[str] | None, pool: StagePool, threads: int) -> _Child:
+def _start(planned: PlannedRun, flags: Sequence[str], pool: StagePool, threads: int) -> _Child:
     # -P: a yaml.py in the folder one stands in is not the package of that name.
     command = [sys.executable, "-P", "-m", "mocae", "run", str(planned.path)]
     command += ["--out", str(planned.folder), "--no-progress"]
     # A run that outlived this process would keep its folder locked; stdin is what tells it that this one is gone.
     command += ["--stages", str(pool.root), "--lifeline"]
     command += [word for override in planned.overrides for word in ("--set", override)]
-    command += ["--systems", ",".join(systems)] if systems is not None else []
+    command += flags
     # Before torch is imported there: its thread pools are made once.
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     said = tempfile.TemporaryFile()
