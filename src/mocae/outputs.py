@@ -13,7 +13,7 @@ from mocae.files import Record, digest, read_record, write_whole
 
 __all__ = ["MADE", "Kind", "claim", "refuse_file", "refuse_foreign", "writing"]
 
-Kind = Literal["run", "eval", "ablate", "judge train"]
+Kind = Literal["run", "eval", "ablate", "judge run", "judge train"]
 MADE = "made by mocae"
 """Words in every single file that a command writes."""
 _MARK = ".mocae.json"

@@ -190,7 +190,7 @@ def test_bad_rows_stop_or_are_counted(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(answers: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("mine", encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"'answers\.jsonl', which `mocae judge run` has not written"):
+    with pytest.raises(ArtifactError, match=r"holds files that mocae did not write there \(answers\.jsonl"):
         judge_answers_of(answers, Asked(["short"]), out=tmp_path, progress=False)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from mocae.axes import PROBES, probe
 from mocae.config import JudgeConfig
 from mocae.data import OnBadRow, read_source
-from mocae.errors import ArtifactError, ConfigError, DataError, unknown_name
+from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.evaluation import AnswerLog, kept_verdicts
 from mocae.files import digest, write_whole
 from mocae.judges import JUDGES, Judge
+from mocae.outputs import writing
 from mocae.pipelines.answers.rates import agreement, rates
 from mocae.pipelines.answers.rows import AnswerRows, Given, read_answers, repeated
 from mocae.pipelines.build import parse_named
@@ -29,7 +30,7 @@ from mocae.types import Answer, Example, Sample, Verdict
 
 __all__ = ["Asked", "judge_answers_of"]
 
-_OURS = frozenset({".lock", "verdicts.jsonl", "replies.jsonl", "samples.jsonl", "report.json", "report.html"})
+_FILES = ("report.html", "report.json", "samples.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,8 @@ def judge_answers_of(path: Path, asked: Asked, *, out: Path, progress: bool = Tr
         ArtifactError: `out` holds something else, or a judge has learned from a prompt of the file.
         JudgeError: a judge cannot be used at all; the same call goes on.
     """
-    foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in _OURS) if out.is_dir() else []
-    if foreign:
-        raise ArtifactError(f"{out}: holds {foreign[0]!r}, which `mocae judge run` has not written; give another --out")
     configs, suite = _judges_and_suite(asked)
-    store = Store(out)
+    store = Store(out, kind="judge run", files=_FILES)
     with visible(progress), store.locked():
         rows = read_answers(
             path,
@@ -102,8 +100,9 @@ def judge_answers_of(path: Path, asked: Asked, *, out: Path, progress: bool = Tr
         samples = _judged(rows.answers, judges, keys, labels, AnswerLog(out))
         report = _report(path, asked, suite, rows, samples, judges, labels)
         page = judged_page(report, samples)
-        result = write_result(out, report, samples)
-        write_whole(result.html_path, page)
+        with writing(out, "judge run", _FILES):
+            result = write_result(out, report, samples)
+            write_whole(result.html_path, page)
     return result
 
 
