@@ -280,7 +280,7 @@ def test_all_problems_of_a_file_have_a_line_whatever_their_kind(mine: dict[str, 
     keys = [line.split(": ")[1] for line in str(caught.value).splitlines()]
     assert keys[:4] == ["experts.r", "sead", "comparison.order", "routing.top_k"]
     assert sorted(keys[4:]) == ["axes.concise.test.0.path", "judges.0.judge"]
-    assert "name" not in str(caught.value)
+    assert "missing" not in str(caught.value)
 
 
 def test_what_is_missing_since_it_was_wrong_is_told_once(mine: dict[str, Any]) -> None:

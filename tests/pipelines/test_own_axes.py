@@ -297,7 +297,7 @@ def test_labels_and_columns_that_are_wrong_are_told(tmp_path: Path) -> None:
     path = _write(tmp_path / "rows.jsonl", [{"prompt": "p", "response": "r", "warm": "maybe"}])
     with pytest.raises(DataError, match=r"line 1: field 'warm': found 'maybe'; expected one of true, yes, 1, false"):
         build_judge("classifier", {"judgement": "warm", "labelled": str(path)})
-    with pytest.raises(DataError, match="unknown field 'cold'"):
+    with pytest.raises(DataError, match="column 'cold' is missing"):
         build_judge("classifier", {"judgement": "cold", "labelled": str(path)})
     with pytest.raises(ConfigError, match="columns: unknown column 'labels'"):
         build_judge("classifier", {"judgement": "warm", "labelled": str(path), "columns": {"labels": "x"}})
