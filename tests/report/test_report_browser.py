@@ -93,7 +93,12 @@ def test_an_example_opens_the_list_at_its_prompt(page: Any) -> None:
     assert page.locator("#samples .said").all_text_contents() == ["base says 0", "alignx says 0"]
 
 
-def test_the_page_is_short_before_its_folds(page: Any) -> None:
+def test_the_first_screen_holds_the_finding_and_the_page_is_short_before_its_folds(page: Any) -> None:
     wide = page.viewport_size["width"] == 1280
-    assert page.evaluate("document.documentElement.scrollHeight") < (6000 if wide else 12_000)
-    assert page.locator(".lines").bounding_box()["y"] < (400 if wide else 500)
+    assert page.evaluate("document.documentElement.scrollHeight") < (6000 if wide else 9000)
+    headline, picture, lines = (
+        page.locator(f"#finding {place}").bounding_box() for place in (".headline", "svg", "dl")
+    )
+    assert headline["y"] < picture["y"] < lines["y"] + (400 if wide else 0)
+    assert lines["y"] + lines["height"] < (800 if wide else 844)
+    assert page.locator("td.first").first.evaluate("cell => getComputedStyle(cell).display") == "table-cell"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from mocae.report.colours import AXIS_COLOURS, MUTED, axis_colour
+from mocae.report.conclusions import whom
 from mocae.report.figures import (
     Plate,
     draw_forgetting,
@@ -18,8 +20,7 @@ from mocae.report.figures import (
     draw_systems,
 )
 from mocae.report.figures.canvas import canvas, shorten, to_panel
-from mocae.report.figures.labels import place_labels
-from report_for_tests import estimate, make_report
+from report_for_tests import make_report
 
 DRAW = [draw_systems, draw_kinds, draw_forgetting, draw_refusal, draw_reliability, draw_routing]
 
@@ -88,22 +89,49 @@ def test_negative_and_large_weights_are_drawn(report: dict[str, Any]) -> None:
     assert {"150", "-50", "20"} <= set(texts)
 
 
-def test_every_system_is_named_in_the_scatter(report: dict[str, Any]) -> None:
-    assert set(report["systems"]) <= set(_texts(draw_refusal(report)))
+def test_both_sides_of_refusing_have_a_row_for_every_system(report: dict[str, Any]) -> None:
+    plate = draw_refusal(report)
+    assert len(plate.panels) == 2
+    for panel, title in zip(plate.panels, ("unsafe answers (n = 100)", "over-refusal (n = 100)"), strict=True):
+        texts = _texts(Plate((panel,)))
+        assert {title, *report["systems"]} <= set(texts)
+    del report["systems"]["base"]["harmlessness"]["over_refusal_rate"]
+    assert _texts(draw_refusal(report)).count("\u2013") == 1
 
 
-def test_labels_do_not_cover_each_other() -> None:
-    names = ["trinityx", "alignx", "linear", "joint", "sequential"]
-    points = [(50.0, 50.0), (52.0, 50.0), (50.0, 53.0), (54.0, 52.0), (51.0, 49.0)]
-    labels = place_labels(names, points, inside=(0.0, 0.0, 400.0, 400.0), size=12.0)
-    boxes = [(la.x, la.y - 6, la.x + 0.6 * 12 * len(n), la.y + 6) for la, n in zip(labels, names, strict=True)]
-    overlaps = [
-        (a, b)
-        for i, a in enumerate(boxes)
-        for b in boxes[i + 1 :]
-        if min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
-    ]
-    assert overlaps == []
+def test_rows_of_a_figure_do_not_cover_each_other(report: dict[str, Any]) -> None:
+    report["systems"] |= {f"{name} again": entry for name, entry in report["systems"].items()}
+    for panel in (*draw_systems(report).panels, *draw_refusal(report).panels):
+        names = [
+            text for text in ET.fromstring(panel.svg).iter("text") if "".join(text.itertext()) in report["systems"]
+        ]
+        heights = sorted(float(name.attrib["y"]) for name in names)
+        assert len(names) == 10
+        assert min(b - a for a, b in itertools.pairwise(heights)) > 14
+
+
+def test_a_kind_that_goes_to_one_expert_is_said_and_not_drawn(report: dict[str, Any]) -> None:
+    kinds = {
+        "task": {"helpfulness": 1.0, "honesty": 0.0},
+        "look_alike": {"helpfulness": 0.998, "honesty": 0.002},
+        "invented": {"helpfulness": 0.1, "honesty": 0.9},
+    }
+    report["routing"]["alignx"]["weights_by_kind"] = kinds
+    assert whom(report) == ["alignx sends task, look alike to helpfulness; invented (90 %) to honesty."]
+    texts = _texts(draw_routing(report))
+    assert "invented" in texts
+    assert not {"task", "look alike", "100"} & set(texts)
+    del kinds["invented"]
+    assert draw_routing(report) == Plate(absent="No kind of prompt is shared by several experts.")
+
+
+def test_a_bin_of_few_prompts_has_no_dot(report: dict[str, Any]) -> None:
+    report["routing"]["alignx"]["reliability"].append(
+        {"low": 0.2, "high": 0.3, "confidence": 0.25, "accuracy": 1, "n": 4}
+    )
+    (panel,) = draw_reliability(report).panels
+    assert "(1234 prompts)" in panel.svg
+    assert "(4 prompts)" not in panel.svg
 
 
 def test_an_axis_keeps_its_colour_and_an_unknown_one_is_grey() -> None:
@@ -124,14 +152,14 @@ def test_long_names_are_shortened() -> None:
     assert shorten("x" * 30, 10) == "x" * 9 + "…"
 
 
-def test_kinds_are_bars_lowest_first_of_the_best_system_marked_against_the_base(report: dict[str, Any]) -> None:
+def test_kinds_stand_lowest_first_of_the_best_system_marked_against_the_base(report: dict[str, Any]) -> None:
     for system, (hard, easy) in {"base": (0.1, 0.4), "alignx": (0.25, 0.75), "oracle": (1.0, 1.0)}.items():
         report["systems"][system]["kinds"] = {
             kind: {"pass_rate": {"value": value, "low": value, "high": value, "n": 20}}
             for kind, value in (("easy_one", easy), ("hard_one", hard))
         }
     (panel,) = draw_kinds(report).panels
-    assert "hard_one 25.0 %; easy_one 75.0 %" in panel.svg
+    assert "hard one 25.0 % [25.0, 25.0]; easy one 75.0 %" in panel.svg
     assert {"alignx, and base as a line", "hard one", "25.0  n 20"} <= set(_texts(draw_kinds(report)))
     many = {f"kind {i}": {"pass_rate": {"value": i / 45, "low": 0.4, "high": 0.6, "n": 9}} for i in range(45)}
     report["systems"]["alignx"]["kinds"] = many | {
@@ -140,17 +168,3 @@ def test_kinds_are_bars_lowest_first_of_the_best_system_marked_against_the_base(
     (panel,) = draw_kinds(report).panels
     assert "(lowest 12 of 46)" in panel.svg
     assert "easy" not in panel.svg
-
-
-def test_with_many_systems_only_the_main_ones_and_the_front_are_named(report: dict[str, Any]) -> None:
-    systems = report["systems"]
-    for number in range(30):
-        rates = {"unsafe_rate": estimate(0.5), "over_refusal_rate": estimate(0.5 + number / 100)}
-        systems[f"variant {number}"] = {**systems["joint"], "harmlessness": rates, "plain": False}
-    rates = {"unsafe_rate": estimate(0.01), "over_refusal_rate": estimate(0.0)}
-    systems["in front"] = {**systems["joint"], "harmlessness": rates, "plain": False}
-    names = set(_texts(draw_refusal(report)))
-    assert {"base", "joint", "alignx", "oracle"} <= names
-    assert not [name for name in names if name.startswith("variant")]
-    del systems["oracle"]
-    assert "in front" in _texts(draw_refusal(report))

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mocae.report.schema import axis_names, lookup, read_estimate
+from mocae.report.schema import axis_names, lookup, read_estimate, sorted_systems
 from mocae.report.tables import MINUS, format_estimate
 
-__all__ = ["LEAST_HEADROOM", "conclude"]
+__all__ = ["LEAST_HEADROOM", "conclude", "whole", "whom"]
 
 LEAST_HEADROOM = 0.05
 """Where the best choice among the experts wins less than this over the best of them alone, routing cannot matter."""
 
 _OWN = "alignx"
+_WHOLE = 0.995
+"""Weight from which an expert has a prompt to itself."""
+
 _ALIKE = 0.5
 """CKA from which two experts count as treating prompts alike."""
 
@@ -67,6 +70,28 @@ def _room(report: Mapping[str, Any]) -> str:
     if room.low is None or room.low < LEAST_HEADROOM:
         return f"Can routing matter? Perhaps. {text}, and the interval reaches below the 5 points it takes."
     return f"Can routing matter? Yes (go). {text}."
+
+
+def whole(weights: Mapping[str, Any]) -> bool:
+    """Return whether one expert has all the weight, up to what rounds to 100 %."""
+    values = [read_estimate(weight).value or 0.0 for weight in weights.values()]
+    return max(values, default=0.0) >= _WHOLE and sum(map(abs, values)) - max(values) < 1 - _WHOLE
+
+
+def whom(report: Mapping[str, Any]) -> list[str]:
+    """Return for each router, best mean first, which kinds of prompt it sends to which expert."""
+    routing, sentences = report.get("routing") or {}, []
+    for router in (name for name in sorted_systems(report) if name in routing):
+        kinds: dict[str, list[str]] = {}
+        for kind, weights in (lookup(routing[router], "weights_by_kind") or {}).items():
+            shares = {axis: read_estimate(weight).value or 0.0 for axis, weight in weights.items()}
+            most = max(shares, key=lambda axis: shares[axis])
+            share = "" if whole(weights) else f" ({100 * shares[most]:.0f} %)"
+            kinds.setdefault(most, []).append(f"{kind.replace('_', ' ')}{share}")
+        if kinds:
+            sent = "; ".join(f"{', '.join(names)} to {axis}" for axis, names in kinds.items())
+            sentences.append(f"{router} sends {sent}.")
+    return sentences
 
 
 def _routing(report: Mapping[str, Any], router: str | None) -> str:

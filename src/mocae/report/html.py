@@ -11,6 +11,7 @@ import yaml
 
 from mocae.errors import ConfigError
 from mocae.report.colours import THEME, axis_colour, css_colours
+from mocae.report.conclusions import whom
 from mocae.report.findings import find
 from mocae.report.judges import constants_table, judge_rows
 from mocae.report.samples import samples_payload
@@ -97,6 +98,7 @@ def html_page(report: Mapping[str, Any], samples: Sequence[Sample] = ()) -> str:
             examples=[
                 _example(example, axes, report["systems"], findings.front) for example in report.get("examples") or ()
             ],
+            whom=whom(report),
             samples=samples_payload(samples, bounds=upper_bounds(report["systems"], list(report["systems"]))),
             counts=_counts(report.get("counts") or {}),
             recipe_yaml=_yaml(report["recipe"]),

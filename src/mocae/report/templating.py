@@ -32,8 +32,8 @@ def templates() -> Environment:
 
 
 def _prose(text: str) -> str:
-    """Return the text with each number tied to its unit, so that no line begins with a percent sign."""
-    return re.sub(r"(?<=[\d\u00b1\]]) (?=%|points|s\b|\d)", "\u00a0", text)
+    """Return the text with each number tied to its unit and its n, so that no line begins with a percent sign."""
+    return re.sub(r"(?<=[\d\u00b1\]]) (?=%|points|s\b|\d)|(?<=\bn) (?==)|(?<==) (?=\d)", "\u00a0", text)
 
 
 def _breakable(name: str) -> Markup:

@@ -3,13 +3,10 @@
 from mocae.report.figures.canvas import Panel, Plate
 from mocae.report.figures.forest import TONES, draw_forest
 from mocae.report.figures.forgetting import draw_forgetting
-from mocae.report.figures.kinds import draw_kinds
 from mocae.report.figures.overlap import draw_overlap
-from mocae.report.figures.refusal import draw_refusal
 from mocae.report.figures.reliability import draw_reliability
-from mocae.report.figures.routers import draw_routers
 from mocae.report.figures.routing import draw_routing
-from mocae.report.figures.systems import draw_systems
+from mocae.report.figures.rows import draw_kinds, draw_refusal, draw_routers, draw_systems
 
 __all__ = [
     "TONES",

@@ -14,6 +14,10 @@ from mocae.types import Estimate
 __all__ = ["draw_reliability"]
 
 
+_FEWEST = 5
+"""Prompts of a bin that get a dot: of fewer the share is noise."""
+
+
 def draw_reliability(report: Mapping[str, Any]) -> Plate:
     """Return one panel a router: the reliability curve over the histogram of its confidences."""
     routing = report.get("routing") or {}
@@ -36,7 +40,11 @@ def _panel(key: str, system: str, bins: Sequence[Mapping[str, Any]], ece: Estima
         most = max(b["n"] for b in bins)
         x = [read_estimate(b.get("confidence")).value for b in bins]
         y = [read_estimate(b.get("accuracy")).value for b in bins]
-        points = [(a, b, one["n"]) for a, b, one in zip(x, y, bins, strict=True) if a is not None and b is not None]
+        points = [
+            (a, b, one["n"])
+            for a, b, one in zip(x, y, bins, strict=True)
+            if a is not None and b is not None and one["n"] >= _FEWEST
+        ]
         for a, b, _ in points:
             curve.vlines(a, min(a, b), max(a, b), color=ACCENT, alpha=0.3, linewidth=4)
         curve.plot([a for a, _, _ in points], [b for _, b, _ in points], color=ACCENT, linewidth=1.3, alpha=0.8)

@@ -6,25 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mocae.report.colours import GRID, PAPER, axis_colour
+from mocae.report.conclusions import whole
 from mocae.report.figures.canvas import Panel, Plate, canvas, percent_axis, shorten, to_panel
 from mocae.report.schema import axis_names, is_upper_bound, lookup, read_estimate, sorted_systems
 
 __all__ = ["draw_routing"]
 
+_NONE = "No routing weights were collected by kind of prompt."
 _LEAST_LABELLED = 0.12  # a narrower piece of bar has no room for its number
 
 
 def draw_routing(report: Mapping[str, Any]) -> Plate:
-    """Return one panel a router; a bar a kind of prompt, stacked from the mean weights of the experts."""
+    """Return one panel a router; a bar a kind of prompt, stacked from the mean weights of the experts.
+
+    A kind that goes to one expert whole has no bar: `mocae.report.conclusions.whom` says so in words.
+    """
     routing = report.get("routing") or {}
     panels = []
     for number, system in enumerate(name for name in sorted_systems(report) if name in routing):
-        by_kind = lookup(routing[system], "weights_by_kind")
-        if by_kind:
+        by_kind = lookup(routing[system], "weights_by_kind") or {}
+        if by_kind := {kind: weights for kind, weights in by_kind.items() if not whole(weights)}:
             title = shorten(system) + (" (upper bound)" if is_upper_bound(report["systems"], system) else "")
             panels.append(_panel(f"routing-{number}", title, by_kind, axis_names(report)))
     if not panels:
-        return Plate(absent="No routing weights were collected by kind of prompt.")
+        return Plate(absent="No kind of prompt is shared by several experts." if routing else _NONE)
     return Plate(tuple(panels))
 
 
