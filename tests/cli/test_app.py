@@ -83,7 +83,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("mocae.pipelines.check.load_recipe", fail)
+    monkeypatch.setattr("mocae.pipelines.check.recipe.load_recipe", fail)
 
 
 def test_a_failed_run_exits_1(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

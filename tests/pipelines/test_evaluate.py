@@ -18,7 +18,7 @@ from mocae.config import JudgeConfig, load_recipe
 from mocae.errors import ArtifactError, ConfigError, DataError, JudgeError
 from mocae.evaluation import read_samples
 from mocae.judges.endpoint import Endpoint
-from mocae.pipelines.check_suite import check_suite
+from mocae.pipelines.check.suite import check_suite
 from mocae.pipelines.compare import compare
 from mocae.pipelines.evaluate import evaluate
 from mocae.pipelines.seen import Seen, read_seen

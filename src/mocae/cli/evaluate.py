@@ -65,7 +65,7 @@ def evaluate(
     [bold]mocae eval --endpoint http://127.0.0.1:8000/v1 --model llama --suite pocket --out out/llama[/bold]
     """
     from mocae.cli.tables import echo_result
-    from mocae.pipelines.check_suite import check_suite
+    from mocae.pipelines.check.suite import check_suite
     from mocae.pipelines.evaluate import evaluate as run_suite
     from mocae.pipelines.suite import load_suite, with_endpoint_judges
 

@@ -46,7 +46,7 @@ def validate(recipe: opt.RecipePath, settings: opt.Settings = None) -> None:
 
 
 def _validate_suite(path: Path, settings: Sequence[str]) -> None:
-    from mocae.pipelines.check_suite import check_suite
+    from mocae.pipelines.check.suite import check_suite
     from mocae.pipelines.suite import load_suite
 
     suite = load_suite(str(path), settings)

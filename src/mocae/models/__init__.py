@@ -4,18 +4,10 @@ from mocae.models.continuations import Continuation, continuation_scores
 from mocae.models.description import BaseDescription, describe
 from mocae.models.entering import StopForward, at_layer, layer_inputs
 from mocae.models.feed_forward import feed_forward, feed_forward_name
+from mocae.models.find import BASE_MODELS, find_base, is_cached
 from mocae.models.generator import BaseGenerator, Generated, Generator, PlainModel, Sureness, Trace
 from mocae.models.layers import context_length, count_tokens, decoder_layers, layer_index, linear_groups
-from mocae.models.load import (
-    BASE_MODELS,
-    LoadedBase,
-    base_fingerprint,
-    find_base,
-    is_cached,
-    load_base,
-    load_recorded,
-    without_library_bars,
-)
+from mocae.models.load import LoadedBase, base_fingerprint, load_base, load_recorded, without_library_bars
 from mocae.models.logits import EachRow, LogitsSettings
 from mocae.models.precision import pick_device, pick_dtype
 from mocae.models.quantization import QUANTIZATIONS

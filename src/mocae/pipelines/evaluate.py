@@ -18,7 +18,7 @@ from mocae.judges import Judge
 from mocae.metrics import estimate_rate
 from mocae.models import Generator
 from mocae.outputs import writing
-from mocae.pipelines.check_suite import refuse_unjudged
+from mocae.pipelines.check.suite import refuse_unjudged
 from mocae.pipelines.suite import Suite, SuiteRows, read_suite
 from mocae.pipelines.summary import SCHEMA, RunResult, sections, write_result
 from mocae.pipelines.targets import Target

@@ -30,7 +30,7 @@ attention does not store; docs/scale.md has them beside measured memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,11 @@ from mocae.config import AxisConfig, Recipe, SourceConfig
 from mocae.data import read_source, select
 from mocae.experts.thrift import TILE, rows_at_once
 from mocae.stages.base_size import BaseSize, measure_base
+from mocae.stages.run import Run
 from mocae.stages.training_plan import TrainingPlan, adapter_plan
-from mocae.systems import build_systems
+from mocae.systems import System, build_systems
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "plan", "work_of"]
 
 _ADAMW_BYTES = 16
 """fp32 value + fp32 gradient + two fp32 moments of one trained parameter."""
@@ -54,6 +55,9 @@ _TILE = (4096, 32768)
 """Tokens and words the trainer's loss looks at together."""
 _TILES_ON_CPU = 8.25
 """Logits twice and scaled, log-softmax, softmax, gradient, two steps on the way to it; a mask of bools."""
+
+_DECODING = 4
+"""How much longer an operation takes while an answer is written, token after token; of the pocket lab on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +221,21 @@ def _is_here(recipe: Recipe, path: Path) -> bool:
     if recipe.data_root is None and not path.is_absolute():
         return False
     return (recipe.data_root or Path()).joinpath(path).is_file()
+
+
+def work_of(run: Run, systems: Sequence[System]) -> dict[str, float]:
+    """Return how much work every expert and every system is, in floating-point operations of training.
+
+    Systems that share what they train count it each, so what is left is rather too long than too short.
+    """
+    recipe, rows = run.recipe, run.rows
+    base = measure_base(recipe.base, recipe.experts)
+    answers = len(rows.all_of("test")) * recipe.generation.max_new_tokens * 2 * base.n_matmul * _DECODING
+    parts = {}
+    for axis in recipe.axis_names:
+        trained = adapter_plan(recipe, base, axis, len(rows.train[axis]), recipe.experts.r)
+        parts[f"expert {axis}"] = float(trained.flops or 0)
+    for system in systems:
+        plan = system.trains(recipe, base, len(rows.all_of("train")))
+        parts[f"system {system.name}"] = float((plan.flops if plan is not None else 0) or 0) + answers
+    return parts

@@ -14,22 +14,21 @@ import torch
 import mocae
 from mocae.config import Recipe, SystemConfig, declare_probes, dump_recipe, load_recipe
 from mocae.distributed import is_main, join, size, wait
-from mocae.errors import ArtifactError, ConfigError, MocaeError, NothingToLearnError, unknown_name
+from mocae.errors import ArtifactError, ConfigError, NothingToLearnError, unknown_name
 from mocae.evaluation import read_samples
 from mocae.extras import require
 from mocae.files import read_json, write_whole
 from mocae.models import LoadedBase, load_base, pick_device, pick_dtype
 from mocae.outputs import writing
-from mocae.pipelines.build import BUILD
 from mocae.pipelines.check import check
-from mocae.pipelines.manifest import read_manifest
+from mocae.pipelines.finished import finished_run, make_room
+from mocae.pipelines.plan import work_of
 from mocae.pipelines.seen import write_seen
 from mocae.pipelines.summary import SCHEMA, Entrant, RunResult, environment, summarise, write_result
 from mocae.pipelines.updates import updates
 from mocae.progress import Job, say, visible
 from mocae.report import write_report
 from mocae.stages.answers import read_answers
-from mocae.stages.base_size import measure_base
 from mocae.stages.choosing import CHOSEN
 from mocae.stages.judging import Judges, make_judges
 from mocae.stages.overlap import overlap
@@ -37,22 +36,12 @@ from mocae.stages.pool import StagePool
 from mocae.stages.rows import Rows, without_long
 from mocae.stages.run import Made, Run
 from mocae.stages.store import Store, folder_name
-from mocae.stages.training_plan import adapter_plan
 from mocae.systems import System, build_systems
 
 __all__ = ["RunResult", "run", "train_expert"]
 
-_DECODING = 4
-"""How much longer an operation takes while an answer is written, token after token; of the pocket lab on a CPU."""
-_FILES = (
-    "README.md",
-    "manifest.json",
-    "outcomes.jsonl",
-    "recipe.yaml",
-    "report.html",
-    "report.json",
-    "samples.jsonl",
-    "seen.json",
+_FILES = tuple(
+    "README.md manifest.json outcomes.jsonl recipe.yaml report.html report.json samples.jsonl seen.json".split()
 )
 """What a finished run has beside its stages."""
 
@@ -94,9 +83,9 @@ def run(
     require("sklearn", "matplotlib", for_what="a run ends with calibrators and a report")
     store = Store(Path(out), pool, kind="run", files=_FILES)
     with _working(loaded, store, processes, progress):
-        if held := _finished(store.root):
+        if held := finished_run(store.root):
             declare_probes(loaded.probes)  # that run may have declared others
-            _make_room(store, held, loaded, chosen, overwrite=overwrite)
+            make_room(store, held, loaded, chosen, overwrite=overwrite)
         for note in checked.notes:
             say(f"note: {note}")
         assert checked.rows is not None
@@ -144,76 +133,6 @@ def train_expert(
         rows = without_long(checked.rows, recipe, base)
         with Run(recipe, base=base, rows=rows, judges=Judges((), ""), store=store) as run:
             return run.expert(axis).folder
-
-
-def _finished(root: Path) -> tuple[Recipe, Mapping[str, Any]] | None:
-    """Return recipe and systems of the finished run that `root` holds, None where it holds none."""
-    if not (root / "manifest.json").is_file():
-        return None
-    try:
-        return load_recipe(root / "recipe.yaml"), read_manifest(root)["systems"]
-    except MocaeError:  # a damaged run is repaired, not refused
-        return None
-
-
-def _make_room(
-    store: Store,
-    finished: tuple[Recipe, Mapping[str, Any]],
-    recipe: Recipe,
-    chosen: Sequence[SystemConfig],
-    *,
-    overwrite: bool,
-) -> None:
-    """Refuse what would replace a finished run, unless told so; a run that adds to it replaces nothing."""
-    held, systems = finished
-    same = held.name == recipe.name and (recipe.name != BUILD or _made_from(held) == _made_from(recipe))
-    changes = _changes(held, recipe, chosen, systems) if same else []
-    if overwrite and not same:
-        wait()  # until every process has seen what is there
-        if is_main():
-            store.clear()
-        wait()
-    elif not overwrite and not same:
-        other = f"{held.name} ({held.base.model}; {', '.join(held.axis_names)})"
-        raise ArtifactError(
-            f"{store.root}: holds another finished run, {other}; give another --out, or --overwrite to replace it"
-        )
-    elif not overwrite and changes:
-        raise ArtifactError(
-            f"{store.root}: holds a finished run of {recipe.name} with other settings ({'; '.join(changes)}); give "
-            "another --out to keep it, or --overwrite to replace it (what the change does not touch is not made again)"
-        )
-
-
-def _made_from(build: Recipe) -> tuple[Any, ...]:
-    return build.base.model, build.axis_names
-
-
-def _changes(
-    held: Recipe, recipe: Recipe, chosen: Sequence[SystemConfig], systems: Mapping[str, Any], most: int = 6
-) -> list[str]:
-    """Return what a run changes of a finished one, a key each; where it lies and runs, and systems it adds, are not."""
-    apart: Any = {"data_root": True, "systems": True, "base": {"device"}}
-    before, now = (dict(_leaves(one.model_dump(mode="json", exclude=apart))) for one in (held, recipe))
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    changes = [f"{key}: {before.get(key)!r}, now {now.get(key)!r}" for key in keys]
-    configs, mine = ({config.name: config for config in some} for some in (held.systems, chosen))
-    changes += [f"systems: without {name!r}" for name in systems if name not in mine]
-    changes += [f"systems: another {name!r}" for name in mine if configs.get(name, mine[name]) != mine[name]]
-    return [*changes[:most], *([f"{len(changes) - most} more"] if len(changes) > most else [])]
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value of everything in nested mappings and lists; an axis goes by its name."""
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _leaves(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and value:
-        for i, item in enumerate(value):
-            name = item.get("name", i) if isinstance(item, dict) else i
-            yield from _leaves(item, f"{key}.{name}")
-    else:
-        yield key, value
 
 
 @contextmanager
@@ -282,7 +201,7 @@ class _Run:
         rows = without_long(rows, self.recipe, base)
         systems = build_systems(self.recipe, self.configs)
         with Run(self.recipe, base=base, rows=rows, judges=judges, store=self.store, systems=systems) as run:
-            job = Job(_parts(run, systems), lambda: self.store.n_made)
+            job = Job(work_of(run, systems), lambda: self.store.n_made)
             for axis in self.recipe.axis_names:  # before the first answer: what is wrong with them shows soonest
                 with job.part(f"expert {axis}"):
                     run.expert(axis)
@@ -395,24 +314,6 @@ class _Run:
             # Which stages this is about: one made anew later is not taken for them.
             "stages": {**stages, **{stage.name: stage.key for stage in run.experts.values()}},
         }
-
-
-def _parts(run: Run, systems: Sequence[System]) -> dict[str, float]:
-    """Return how much work every expert and every system is, in floating-point operations of training.
-
-    Systems that share what they train count it each, so what is left is rather too long than too short.
-    """
-    recipe, rows = run.recipe, run.rows
-    base = measure_base(recipe.base, recipe.experts)
-    answers = len(rows.all_of("test")) * recipe.generation.max_new_tokens * 2 * base.n_matmul * _DECODING
-    parts = {}
-    for axis in recipe.axis_names:
-        trained = adapter_plan(recipe, base, axis, len(rows.train[axis]), recipe.experts.r)
-        parts[f"expert {axis}"] = float(trained.flops or 0)
-    for system in systems:
-        plan = system.trains(recipe, base, len(rows.all_of("train")))
-        parts[f"system {system.name}"] = float((plan.flops if plan is not None else 0) or 0) + answers
-    return parts
 
 
 def _entrants(run: Run, systems: Sequence[System], job: Job) -> tuple[dict[str, Entrant], list[str]]:

@@ -30,7 +30,7 @@ from mocae.evaluation import (
 from mocae.files import write_whole
 from mocae.judges import Judge
 from mocae.judges.endpoint import EndpointJudge, Usage
-from mocae.pipelines.check_rows import too_few
+from mocae.pipelines.check.rows import too_few
 from mocae.stages.answers import Answered
 from mocae.stages.judging import audit_all
 from mocae.stages.rows import Rows

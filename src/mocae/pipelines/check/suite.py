@@ -8,8 +8,8 @@ from mocae.data import SOURCES
 from mocae.errors import ConfigError, DataError
 from mocae.judges import JUDGES
 from mocae.judges.base import Says
-from mocae.pipelines.check import plugin_problems, says_of_judge
-from mocae.pipelines.check_rows import unjudged
+from mocae.pipelines.check.names import plugin_problems, says_of_judge
+from mocae.pipelines.check.rows import unjudged
 from mocae.pipelines.suite import Suite, SuiteRows, read_suite
 
 __all__ = ["check_suite", "refuse_unjudged"]

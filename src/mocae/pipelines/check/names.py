@@ -1,25 +1,22 @@
-"""Whether a recipe can run: plug-ins, their options, the base model, data files and their rows. Reads no weight.
+"""Whether what a recipe names is there: plug-ins, their options, data files, the base model.
 
 Options are checked against the signature of the code that takes them. Where that code needs a package that is not
-installed (a system needs torch), a note says what was not checked and which extra brings it. Rows are read, and
-`mocae.pipelines.check_rows` says what is wrong with them.
+installed (a system needs torch), a note says what was not checked and which extra brings it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from mocae.axes import PROBES
-from mocae.config import SYSTEMS, AxisConfig, OptimizerConfig, Recipe, SourceConfig, SystemConfig, load_recipe
-from mocae.config.load import WrongValuesError
+from mocae.config import SYSTEMS, AxisConfig, OptimizerConfig, Recipe, SourceConfig, SystemConfig
 from mocae.data import SOURCES, checked_options
 from mocae.data.published import how_to_fetch
-from mocae.errors import ConfigError, DataError, MissingPackageError, PluginError, unknown_name
+from mocae.errors import ConfigError, MissingPackageError, PluginError, unknown_name
 from mocae.extras import missing_extra
 from mocae.judges import JUDGES, sayings
 from mocae.judges.audit import NOT_BELIEVED
@@ -27,112 +24,16 @@ from mocae.judges.base import Says
 from mocae.prompts import FORMATS
 from mocae.registry import Registry
 
-if TYPE_CHECKING:
-    from mocae.stages.rows import Rows
-
-__all__ = ["Checked", "check", "load_checked", "plugin_problems", "says_of_judge", "validate"]
+__all__ = ["check_names", "plugin_problems", "says_of_judge", "skipped_without_extra", "sources_of"]
 
 _SPLITS = ("train", "calibration", "test")
 _GIVEN = {"source": frozenset({"path", "axis", "on_bad_row"}), "judge": frozenset({"exclude_prompts"})}
 """Arguments that the run gives to what a registry holds; everything else is `options`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What there is to tell of a recipe without a mistake.
-
-    Attributes:
-        notes: what could not be checked, and what a reader must know.
-        rows: of the sources that were read; None: of none.
-        absent: keys of the sources that were not read, because their files are not here.
-    """
-
-    notes: list[str]
-    rows: Rows | None
-    absent: Sequence[str]
-
-
-def validate(recipe: Recipe, *, where: str = "recipe") -> list[str]:
-    """Return the notes of `check`, an empty list when everything was checked and fits."""
-    return check(recipe, where=where).notes
-
-
-def load_checked(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the recipe of a file; where keys are wrong, the others are checked too.
-
-    Raises:
-        ConfigError: see `load_recipe`, and `check` where that finds more.
-    """
-    try:
-        return load_recipe(path, overrides)
-    except WrongValuesError as error:
-        if isinstance(error.rest, Recipe):
-            try:
-                check(error.rest, where=str(path))
-            except (ConfigError, DataError) as more:
-                raise ConfigError(f"{error}\n{more}") from error
-        raise
-
-
-def check(recipe: Recipe, *, where: str = "recipe", read: Literal["here", "all", "none"] = "here") -> Checked:
-    """Return what there is to tell of a recipe before it runs. Reads rows, and no weight.
-
-    Args:
-        recipe: what to check.
-        where: opens every line of the error, such as the recipe's file.
-        read: whose rows: of sources whose files are here, of all (those of a hub too), or of none.
-
-    Raises:
-        ConfigError: a name is not registered, an option does not exist, a file or the base model is missing, or two
-            splits would read the same rows; one line a problem, with those of `DataError`.
-        DataError: rows cannot be read, are in two splits or teach nothing, or no judge has a say on an axis.
-    """
-    unseen: dict[str, list[str]] = {}  # what to install -> the keys that cannot be checked without it
-    problems, notes, says = _names(recipe, unseen)
-    if read == "all":  # what a check can do without, a run cannot
-        problems += [note for note in notes if note.startswith(("base.model: not set", "data_root: not set"))]
-    wrong = {key.rpartition(".")[0] for problem in problems for key in problem.partition(": ")[0].split(", ")}
-    absent = [
-        key
-        for key, _, source in _sources(recipe)
-        if key in wrong or (read == "here" and not _is_here(recipe, source)) or read == "none"
-    ]
-    rows, of_rows = None, list[str]()
-    if read != "none":
-        with _skipped_without_extra("axes", unseen):
-            rows, of_rows, more = _rows(recipe, absent, says)
-            notes += more
-    notes += [f"{', '.join(keys)}: not checked; {reason}" for reason, keys in unseen.items()]
-    if problems or of_rows:
-        kind = ConfigError if problems else DataError
-        raise kind("\n".join(f"{where}: {problem}" for problem in (*problems, *of_rows)))
-    return Checked(notes, rows, absent)
-
-
-def _rows(
-    recipe: Recipe, absent: Sequence[str], says: Sequence[tuple[str, Says | None]]
-) -> tuple[Rows | None, list[str], list[str]]:
-    """Return the rows that are here, what is wrong with them, and what to tell of them."""
-    from mocae.pipelines.check_rows import too_few, unjudged, untaught
-    from mocae.stages.rows import read_rows_of  # imports torch, which reading a recipe does not need
-
-    try:
-        rows = read_rows_of(recipe, without=absent)
-    except DataError as error:
-        return None, str(error).splitlines(), []
-    lost = {key.rpartition(".")[0] for key in absent}
-    asked = {
-        f"axes.{axis}.{split}": found
-        for split in ("calibration", "test")
-        for axis, found in getattr(rows, split).items()
-        if found and f"axes.{axis}.{split}" not in lost
-    }
-    problems, notes = unjudged(asked, says)
-    few = [note for note in too_few(rows) if note.partition(": ")[0] not in lost]
-    return rows, [*untaught(recipe, rows), *problems], [*rows.notes, *notes, *few]
-
-
-def _names(recipe: Recipe, unseen: dict[str, list[str]]) -> tuple[list[str], list[str], list[tuple[str, Says | None]]]:
+def check_names(
+    recipe: Recipe, unseen: dict[str, list[str]]
+) -> tuple[list[str], list[str], list[tuple[str, Says | None]]]:
     """Return problems and notes on what the recipe names, and what each judge can say."""
     problems: list[str] = []
     notes: list[str] = []
@@ -141,7 +42,7 @@ def _names(recipe: Recipe, unseen: dict[str, list[str]]) -> tuple[list[str], lis
     if recipe.base.model is None:
         notes.append("base.model: not set; a run needs --set base.model=... or MOCAE_BASE_MODEL")
     else:
-        with _skipped_without_extra("base.model", unseen):
+        with skipped_without_extra("base.model", unseen):
             _base(recipe.base.model, problems, notes)
     files: dict[Path, str] = {}  # file -> the first key that names it
     says: list[tuple[str, Says | None]] = []
@@ -150,14 +51,14 @@ def _names(recipe: Recipe, unseen: dict[str, list[str]]) -> tuple[list[str], lis
         local = axis.adapter is not None and (axis.adapter.startswith((".", "/", "~")) or axis.adapter.count("/") != 1)
         if axis.adapter is not None and local and not Path(axis.adapter).expanduser().is_dir():
             problems.append(f"axes.{axis.name}.adapter: no folder {axis.adapter!r}; give a PEFT LoRA or a hub id")
-    for key, _, source in _sources(recipe):
-        with _skipped_without_extra(f"{key}.source", unseen):
+    for key, _, source in sources_of(recipe):
+        with skipped_without_extra(f"{key}.source", unseen):
             wrong, _ = plugin_problems(f"{key}.source", SOURCES, source.source, source.options)
             problems += wrong or _unknown_probe(key, source)
         if source.path is not None:
             files.setdefault(source.path, f"{key}.path")
     for index, judge in enumerate(recipe.judges):
-        with _skipped_without_extra(f"judges.{index}", unseen):
+        with skipped_without_extra(f"judges.{index}", unseen):
             wrong, options = plugin_problems(f"judges.{index}.judge", JUDGES, judge.judge, judge.options)
             problems += wrong
             key, root = f"judges.{index}", recipe.data_root
@@ -168,11 +69,11 @@ def _names(recipe: Recipe, unseen: dict[str, list[str]]) -> tuple[list[str], lis
                 if isinstance(value, Path):
                     files.setdefault(value, f"judges.{index}.options.{option}")
     for index, system in enumerate(recipe.systems):
-        with _skipped_without_extra(f"systems.{index}", unseen), _kept(f"systems.{index} ({system.name})", missing):
+        with skipped_without_extra(f"systems.{index}", unseen), _kept(f"systems.{index} ({system.name})", missing):
             problems += _system_problems(recipe, system, f"systems.{index}")
     optimizer, key = recipe.experts.optimizer, "experts.optimizer.method"
     if optimizer.method != "adamw" or optimizer.options:
-        with _skipped_without_extra(key, unseen), _kept(f"{key} ({optimizer.method})", missing):
+        with skipped_without_extra(key, unseen), _kept(f"{key} ({optimizer.method})", missing):
             problems += _trainer_problems(key, optimizer)
     problems += [f"{', '.join(keys)}: {advice}, or leave them out" for advice, keys in missing.items()]
     lost, unchecked = _check_files(recipe, files)
@@ -221,13 +122,6 @@ def says_of_judge(
         return None
 
 
-def _is_here(recipe: Recipe, source: SourceConfig) -> bool:
-    if source.path is None:
-        return source.source != "hub"
-    known = source.path.is_absolute() or recipe.data_root is not None
-    return known and (recipe.data_path(source.path) or source.path).exists()
-
-
 def _doubts(recipe: Recipe, key: str, judge: str, options: Mapping[str, Any]) -> list[str]:
     """Return a note where a judge is known to fall for constant answers: always, or as its saved audit says."""
     if judge in NOT_BELIEVED:
@@ -241,7 +135,7 @@ def _doubts(recipe: Recipe, key: str, judge: str, options: Mapping[str, Any]) ->
     return [] if audit is None or audit.believed else [f"{key}: {judge!r} is {audit.verdict}"]
 
 
-def _sources(recipe: Recipe) -> Iterator[tuple[str, str, SourceConfig]]:
+def sources_of(recipe: Recipe) -> Iterator[tuple[str, str, SourceConfig]]:
     """Yield dotted key, split and source of every source."""
     for axis in recipe.axes:
         for split in _SPLITS:
@@ -287,7 +181,7 @@ def plugin_problems(
 
 
 @contextmanager
-def _skipped_without_extra(key: str, unseen: dict[str, list[str]]) -> Iterator[None]:
+def skipped_without_extra(key: str, unseen: dict[str, list[str]]) -> Iterator[None]:
     """Return a context that notes `key` in `unseen` where the code to check it with needs a package of an extra."""
     try:
         yield
@@ -359,7 +253,7 @@ def _taught_twice(recipe: Recipe) -> tuple[list[str], list[str]]:
 def _overlaps(recipe: Recipe) -> list[str]:
     """Return pairs of sources that give the same rows to two splits: a leak seen before anything is read."""
     problems = []
-    for (key, split, a), (other_key, other_split, b) in itertools.combinations(_sources(recipe), 2):
+    for (key, split, a), (other_key, other_split, b) in itertools.combinations(sources_of(recipe), 2):
         same_rows = (a.source, a.path, a.options) == (b.source, b.path, b.options)
         (low, high), (other_low, other_high) = a.hash_range or (0.0, 1.0), b.hash_range or (0.0, 1.0)
         if split != other_split and same_rows and max(low, other_low) < min(high, other_high):
