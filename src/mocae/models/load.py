@@ -128,7 +128,7 @@ def load_base(
         ModelMismatchError: the files do not fit together: weights missing, or a tokenizer larger than the model.
     """
     source = find_base(name_or_path)
-    if name_or_path in BASE_MODELS and Path(name_or_path).exists():
+    if isinstance(name_or_path, str) and name_or_path in BASE_MODELS and Path(name_or_path).exists():
         say(f"base model {name_or_path}: the one of that name that mocae knows; the folder here is './{name_or_path}'")
     target = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     shared: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
