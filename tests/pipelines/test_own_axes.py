@@ -26,6 +26,7 @@ from mocae.judges.endpoint import load_prompt
 from mocae.metrics import METRICS, metric
 from mocae.pipelines.compare import compare
 from mocae.pipelines.judge_training import train_judge
+from mocae.pipelines.scoring import score_file
 from mocae.pipelines.suite import load_suite
 from mocae.stages.judging import make_judges
 from mocae.stages.rows import read_rows_of
@@ -134,6 +135,9 @@ def test_the_documented_recipe_runs_and_its_names_stand_everywhere(
     assert "Share of answers that are rude." in page
     assert "rude answers" in page
     _forget(*before)  # as in another process, which has not read the recipe
+    scored = score_file("rude_rate", tmp_path / "out" / "samples.jsonl", where=["system=base"])
+    assert scored.values["rude_rate"] == report["systems"]["base"]["polite"]["rude_rate"]["value"]
+    _forget(*before)
     names = {row.name: row.higher_is_better for row in compare(f"{tmp_path}/out:base", f"{tmp_path}/out:joint").rows}
     assert names["concise: concise"] is True
     assert names["polite: rude answers"] is False

@@ -114,7 +114,7 @@ def declare_probes_of(report: Mapping[str, Any]) -> None:
     Raises:
         ArtifactError: they are none.
     """
-    recipe = report["recipe"]
+    recipe = report.get("recipe") or {}
     declared = recipe.get("probes") or (recipe.get("suite") or {}).get("probes") or []
     try:
         TypeAdapter(Probes).validate_python(declared)

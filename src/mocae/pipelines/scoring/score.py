@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from mocae.axes import stored_probe
+from mocae.config import declare_probes_of
 from mocae.data.readers import place
 from mocae.errors import ConfigError, DataError, PluginError, unknown_name
 from mocae.evaluation import Bootstrap, measure_metric, sample_from_json
+from mocae.files import read_json
 from mocae.metrics import (
     METRICS,
     Binning,
@@ -86,6 +88,10 @@ def score_file(
     """
     known = scores()
     name = _ALIASES.get(metric, metric.replace("-", "_"))
+    beside = path.with_name("report.json")
+    if name not in known and path.name == "samples.jsonl" and beside.is_file():
+        declare_probes_of(read_json(beside))  # the recipe of a run may declare the metric
+        known = scores()
     if name not in known:
         if name in METRICS:
             METRICS.get(name)  # one that does not load says why
