@@ -19,11 +19,12 @@ import mocae.axes
 from endpoint_server import endpoint_server
 from mocae.axes import probe
 from mocae.cli import main
-from mocae.config import declare_probes, parse_recipe
+from mocae.config import declare_probes, load_recipe, parse_recipe
 from mocae.errors import ConfigError, DataError
 from mocae.judges import build_judge
 from mocae.judges.endpoint import load_prompt
 from mocae.metrics import METRICS, metric
+from mocae.pipelines.check import validate
 from mocae.pipelines.compare import compare
 from mocae.pipelines.judge_training import train_judge
 from mocae.pipelines.scoring import score_file
@@ -118,7 +119,9 @@ def test_the_documented_recipe_runs_and_its_names_stand_everywhere(
         assert ended.value.code == 0
         assert all("rude, mocking or impatient?" in body["messages"][-1]["content"] for body in server.bodies)
     table = capsys.readouterr().out
-    assert re.search(r"n +concise +answers\s*\n system +↑ +↑ +↓", table)
+    heads = table[: table.index("\u2500")]
+    assert re.search(r"\bconcise\b.*\brude\b|\brude\b.*\bconcise\b", heads, re.DOTALL)
+    assert "↓" in heads, "fewer rude answers are better"
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text("utf-8").splitlines()]
     assert report["probes"] == {"concise": ["concise"], "polite": ["polite"]}
@@ -151,8 +154,21 @@ def test_ls_shows_what_a_recipe_declares(tmp_path: Path, capsys: pytest.CaptureF
             main(["ls", kind, str(recipe), "--json"])
         shown |= json.loads(capsys.readouterr().out)
     assert shown["polite"] == "wants not rude; measures rude_rate"
-    assert shown["rude_rate"] == "Share of answers that are rude. (percent, lower is better)"
+    assert shown["rude_rate"].startswith("Share of answers that are rude. (percent, lower is better")
     assert shown["task"].startswith("wants correct")
+
+
+def test_validate_misses_what_a_probe_needs(tmp_path: Path) -> None:
+    recipe = _documented(tmp_path, "http://127.0.0.1:8000/v1")
+    notes = validate(load_recipe(recipe))
+    assert any("concise" in note for note in notes), "eight test prompts are told to be few"
+    with pytest.raises(DataError, match=r"no judge \('classifier'\) says 'rude'"):
+        validate(
+            load_recipe(recipe, ["judges=[{judge: classifier, options: {judgement: concise, labelled: labels.jsonl}}]"])
+        )
+    (tmp_path / "rude.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"judges.1.options: .*rude.yaml: cannot be read"):
+        validate(load_recipe(recipe))
 
 
 def _parse(*probes: Any) -> Any:
