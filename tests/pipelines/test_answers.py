@@ -168,6 +168,12 @@ def test_two_systems_of_one_file_can_be_compared(answers: Path, tmp_path: Path) 
     assert compared.rows[0].difference.value == -1.0
 
 
+def test_a_judge_of_one_kind_is_asked_about_prompts_of_untold_kind(answers: Path, tmp_path: Path) -> None:
+    asked = Asked(['refusal:{"probes": ["harmful"]}'])
+    report = judge_answers_of(answers, asked, out=tmp_path / "out", progress=False).report
+    assert _rates(report)["two", "", "", "refusal", "refusal"] == (1.0, 2, 0)
+
+
 def test_columns_are_found_by_their_usual_names_or_as_named(tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
     path.write_text("ask,said,reference\nWho?,Nobody.,Ann\nWho?,,Ann\n", encoding="utf-8")

@@ -39,7 +39,7 @@ def opening(root: Path, system: str) -> Opening:
     if score.value is not None:
         knows += f"; acceptable answers to {format_estimate(score)} of {score.n} test prompts of these kinds"
     notes = [str(note) for note in report.get("notes") or ()]
-    return Opening(f"{knows}. {notes[0]}" if notes else f"{knows}.", _prompts(report))
+    return Opening(f"{knows} ({notes[0]})." if notes else f"{knows}.", _prompts(report))
 
 
 def _axis(axis: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from mocae.data import OnBadRow, read_source
 from mocae.errors import ConfigError, DataError, unknown_name
 from mocae.evaluation import AnswerLog, kept_verdicts
 from mocae.files import digest, write_whole
-from mocae.judges import JUDGES, Judge
+from mocae.judges import JUDGES, Judge, sayings
 from mocae.outputs import writing
 from mocae.pipelines.answers.rates import agreement, rates
 from mocae.pipelines.answers.rows import AnswerRows, Given, read_answers, repeated
@@ -95,10 +95,17 @@ def judge_answers_of(path: Path, asked: Asked, *, out: Path, progress: bool = Tr
         data_root = suite.data_root if suite is not None else None
         configs = [JudgeConfig.model_validate(with_cache(config.model_dump(), out)) for config in configs]
         judges = build_judges(configs, [excluded] * len(configs), data_root=data_root, seed=asked.seed)
-        keys = [judge_key(c, data_root=data_root, seed=asked.seed, excluded=excluded) for c in configs]
-        labels = _labels(judges)
-        samples = _judged(rows.answers, judges, keys, labels, AnswerLog(out))
-        report = _report(path, asked, suite, rows, samples, judges, labels)
+        panel = [
+            _Asked(
+                judge,
+                label,
+                judge_key(config, data_root=data_root, seed=asked.seed, excluded=excluded),
+                _stand_in(config, judge, data_root),
+            )
+            for config, judge, label in zip(configs, judges, _labels(judges), strict=True)
+        ]
+        samples = _judged(rows.answers, panel, AnswerLog(out))
+        report = _report(path, asked, suite, rows, samples, panel)
         page = judged_page(report, samples)
         with writing(out, "judge run", _FILES):
             result = write_result(out, report, samples)
@@ -155,22 +162,22 @@ def _labels(judges: Sequence[Judge]) -> list[str]:
     return labels
 
 
-def _judged(
-    rows: Sequence[Given], judges: Sequence[Judge], keys: Sequence[str], labels: Sequence[str], log: AnswerLog
-) -> list[Sample]:
+def _judged(rows: Sequence[Given], panel: Sequence[_Asked], log: AnswerLog) -> list[Sample]:
     held: list[dict[str, Verdict]] = [{} for _ in rows]
-    for judge, key, label in zip(judges, keys, labels, strict=True):
-        shown = [_shown_to(judge, given.answer) for given in rows]
+    for one in panel:
+        shown = [one.shown(given.answer) for given in rows]
         ids = [_identity(answer) for answer in shown]
-        kept = kept_verdicts(judge, dict(zip(ids, shown, strict=True)), system=rows[0].system, log=log, key=key)
+        by_id = dict(zip(ids, shown, strict=True))
+        kept = kept_verdicts(one.judge, by_id, system=rows[0].system, log=log, key=one.key)
         for verdicts, identity in zip(held, ids, strict=True):
             for name, verdict in kept[identity].items():
-                verdicts[f"{name} by {label}" if name in verdicts else name] = replace(verdict, judge=label)
+                verdicts[f"{name} by {one.label}" if name in verdicts else name] = replace(verdict, judge=one.label)
     if not any(held):
         kinds = ", ".join(sorted({given.answer.example.probe for given in rows}))
+        names = ", ".join(one.label for one in panel)
         raise DataError(
-            f"judge run: {', '.join(labels)}: no verdict on any of {len(rows)} answers; prompts are of kind {kinds}. "
-            "Name judges for that kind, or say with --probe what kind they are"
+            f"judge run: {names}: no verdict on any of {len(rows)} answers; prompts are of kind {kinds}. Name judges for "
+            "that kind, or say with --probe what kind they are"
         )
     return [
         Sample(given.system, given.answer, verdicts, _accepted(given.answer.example, verdicts))
@@ -178,12 +185,28 @@ def _judged(
     ]
 
 
-def _shown_to(judge: Judge, answer: Answer) -> Answer:
-    """Return the answer as a judge is asked about it: one of an untold kind as to the first kind it can judge."""
-    if answer.example.probe in PROBES:
-        return answer
-    fits = (p.name for p in PROBES.values() if p.wants.keys() & set(judge.judgements))
-    return replace(answer, example=replace(answer.example, probe=next(fits, "task")))
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A judge, what it is called, its key in the log, and the kind that prompts of untold kind have for it."""
+
+    judge: Judge
+    label: str
+    key: str
+    stand_in: str
+
+    def shown(self, answer: Answer) -> Answer:
+        """Return an answer as the judge is asked about it."""
+        if answer.example.probe in PROBES:
+            return answer
+        return replace(answer, example=replace(answer.example, probe=self.stand_in))
+
+
+def _stand_in(config: JudgeConfig, judge: Judge, data_root: Path | None) -> str:
+    """Return the first kind of prompt that a judge has something to say of, best one that wants what it says."""
+    says = sayings(config.judge, config.options, data_root=data_root)
+    judged = [name for name in PROBES if says is None or says(Example("", "", name))]
+    wanted = [name for name in judged if PROBES[name].wants.keys() & set(judge.judgements)]
+    return next(iter(wanted or judged), "task")
 
 
 def _identity(answer: Answer) -> str:
@@ -208,12 +231,11 @@ def _report(
     suite: Suite | None,
     rows: AnswerRows,
     samples: Sequence[Sample],
-    judges: Sequence[Judge],
-    labels: Sequence[str],
+    panel: Sequence[_Asked],
 ) -> dict[str, Any]:
     systems = dict.fromkeys(sample.system for sample in samples)
     tests = {given.answer.example.id: given.answer for given in rows.answers}
-    audited = [audit_all([judge], [_shown_to(judge, answer).example for answer in tests.values()]) for judge in judges]
+    audited = [audit_all([one.judge], [one.shown(answer).example for answer in tests.values()]) for one in panel]
     kinds = {sample.answer.example.kind for sample in samples} - {""}
     return {
         "schema": SCHEMA,
@@ -230,8 +252,8 @@ def _report(
         "kinds": rates(samples, by=lambda s: s.answer.example.kind or "none", seed=asked.seed) if kinds else [],
         "agreement": agreement(samples),
         "judges": [
-            judge_entry(judge, samples, label=label) | {"audit": audit.audits[0]}
-            for judge, label, audit in zip(judges, labels, audited, strict=True)
+            judge_entry(one.judge, samples, label=one.label) | {"audit": audit.audits[0]}
+            for one, audit in zip(panel, audited, strict=True)
         ],
         "counts": {
             "answers": len(samples),
