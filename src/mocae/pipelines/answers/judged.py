@@ -176,8 +176,8 @@ def _judged(rows: Sequence[Given], panel: Sequence[_Asked], log: AnswerLog) -> l
         kinds = ", ".join(sorted({given.answer.example.probe for given in rows}))
         names = ", ".join(one.label for one in panel)
         raise DataError(
-            f"judge run: {names}: no verdict on any of {len(rows)} answers; prompts are of kind {kinds}. Name judges for "
-            "that kind, or say with --probe what kind they are"
+            f"judge run: {names}: no verdict on any of {len(rows)} answers; prompts are of kind {kinds}. "
+            "Name judges for that kind, or say with --probe what kind they are"
         )
     return [
         Sample(given.system, given.answer, verdicts, _accepted(given.answer.example, verdicts))
