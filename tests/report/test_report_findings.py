@@ -167,6 +167,8 @@ def test_what_to_beware_of_names_the_conflict_and_who_learned_from_verdicts(repo
     text = _line(report, "Believe it?").text
     assert "synthetic, tiny model; the axes' training data contradict each other by construction (conflict 1)" in text
     assert "only alignx learned from judged prompts" in text
+    report["notes"].append("a warning that explains itself at length " * 3)
+    assert "; 1 longer note beside the rates of all systems; " in _line(report, "Believe it?").text
     for name in ("a", "b", "c"):
         report["systems"][name] = {**report["systems"]["base"], "policy": name, "uses_verdicts": True}
     assert "only 4 of 8 systems learned from judged prompts" in _line(report, "Believe it?").text

@@ -19,6 +19,9 @@ Tone = Literal["good", "bad", "open", "plain"]
 _GOOD_JUDGE = 0.8
 """Balanced accuracy under which a judge is wrong on one answer in five, which hides much of a difference."""
 
+_NOTE = 100
+"""Letters of a note that stands in the first lines; a longer one stands beside the systems alone."""
+
 _FEW = 50
 """Test prompts of an axis under which its score says little."""
 
@@ -258,9 +261,12 @@ def _beware(report: Mapping[str, Any], race: _Race | None) -> Finding:
     """Return how far to believe the numbers: the world, the judges, sample sizes, and who learned from what."""
     tone, judged = _judged(report)
     notes = [str(note) for note in report.get("notes") or ()]
+    short = [note for note in notes if len(note) <= _NOTE]
+    if more := len(notes) - len(short):
+        short.append(f"{more} longer {'note' if more == 1 else 'notes'} beside the rates of all systems")
     fewest, sizes = _sizes(report, race) if race else (0, "")
     counts = report.get("counts") or {}
-    parts = [*notes, *judged, *([sizes] if sizes else [])]
+    parts = [*short, *judged, *([sizes] if sizes else [])]
     if race:
         parts += _unlike(report, race)
     if counts.get("unscored"):
