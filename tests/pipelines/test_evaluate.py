@@ -502,7 +502,9 @@ def test_suites_that_do_not_check_are_refused(tmp_path: Path) -> None:
         load_suite("poket")
     with pytest.raises(ConfigError, match=r"generation\.max_new_token: unknown key 'max_new_token'.*mean 'max_new_"):
         load_suite("pocket", ["generation.max_new_token=3"])
-    with pytest.raises(DataError, match=r"test\.0: .*no such file; say where the data lies with --set data_root=FOLDER"):
+    with pytest.raises(
+        DataError, match=r"test\.0: .*no such file; say where the data lies with --set data_root=FOLDER"
+    ):
         read_suite(load_suite("over-refusal"))
     suite = own_suite(tmp_path, "http://127.0.0.1:9/v1")
     (tmp_path / "rows.jsonl").write_text("", encoding="utf-8")
