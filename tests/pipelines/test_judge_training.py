@@ -73,7 +73,7 @@ def test_a_judge_is_trained_measured_saved_and_judges_an_evaluation(
     told = json.loads(capsys.readouterr().out)
     assert told["quality"]["auroc"] == 1.0
     assert told["quality"]["n"] == 2 * (120 - told["n_learned_from"]) > 0
-    assert sorted(path.name for path in folder.iterdir()) == ["judge.json", "judge.skops"]
+    assert sorted(path.name for path in folder.iterdir()) == [".mocae.json", "judge.json", "judge.skops"]
     assert json.loads((folder / "judge.json").read_text(encoding="utf-8"))["quality"] == told["quality"]
     with ZipFile(folder / "judge.skops") as parts:  # arrays and a schema; nothing that runs when it is read
         assert {Path(name).suffix for name in parts.namelist()} <= {".json", ".npy", ".npz"}

@@ -74,7 +74,7 @@ def rivals(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
         patch.setattr(training_module, "finetune", trained)
         patch.setattr(PlainModel, "generate", generated)
         patch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
-        report = run(recipe, out=out, progress=False).report
+        report = run(recipe, out=out, progress=False, overwrite=True).report
     return Rivals(out, recipe, report, pairs, prompts)
 
 
