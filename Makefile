@@ -21,7 +21,7 @@ real: .venv/.installed $(SMOLLM2)/config.json ## Train, compare and report a rea
 	MOCAE_DATA_ROOT=$(DATA) .venv/bin/mocae run smollm2-135m --set base.model=$(SMOLLM2) --out $(REAL)
 
 test: .venv/.installed-dev ## Run the tests that need no network, no GPU and no real data
-	.venv/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 test-serving: .venv/.installed-dev tests/serving/js/node_modules browser ## Run the tests of server and chat page, slow ones too: clients, load, browser
 	.venv/bin/python -m pytest -q -rs -m "not gpu and not network" tests/serving tests/ui
