@@ -303,7 +303,7 @@ def test_a_policy_that_fails_leaves_the_weights_as_they_were(mixture: Mixture, p
         ({"policy": ReadingPolicy(5)}, r"layer 5 asked for; the model has 4 decoder layers"),
         ({"policy": FixedPolicy(torch.ones(2))}, r"holds K = 3 experts"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_what_does_not_fit_is_refused(mixture: Mixture, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){message}"):
