@@ -72,7 +72,7 @@ def test_thirty_rows_of_two_own_axes_are_told_to_be_few_with_the_interval_to_hop
     ]
     n = counts["test"]["polite"]
     assert few[-1].startswith(f"axes.polite.test: few prompts ({n}): a rate of one half has the interval ")
-    assert "a difference between systems that is smaller than that cannot show; 40 prompts have 35 to 65 %" in few[-1]
+    assert "a difference between systems that is smaller than that cannot show; 40 have 35 to 65 %" in few[-1]
 
 
 def test_enough_rows_are_told_nothing_of(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from mocae.pipelines.answers.rows import AnswerRows, Given, read_answers, repeat
 from mocae.pipelines.build import parse_named
 from mocae.pipelines.evaluate import with_cache
 from mocae.pipelines.suite import Suite, load_suite, read_suite, suite_names
-from mocae.pipelines.summary import SCHEMA, RunResult, judge_entry, sample_notes, write_result
+from mocae.pipelines.summary import SCHEMA, RunResult, write_result
+from mocae.pipelines.verdicts import judge_entry, sample_notes
 from mocae.progress import say, visible
 from mocae.report import judged_page
 from mocae.stages.judging import audit_all, build_judges, judge_key

@@ -27,12 +27,16 @@ def too_few(rows: Rows) -> list[str]:
         "test": "a difference between systems that is smaller than that cannot show",
     }
     return [
-        f"axes.{axis}.{split}: few prompts ({n}): a rate of one half has the interval {_interval(n)} (95 %), and "
-        f"{meaning}; {_ENOUGH} prompts have {_interval(_ENOUGH)}"
+        f"axes.{axis}.{split}: few {_counted(n, len(found))}: a rate of one half has the interval {_interval(n)} "
+        f"(95 %), and {meaning}; {_ENOUGH} have {_interval(_ENOUGH)}"
         for split, meaning in told.items()
         for axis, found in getattr(rows, split).items()
         if 0 < (n := len({row.group or row.id for row in found})) < _ENOUGH
     ]
+
+
+def _counted(n: int, prompts: int) -> str:
+    return f"prompts ({n})" if n == prompts else f"topics ({n}, in {prompts} prompts)"
 
 
 def _interval(n: int) -> str:
