@@ -23,8 +23,8 @@ def _shows(report: dict[str, Any], section: str) -> str:
 
 def test_the_headline_has_winner_rival_lead_interval_and_prompts(report: dict[str, Any]) -> None:
     assert find(report).headline == (
-        "alignx answers best: 94.0 % [92.0, 96.0] acceptably (mean of three axes, n = 100 test prompts), "
-        "9.0 points [7.0, 11.0] ahead of its best rival joint (85.0 %)."
+        "alignx answers best: 94.0 % [92.0, 96.0] acceptably (mean of three axes, n = 100 test prompts; "
+        "the base model: 40.0 %), 9.0 points [7.0, 11.0] ahead of its best rival joint (85.0 %)."
     )
     assert find(report).named == (("alignx", "what alignx is"), ("joint", "what joint is"))
 
@@ -35,7 +35,7 @@ def test_a_rival_that_ties_changes_the_headline(report: dict[str, Any]) -> None:
     headline = find(report).headline
     assert headline == (
         "No winner: alignx (94.0 % acceptable) and knn (93.0 %) cannot be told apart, +1.0 points [\u22121.0, +3.0] "
-        "(mean of three axes, n = 100 test prompts)."
+        "(mean of three axes, n = 100 test prompts; the base model: 40.0 %)."
     )
     assert "tell them apart" in _line(report, "Do next").text
     report["comparisons"]["lead"]["over"]["joint"] = difference(0.01, 0.02)
@@ -43,7 +43,7 @@ def test_a_rival_that_ties_changes_the_headline(report: dict[str, Any]) -> None:
     for number in range(4):
         report["systems"][f"knn {number}"] = {**report["systems"]["knn"], "mean_axis_score": estimate(0.92)}
         report["comparisons"]["lead"]["over"][f"knn {number}"] = difference(0.02, 0.03)
-    assert find(report).headline.endswith(" knn 0, knn 1 and 3 more may be as good.")
+    assert find(report).headline.endswith(" “knn 0”, “knn 1” and 3 more may be as good.")
     assert len(find(report).named) == 4
 
 
@@ -107,7 +107,7 @@ def test_whether_to_believe_it_names_the_weakest_judge_and_the_unchecked(report:
     assert line.text.startswith("With care: synthetic, tiny model; ")
     assert "the weakest judge (verifier) has a balanced accuracy of 98.0 % on 600 labelled answers" in line.text
     assert "not checked against labelled answers: words" in line.text
-    assert "at least 100 test prompts an axis (± 2.0 points), one seed" in line.text
+    assert "one seed, at least 100 test prompts an axis, which knows its mean to ± 2.0 points" in line.text
     assert line.tone == "open"
     report["judges"], report["notes"] = [{"name": "verifier", "exact": True}], []
     assert _line(report, "Believe it?").text.startswith("Yes: every answer is checked exactly")
@@ -162,16 +162,16 @@ def test_the_headline_says_who_of_the_two_saw_verdicts_and_names_the_strongest_t
 
 
 def test_what_to_beware_of_names_the_conflict_and_who_learned_from_verdicts(report: dict[str, Any]) -> None:
-    report["notes"].append("the axes' training data contradict each other by construction (conflict 1)")
+    report["notes"].append("the axes' training data contradict each other by construction")
     report["systems"]["alignx"]["uses_verdicts"] = report["systems"]["oracle"]["uses_verdicts"] = True
     text = _line(report, "Believe it?").text
-    assert "synthetic, tiny model; the axes' training data contradict each other by construction (conflict 1)" in text
-    assert "only alignx learned from judged prompts" in text
+    assert "synthetic, tiny model; the axes' training data contradict each other by construction" in text
+    assert "the judged prompts that alignx learned from are an edge over all others" in text
     report["notes"].append("a warning that explains itself at length " * 3)
-    assert "; 1 longer note beside the rates of all systems; " in _line(report, "Believe it?").text
+    assert "; 1 longer note below, beside the rates of all systems; " in _line(report, "Believe it?").text
     for name in ("a", "b", "c"):
         report["systems"][name] = {**report["systems"]["base"], "policy": name, "uses_verdicts": True}
-    assert "only 4 of 8 systems learned from judged prompts" in _line(report, "Believe it?").text
+    assert "that 4 of 8 systems learned from are an edge over all others" in _line(report, "Believe it?").text
 
 
 def test_alignx_with_one_more_expert_is_no_rival_of_alignx(report: dict[str, Any]) -> None:
@@ -188,13 +188,16 @@ def test_what_it_cost_counts_verdicts_and_seconds(report: dict[str, Any]) -> Non
     report["updates"] = {"alignx": {"all": {"seconds": 40.0}}, "joint": {"all": {"seconds": 20.0}}}
     assert _line(report, "What it cost").text == (
         "270 verdicts (a judge's yes or no) on the experts' answers to 90 prompts; "
-        "to make: alignx 40.0 s, joint 20.0 s."
+        "to make, experts and all: alignx 40.0 s, joint 20.0 s."
     )
 
 
 def test_a_report_of_before_says_by_its_costs_who_saw_verdicts(report: dict[str, Any]) -> None:
     report["updates"] = {"alignx": {"verdicts": {"seconds": 1.0}}}
-    assert "only alignx learned from judged prompts; 3 verdicts could not be read" in _line(report, "Believe it?").text
+    assert (
+        "the judged prompts that alignx learned from are an edge over all others; 3 verdicts could not be read"
+        in _line(report, "Believe it?").text
+    )
 
 
 def test_forgetting_says_what_collapse_is_and_names_the_axis(report: dict[str, Any]) -> None:

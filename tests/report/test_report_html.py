@@ -61,7 +61,8 @@ def test_the_same_report_gives_the_same_page(page: str) -> None:
 def test_the_page_opens_with_what_was_found(page: str) -> None:
     first = page[page.index('id="finding"') : page.index("<nav")]
     assert "94.0\u00a0% [92.0, 96.0] acceptably" in first
-    assert "n\u00a0=\u00a0100 test prompts), 9.0\u00a0points [7.0, 11.0] ahead of its best rival joint" in first
+    assert "n\u00a0=\u00a0100 test prompts; the base model: 40.0\u00a0%), " in first
+    assert "%), 9.0\u00a0points [7.0, 11.0] ahead of its best rival joint" in first
     assert "<b>alignx</b>: what alignx is." in first
     titles = [title for title in re.findall(r"<dt>(.*?)</dt>", first)]
     assert titles == ["What it cost", "Believe it?", "Do next"]

@@ -208,7 +208,7 @@ def _conflict(recipe: Recipe) -> list[str]:
     """Return a note where sources of training data are made to contradict each other."""
     sources = [source for axis in recipe.axes for source in axis.train if source.source == "pocket"]
     most = max((float(source.options.get("conflict", 1.0)) for source in sources), default=0.0)  # type: ignore[arg-type]
-    return [f"the axes' training data contradict each other by construction (conflict {most:g})"] if most > 0 else []
+    return ["the axes' training data contradict each other by construction"] if most > 0 else []
 
 
 def environment(device: str, dtype: str) -> dict[str, Any]:

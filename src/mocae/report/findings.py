@@ -134,6 +134,11 @@ def _lead(report: Mapping[str, Any], best: str, other: str) -> Estimate:
     return Estimate(None)
 
 
+def _called(system: str) -> str:
+    """Return the name of a system, in quotes where it would read as words of the sentence."""
+    return f"“{system}”" if " " in system else system
+
+
 def _axes_in_words(report: Mapping[str, Any]) -> str:
     names = axis_names(report)
     if len(names) == 1:
@@ -147,20 +152,23 @@ def _headline(report: Mapping[str, Any], race: _Race | None) -> str:
         return "No system has a mean over the axes, so this run ranks nothing."
     score = _mean(report, race.best)
     over = f"{_axes_in_words(report)}, n = {format_count(score.n)} test prompts"
+    if race.best != "base" != race.rival and (base := _mean(report, "base").value) is not None:
+        over += f"; the base model: {format_estimate(Estimate(base))}"
+    best = _called(race.best)
     if race.rival is None:
         alone = "" if len(report["systems"]) == 1 else " Nothing else was measured that it could be compared with."
-        return f"{race.best} answers {format_estimate(score)} acceptably ({over}).{alone}"
-    rival = f"{race.rival} ({format_estimate(Estimate(_mean(report, race.rival).value))})"
-    names = [name for name in race.level if name != race.rival]
+        return f"{best} answers {format_estimate(score)} acceptably ({over}).{alone}"
+    rival = f"{_called(race.rival)} ({format_estimate(Estimate(_mean(report, race.rival).value))})"
+    names = [_called(name) for name in race.level if name != race.rival]
     others = names if len(names) <= _MOST_NAMED else [*names[: _MOST_NAMED - 1], f"{len(names) - _MOST_NAMED + 1} more"]
     more = f" {' and '.join(', '.join(others).rsplit(', ', 1))} may be as good." if others else ""
     fair = _fairness(report, race)
     if race.rival in race.level:
         return (
-            f"No winner: {race.best} ({format_estimate(Estimate(score.value))} acceptable) and {rival} cannot be told "
+            f"No winner: {best} ({format_estimate(Estimate(score.value))} acceptable) and {rival} cannot be told "
             f"apart, {format_estimate(race.lead, 'difference')} ({over}){fair}.{more}{_own(report, race)}"
         )
-    opening = f"{race.best} answers best: {format_estimate(score)} acceptably ({over})"
+    opening = f"{best} answers best: {format_estimate(score)} acceptably ({over})"
     if race.lead.value is None:
         return f"{opening}. {rival} comes second; the two were not compared prompt by prompt, so no lead is claimed."
     ahead = f"{_points(race.lead)} ahead of its best rival {rival}"
@@ -175,14 +183,14 @@ def _fairness(report: Mapping[str, Any], race: _Race) -> str:
     if learned[0] == learned[1]:
         return "; both learned from the same verdicts" if learned[0] else ""
     if not learned[0]:
-        return f", which learned from verdicts that {race.best} did not see"
+        return f", which learned from verdicts that {_called(race.best)} did not see"
     if race.peer is None:
         return ", which saw no verdicts; no rival that did was measured"
     if race.peer in race.level:
-        return f", which saw no verdicts; {race.peer} saw the same and may be as good"
+        return f", which saw no verdicts; {_called(race.peer)} saw the same and may be as good"
     lead = _lead(report, race.best, race.peer)
     size = f"{_points(lead)} behind" if lead.value is not None else "behind"
-    return f", which saw no verdicts; {race.peer}, the best that saw the same, is {size}"
+    return f", which saw no verdicts; {_called(race.peer)}, the best that saw the same, is {size}"
 
 
 def _own(report: Mapping[str, Any], race: _Race) -> str:
@@ -236,8 +244,8 @@ def _sizes(report: Mapping[str, Any], race: _Race) -> tuple[int, str]:
     if not all(sizes):
         return 0, ""
     score = _mean(report, race.best)
-    half = "" if score.low is None or score.high is None else f" (± {_half(score)} points)"
-    return min(sizes), f"at least {min(sizes)} test prompts an axis{half}, one seed"
+    half = "" if score.low is None or score.high is None else f", which knows its mean to ± {_half(score)} points"
+    return min(sizes), f"one seed, at least {min(sizes)} test prompts an axis{half}"
 
 
 def _cost(report: Mapping[str, Any], race: _Race | None) -> Finding | None:
@@ -249,12 +257,17 @@ def _cost(report: Mapping[str, Any], race: _Race | None) -> Finding | None:
         prompts = read_estimate(lookup(report, "headroom", "headroom")).n
         on = f"the experts' answers to {format_count(prompts)} prompts"
         parts.append(f"{format_count(verdicts)} verdicts (a judge's yes or no) on {on}")
-    named = dict.fromkeys([race.best, race.rival or race.best])
-    seconds = {name: lookup(report, "updates", name, "all", "seconds") for name in named}
-    if made := [f"{name} {format_seconds(value)}" for name, value in seconds.items() if value]:
-        parts.append(f"to make: {', '.join(made)}")
+    if made := [f"{_called(name)} {format_seconds(value)}" for name, value in _seconds(report, race).items()]:
+        parts.append(f"to make, experts and all: {', '.join(made)}")
     text = "; ".join(parts)
     return Finding("What it cost", f"{text}.") if parts else None
+
+
+def _seconds(report: Mapping[str, Any], race: _Race) -> dict[str, float]:
+    """Return what making the systems in front took, with all they are made from; only those where it is known."""
+    named = dict.fromkeys([race.best, race.rival or race.best])
+    seconds = {name: lookup(report, "updates", name, "all", "seconds") for name in named}
+    return {name: value for name, value in seconds.items() if value}
 
 
 def _beware(report: Mapping[str, Any], race: _Race | None) -> Finding:
@@ -263,7 +276,7 @@ def _beware(report: Mapping[str, Any], race: _Race | None) -> Finding:
     notes = [str(note) for note in report.get("notes") or ()]
     short = [note for note in notes if len(note) <= _NOTE]
     if more := len(notes) - len(short):
-        short.append(f"{more} longer {'note' if more == 1 else 'notes'} beside the rates of all systems")
+        short.append(f"{more} longer {'note' if more == 1 else 'notes'} below, beside the rates of all systems")
     fewest, sizes = _sizes(report, race) if race else (0, "")
     counts = report.get("counts") or {}
     parts = [*short, *judged, *([sizes] if sizes else [])]
@@ -285,10 +298,15 @@ def _unlike(report: Mapping[str, Any], race: _Race) -> list[str]:
     learned = [s for s in report["systems"] if _learned(report, s) and not is_upper_bound(report["systems"], s)]
     parts = []
     if learned:
-        names = learned if len(learned) <= _MOST_NAMED else [f"{len(learned)} of {len(report['systems'])} systems"]
-        parts.append(f"only {' and '.join(', '.join(names).rsplit(', ', 1))} learned from judged prompts")
+        names = (
+            [_called(name) for name in learned]
+            if len(learned) <= _MOST_NAMED
+            else [f"{len(learned)} of {len(report['systems'])} systems"]
+        )
+        who = " and ".join(", ".join(names).rsplit(", ", 1))
+        parts.append(f"the judged prompts that {who} learned from are an edge over all others")
     if (same := sum(lookup(entry, "policy") == policy for entry in report["systems"].values())) > 1:
-        parts.append(f"{race.best} is the best of {same} of its kind on these very prompts, which flatters it")
+        parts.append(f"{_called(race.best)} is the best of {same} of its kind on these very prompts, which flatters it")
     return parts
 
 
@@ -303,12 +321,16 @@ def _next(report: Mapping[str, Any], race: _Race | None) -> Finding | None:
         single = race.best if race.best not in (report.get("routing") or {}) else report["headroom"].get("best_system")
         text = f"Use {single} and no router, or train experts that differ more."
     elif race.rival in race.level:
+        cheaper = min(_seconds(report, race).items(), key=lambda item: item[1], default=None)
+        either = f"{_called(cheaper[0])}, the cheaper to make" if cheaper else "either"
         text = (
-            f"Take the cheaper of {race.best} and {race.rival}, or tell them apart with more test prompts and seeds "
-            "(mocae ablate). Try one: mocae chat FOLDER."
+            f"Take {either}, or tell them apart with more test prompts and seeds (mocae ablate). Try it: mocae chat, "
+            "with the folder of this page."
         )
     elif _policy(report, race.best) == _OWN:
         text = "Try it: mocae chat FOLDER --show-routing. Then repeat with other seeds (mocae ablate)."
     else:
-        text = f"Use {race.best}: mocae chat FOLDER --system {race.best!r}. Routing earned nothing over it here."
+        text = (
+            f"Use {_called(race.best)}: mocae chat FOLDER --system {race.best!r}. Routing earned nothing over it here."
+        )
     return Finding("Do next", text)
