@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import PercentFormatter
 
 from mocae.metrics import Unit, metric
@@ -17,6 +18,9 @@ from mocae.types import Estimate
 __all__ = ["draw_kinds", "draw_refusal", "draw_routers", "draw_systems"]
 
 _ROW = 21
+_LETTERS = 13
+_DRAWN = 190
+"""Size of names, and room that dots and numbers have beside them, in CSS pixels."""
 _MOST_KINDS = 12
 """Kinds of prompt that are drawn; those at 100 % are not, unless all are."""
 _SIDES = {"unsafe_rate": "unsafe answers", "over_refusal_rate": "over-refusal"}
@@ -132,12 +136,14 @@ def _panel(
         unit: "percent" or "number".
         fixed: from 0 to 100 %; else as far as the numbers reach.
         line: where a dashed line stands.
-        width: in CSS pixels.
+        width: in CSS pixels; long names make it wider.
     """
     ends = [end for row in rows for end in (row.value.value, row.value.low, row.value.high) if end is not None]
     low, high = (0.0, 1.0) if fixed else (min(0.0, *ends), max(1.0 if unit == "number" else 0.05, *ends))
     span = high - low
-    with canvas(width, 62 + _ROW * len(rows)) as figure:
+    names = [shorten(row.name, 34) for row in rows]
+    room = max((TextPath((0, 0), f"{name}.", size=_LETTERS).get_extents().width for name in names), default=0)
+    with canvas(max(width, round(room) + _DRAWN), 62 + _ROW * len(rows)) as figure:
         ax = figure.subplots()
         ax.set_title(shorten(title, width // 9), color=colour)
         if line is not None:
@@ -155,7 +161,7 @@ def _panel(
                 ax.vlines(row.mark, y - 0.42, y + 0.42, color=MUTED, linewidth=2.4)
             face = PAPER if row.bound else colour
             ax.plot(value.value, y, "o", markersize=7, color=colour, markerfacecolor=face, zorder=3, clip_on=False)
-        ax.set_yticks(range(len(rows)), [shorten(row.name, 34) for row in rows])
+        ax.set_yticks(range(len(rows)), names)
         ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(low - 0.03 * span, high + 0.25 * span))
         if fixed:
             percent_axis(ax, "x")
