@@ -36,7 +36,7 @@ def test_a_function_or_field_that_is_named_is_there() -> None:
     assert {m.function for m in metrics} - {""} <= set(exported)
     measured = set(exported) | fields | {m.name for m in metrics if m.judgement}
     report_only = {"mean_axis_score", "axis_score", "novel_rate", "largest_share", "mean_length"}
-    report_only |= {"mean_reference_length", "over_random", "over_best"}
+    report_only |= {"mean_reference_length", "over_random", "over_best", "rate"}
     assert {m.name for m in metrics if not m.function} - measured == report_only
 
 

@@ -30,11 +30,11 @@ N_TEST = 9
 
 
 def test_a_run_that_could_not_draw_its_report_is_refused_before_any_work(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, finished: Any, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("mocae.extras._is_there", lambda module: module != "matplotlib")
     with pytest.raises(ConfigError, match=r"matplotlib is not installed; run: pip install 'mocae\[eval\]'"):
-        run(tiny_recipe(tmp_path), out=tmp_path / "out")
+        run(finished.recipe, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -422,6 +422,7 @@ def test_the_finished_run_of_another_recipe_is_not_written_over(
     finished: Any, copy: Path, work: Any, held: str, name: str, axes: tuple[str, ...]
 ) -> None:
     (copy / "recipe.yaml").write_text(dump_recipe(tiny_recipe(finished.base, name=held)), encoding="utf-8")
+    (copy / ".mocae.json").write_text('{"kind": "run", "files": null}', encoding="utf-8")
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     mine = tiny_recipe(finished.base, axes=axes, name=name, systems=["base"])
     with pytest.raises(ArtifactError, match=rf"holds another finished run, {held} \(.*; give another --out, or --over"):
@@ -561,7 +562,7 @@ def test_rivals_are_asked_the_same_prompts(finished: Any, copy: Path, work: Any)
         {"name": "trinityx", "policy": "trinityx", "options": {"max_rows": 4}},
     ]
     recipe = tiny_recipe(finished.base, systems=[*SYSTEMS[:4], "sum", *rivals])
-    report = run(recipe, out=copy, progress=False).report
+    report = run(recipe, out=copy, overwrite=True, progress=False).report
     assert list(report["systems"]) == [*NAMES[:4], "sum", "prompt_only", "joint_outcomes", "merged", "trinityx"]
     assert len(work.trained) == 1 + len(AXES)  # joint training on accepted answers, and experts of TrinityX
     answers: dict[str, list[str]] = {}

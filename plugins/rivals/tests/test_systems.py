@@ -63,7 +63,7 @@ def rivals(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Rivals:
     recipe = tiny_recipe(finished.base, systems=["base", *(f"expert:{axis}" for axis in AXES), *OWN])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mocae.pipelines.run.write_report", lambda report, folder, samples: folder)
-        return Rivals(out, recipe, run(recipe, out=out, progress=False).report)
+        return Rivals(out, recipe, run(recipe, out=out, overwrite=True, progress=False).report)
 
 
 @pytest.fixture(scope="module")
