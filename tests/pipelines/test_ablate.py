@@ -127,7 +127,16 @@ def test_table_and_plot(made: Made) -> None:
     assert f"| alignx | {entry['mean']:.3f} ± {entry['std']:.3f} |" in table
     assert "<svg" in made.found.plot_path.read_text(encoding="utf-8")
     assert {path.name for path in made.out.iterdir()} == {
-        *("ablation.html", "ablation.json", "ablation.md", "ablation.svg", "conflict=0.5", ".lock", ".stages")
+        *(
+            "ablation.html",
+            "ablation.json",
+            "ablation.md",
+            "ablation.svg",
+            "conflict=0.5",
+            ".lock",
+            ".mocae.json",
+            ".stages",
+        )
     }
 
 

@@ -20,7 +20,8 @@ __all__ = ["draw_against", "draw_means", "draw_means_alone", "draw_parts", "draw
 
 _ROW = 21
 _NOTE_WIDTH = 110
-"""Letters of a line under a figure."""
+_LINE = 16
+"""Letters of a line under a figure, and its height in CSS pixels."""
 
 
 def draw_means(setting: Mapping[str, Any], key: str) -> Plate:
@@ -38,15 +39,19 @@ def draw_means_alone(summary: Mapping[str, Any]) -> str:
     """Return the same as an SVG that stands alone."""
     setting = next(iter(summary["settings"].values()))
     names = sorted_names(setting)
-    with canvas(720, 80 + _ROW * len(names)) as figure:
+    notes = _notes(summary)
+    with canvas(720, 80 + _ROW * len(names) + _LINE * notes.count("\n")) as figure:
         _means(figure.subplots(), setting, names)
-        _write_notes(figure, summary)
+        _write(figure, notes)
         return to_svg(figure)
 
 
-def _write_notes(figure: Figure, summary: Mapping[str, Any]) -> None:
-    told = textwrap.fill("; ".join(summary["notes"]), _NOTE_WIDTH)
-    figure.supxlabel(told, fontsize=10, color=MUTED, x=0.01, ha="left")
+def _notes(summary: Mapping[str, Any]) -> str:
+    return textwrap.fill("; ".join(summary["notes"]), _NOTE_WIDTH)
+
+
+def _write(figure: Figure, notes: str) -> None:
+    figure.supxlabel(notes, fontsize=10, color=MUTED, x=0.01, ha="left")
 
 
 def _means(ax: Axes, setting: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -104,10 +109,11 @@ def draw_against(setting: Mapping[str, Any], rival: str, key: str) -> Plate:
 def draw_sweep_alone(summary: Mapping[str, Any]) -> str:
     """Return the lines over the swept setting as an SVG that stands alone, one panel for each other setting."""
     panels = sweep_panels(summary)
-    with canvas(720, 40 + 330 * len(panels)) as figure:
+    notes = _notes(summary)
+    with canvas(720, 40 + 330 * len(panels) + _LINE * notes.count("\n")) as figure:
         for ax, panel in zip(_column(figure, len(panels)), panels, strict=True):
             draw_lines(ax, panel)
-        _write_notes(figure, summary)
+        _write(figure, notes)
         return to_svg(figure)
 
 
