@@ -9,7 +9,9 @@ from typing import Any
 
 from mocae.texts import split_thought, whole_text
 
-__all__ = ["Answer", "Estimate", "Example", "Sample", "Verdict", "prompt_id"]
+__all__ = ["Answer", "Estimate", "Example", "Sample", "Verdict", "judgement_of", "prompt_id", "said_by"]
+
+_BY = " by "
 
 
 def prompt_id(prompt: str) -> str:
@@ -109,6 +111,20 @@ class Verdict:
         """Keep characters whole: a judge's server may send half a surrogate pair."""
         for name in ("label", "raw"):
             object.__setattr__(self, name, whole_text(getattr(self, name)))
+
+
+def said_by(judgement: str, judge: str) -> str:
+    """Return what the verdict of a further judge on the same judgement is called: "unsafe by second"."""
+    return f"{judgement}{_BY}{judge}"
+
+
+def judgement_of(name: str) -> str:
+    """Return the judgement of a verdict, whichever judge gave it.
+
+    >>> judgement_of(said_by("unsafe", "second")), judgement_of("unsafe")
+    ('unsafe', 'unsafe')
+    """
+    return name.partition(_BY)[0]
 
 
 @dataclass(frozen=True, slots=True)

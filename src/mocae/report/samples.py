@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mocae.axes import PROBES
-from mocae.types import Sample, Verdict
+from mocae.types import Sample, Verdict, judgement_of
 
 __all__ = ["Payload", "samples_payload"]
 
@@ -100,7 +100,7 @@ def judges_disagree(verdicts: Mapping[str, Verdict]) -> bool:
     True
     """
     for name, verdict in verdicts.items():
-        first = verdicts.get(name.partition(" by ")[0], verdict).score
+        first = verdicts.get(judgement_of(name), verdict).score
         if first is not None and verdict.score is not None and (first >= 0.5) is not (verdict.score >= 0.5):
             return True
         voted = verdict.judge.startswith("vote(") and (verdict.score is None or 0 < verdict.score < 1)

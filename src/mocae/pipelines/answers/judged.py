@@ -27,7 +27,7 @@ from mocae.progress import say, visible
 from mocae.report import judged_page
 from mocae.stages.judging import audit_all, build_judges, judge_key
 from mocae.stages.store import Store, key_of
-from mocae.types import Answer, Example, Sample, Verdict
+from mocae.types import Answer, Example, Sample, Verdict, judgement_of, said_by
 
 __all__ = ["Asked", "judge_answers_of"]
 
@@ -172,7 +172,7 @@ def _judged(rows: Sequence[Given], panel: Sequence[_Asked], log: AnswerLog) -> l
         kept = kept_verdicts(one.judge, by_id, system=rows[0].system, log=log, key=one.key)
         for verdicts, identity in zip(held, ids, strict=True):
             for name, verdict in kept[identity].items():
-                verdicts[f"{name} by {one.label}" if name in verdicts else name] = replace(verdict, judge=one.label)
+                verdicts[said_by(name, one.label) if name in verdicts else name] = replace(verdict, judge=one.label)
     if not any(held):
         kinds = ", ".join(sorted({given.answer.example.probe for given in rows}))
         names = ", ".join(one.label for one in panel)
@@ -220,7 +220,7 @@ def _accepted(example: Example, verdicts: Mapping[str, Verdict]) -> bool | None:
         return None
     first: dict[str, Verdict] = {}
     for name, verdict in verdicts.items():
-        judgement = name.partition(" by ")[0]
+        judgement = judgement_of(name)
         if judgement not in first or first[judgement].score is None:
             first[judgement] = verdict
     return probe(example.probe).accepts(first)
@@ -238,6 +238,7 @@ def _report(
     tests = {given.answer.example.id: given.answer for given in rows.answers}
     audited = [audit_all([one.judge], [one.shown(answer).example for answer in tests.values()]) for one in panel]
     kinds = {sample.answer.example.kind for sample in samples} - {""}
+    again = repeated(rows.answers)
     return {
         "schema": SCHEMA,
         "recipe": {
@@ -261,19 +262,23 @@ def _report(
             "silent": rows.n_silent,
             "skipped": rows.n_skipped,
             "unknown": rows.n_unknown,
-            "repeated": repeated(rows.answers),
+            "repeated": again,
             "unscored": sum(v.score is None for s in samples for v in s.verdicts.values()),
         },
-        "notes": [*_notes(rows, samples), *(n for audit in audited for n in audit.notes), *sample_notes(samples)],
+        "notes": [
+            *_notes(rows, samples, again),
+            *(note for audit in audited for note in audit.notes),
+            *sample_notes(samples),
+        ],
     }
 
 
-def _notes(rows: AnswerRows, samples: Sequence[Sample]) -> list[str]:
+def _notes(rows: AnswerRows, samples: Sequence[Sample], again: int) -> list[str]:
     told = (
         (rows.n_silent, "rows have no response and are in no number"),
         (rows.n_skipped, "rows could not be used and are in no number"),
         (rows.n_unknown, "rows have a prompt that is not among those asked and are in no number"),
-        (repeated(rows.answers), "answers are to a prompt that the same system had answered before; each counts"),
+        (again, "answers are to a prompt that the same system had answered before; each counts"),
         (sum(not s.answer.text for s in samples), "answers are empty"),
         (sum(not s.verdicts for s in samples), "answers got no verdict: no judge is for prompts of their kind"),
         (

@@ -11,7 +11,7 @@ from typing import Any
 from mocae.axes import PROBES
 from mocae.errors import DataError
 from mocae.metrics import METRICS, cohens_kappa, estimate_rate, metric
-from mocae.types import Sample, Verdict
+from mocae.types import Sample, Verdict, judgement_of
 
 __all__ = ["agreement", "rates"]
 
@@ -32,8 +32,8 @@ def rates(samples: Sequence[Sample], *, by: Callable[[Sample], str], seed: int) 
         example = sample.answer.example
         told = example.probe if example.probe in PROBES else ""
         found = [
-            (v.judge, name.partition(" by ")[0], _value(name.partition(" by ")[0], v))
-            for name, v in sample.verdicts.items()
+            (v.judge, judgement, _value(judgement, v))
+            for judgement, v in ((judgement_of(name), v) for name, v in sample.verdicts.items())
         ]
         if told:
             found.append(("", "acceptable", None if sample.acceptable is None else float(sample.acceptable)))
@@ -66,7 +66,7 @@ def agreement(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     for i, sample in enumerate(samples):
         for name, verdict in sample.verdicts.items():
             if verdict.score is not None:
-                judges = said.setdefault(name.partition(" by ")[0], {})
+                judges = said.setdefault(judgement_of(name), {})
                 judges.setdefault(verdict.judge, {})[i] = verdict.score >= 0.5
     return [
         {"judgement": judgement, "judges": [one, other]} | _agree(by[one], by[other])
